@@ -1,0 +1,37 @@
+"""A synthetic PET/CT cohort with known truth: software and method can be tried where no patient data may go.
+
+    python 0_Preprocess/0_make_phantom_cohort.py --root cohorts/phantom --subjects 40 --seed 1
+    python 0_Preprocess/0_make_phantom_cohort.py --root cohorts/phantom-dicom --subjects 4 --format dicom
+
+NIfTI gives <root>/resampled, <root>/given (organ labels), cohort.csv and truth.csv: go on with 4_crop_torso.py.
+DICOM gives <root>/dicom, <root>/given and truth.csv: go on with 1_dicom_to_metadata.py.
+Run the same command again to continue after an interruption. Everything it makes is a phantom, no evidence about patients.
+"""
+
+from pathlib import Path
+
+import click
+
+from totalgen.phantom import write_cohort
+
+CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=0.26, variability=1.0)
+
+
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@click.option("--subjects", type=int, default=CONFIG["subjects"], show_default=True)
+@click.option("--seed", type=int, default=CONFIG["seed"], show_default=True, help="The same seed, the same cohort.")
+@click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"], show_default=True)
+@click.option("--voxel-mm", type=float, default=CONFIG["voxel_mm"], show_default=True)
+@click.option("--test-fraction", type=float, default=CONFIG["test_fraction"], show_default=True)
+@click.option("--variability", type=float, default=CONFIG["variability"], show_default=True,
+              help="0 makes the deterministic phantom: organs follow from the demographics alone.")  # fmt: skip
+def main(root, subjects, **settings):
+    failed = write_cohort(root, subjects, **settings)
+    click.echo(f"{subjects - failed} of {subjects} phantom subjects stand in {root}.")
+    if failed:
+        click.echo(f"{failed} failed: see {root / 'failures.csv'}.")
+
+
+if __name__ == "__main__":
+    main()

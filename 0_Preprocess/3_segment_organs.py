@@ -1,0 +1,54 @@
+"""Label the organs of every resampled CT, with the ids of TotalSegmentator's `total` task.
+
+    python 0_Preprocess/3_segment_organs.py --root cohorts/demo --backend given
+
+Backends: `given` takes <root>/given/<subject>/organs.nii.gz (the phantom's own truth, or labels made elsewhere);
+`totalsegmentator` calls TotalSegmentator (pip install -e .[totalsegmentator]); `network` calls a segmenter trained
+with 1_Trainings/train_segmenter.py, whose weights are named with --weights.
+Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped.
+"""
+
+from pathlib import Path
+
+import click
+
+from totalgen.data import segmentation
+from totalgen.data.cohort import for_each_subject, subjects_in
+from totalgen.data.volume import read_nifti, write_nifti
+from totalgen.errors import InputError
+
+
+def network(weights):
+    """Backend of our own network. Imported here: `data` knows no network."""
+    if weights is None:
+        raise InputError("the network backend needs its weights. Name them with --weights FILE.")
+    from totalgen.evaluation.segmenter import load_segmenter
+
+    segment = load_segmenter(weights)
+    return lambda subject, ct: segmentation.on_grid_of(ct, segment(ct), f"the network's labels of {subject}")
+
+
+BACKENDS = {  # name → (root, weights) → backend(subject, ct)
+    "given": lambda root, weights: segmentation.given(root),
+    "totalsegmentator": lambda root, weights: segmentation.totalsegmentator(),
+    "network": lambda root, weights: network(weights),
+}
+
+
+@click.command(help=__doc__, context_settings=dict(show_default=True))
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@click.option("--backend", type=click.Choice(list(BACKENDS)), default="given", help="Where the labels come from.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights of the network backend.")
+def main(root, backend, weights):
+    subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
+    label = BACKENDS[backend](root, weights)
+
+    def work(subject):
+        ct = read_nifti(root / "resampled" / subject / "CT.nii.gz")
+        write_nifti(root / "organs" / f"{subject}.nii.gz", label(subject, ct))
+
+    for_each_subject(root, "organs", subjects, work, lambda s: (root / "organs" / f"{s}.nii.gz").exists())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Crop every subject to the torso: clavicles to sacrum with 40 mm margins, in a square centred on the body.
+
+    python 0_Preprocess/4_crop_torso.py --root cohorts/demo --field-mm 480
+
+Reads <root>/resampled/<subject>/{CT,SUV}.nii.gz and <root>/organs/<subject>.nii.gz. Outside the body CT becomes air
+(−1000 HU) and SUV 0: the table disappears. The axial extent stays true. A scan that does not show the whole torso is
+kept as far as it goes, with a note.
+
+Writes <root>/cropped/<subject>/{CT,SUV,organs}.nii.gz and <root>/crop.csv (subject, covers_torso, z_extent_mm, note).
+Subjects that are done are skipped: remove their folder to crop them again.
+"""
+
+from pathlib import Path
+
+import click
+
+from totalgen.data.cohort import for_each_subject, subjects_in
+from totalgen.data.crop import FIELD_MM, MARGIN_MM, crop_torso
+from totalgen.data.files import whole
+from totalgen.data.volume import read_nifti, write_nifti
+
+
+@click.command(help=__doc__, context_settings=dict(show_default=True))
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(min=50), help="Edge of the in-plane square.")
+@click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(min=0), help="Kept beyond clavicles and sacrum.")
+def main(root, field_mm, margin_mm):
+    subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
+
+    def work(subject):
+        ct, suv = (read_nifti(root / "resampled" / subject / f"{name}.nii.gz") for name in ("CT", "SUV"))
+        path = root / "organs" / f"{subject}.nii.gz"
+        organs = read_nifti(path, dtype="uint8") if path.exists() else None
+        ct, suv, organs, report = crop_torso(ct, suv, organs, field_mm, margin_mm)
+        with whole(root / "cropped" / subject) as folder:
+            for name, volume in (("CT", ct), ("SUV", suv), ("organs", organs)):
+                write_nifti(folder / f"{name}.nii.gz", volume)
+        return report
+
+    for_each_subject(root, "crop", subjects, work, lambda s: (root / "cropped" / s).is_dir(), table=root / "crop.csv")
+
+
+if __name__ == "__main__":
+    main()

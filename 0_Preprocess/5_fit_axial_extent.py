@@ -1,0 +1,43 @@
+"""Fit the axial extent of the cropped torso as a line in height, by RANSAC.
+
+    python 0_Preprocess/5_fit_axial_extent.py --root cohorts/demo
+
+Uses the training subjects of <root>/cohort.csv that show the whole torso in <root>/crop.csv. Fewer than 10 of them, or
+heights and extents that fix no line, and the published cohort's line is taken instead; the file says which.
+Writes <root>/axial_extent.json and <root>/axial_extent.png.
+"""
+
+from pathlib import Path
+
+import click
+
+from totalgen.data import axial_extent
+from totalgen.data.cohort import read_table
+from totalgen.data.demographics import read_cohort
+from totalgen.errors import InputError
+
+
+@click.command(help=__doc__)
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+def main(root):
+    cohort = read_cohort(root / "cohort.csv")
+    crops = read_table(root / "crop.csv")
+    if crops.empty:
+        raise InputError(f"{root / 'crop.csv'}: lists no cropped subject. Run 4_crop_torso.py first.")
+    both = cohort.merge(crops, on="subject")
+    whole_torso = both["covers_torso"].astype(str) == "True"
+    train = both["split"] != "test" if "split" in both else True
+    used = both[whole_torso & train]
+    height_m, extent_mm = used["height_m"].to_numpy(float), used["z_extent_mm"].to_numpy(float)
+    try:
+        line = axial_extent.fit(height_m, extent_mm, source=f"{root.resolve().name}: RANSAC on {len(used)} subjects")
+    except InputError as reason:
+        line = axial_extent.PUBLISHED
+        click.echo(f"The published cohort's line is used instead of a fit: {reason}", err=True)
+    axial_extent.write_axial_extent(root / "axial_extent.json", line)
+    axial_extent.scatter(root / "axial_extent.png", height_m, extent_mm, line)
+    click.echo(f"extent_mm = {line.slope_mm_per_m:.1f} · height_m + {line.intercept_mm:.1f} ({line.source})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Generate a CT (HU) and PET (SUV) volume from sex, age, height and weight, or a whole cohort matched to a table.
+
+    python 2_Tests/generate_petct.py --preset demo --sex F --age 60 --height-cm 165 --weight-kg 66 --outdir out/demo
+    python 2_Tests/generate_petct.py --preset demo --cohort cohorts/demo/cohort.csv --split test --outdir out/cohort
+
+The same command again generates only what is missing. torchrun shares a cohort between several GPUs.
+"""
+
+from pathlib import Path
+
+import click
+
+from totalgen.data.demographics import Demographics, read_cohort
+from totalgen.errors import InputError, closest
+from totalgen.generation.cascade import Cascade, Stage
+from totalgen.generation.cohort import generate_cohort, matched_subjects
+from totalgen.training import distributed
+
+HERE = Path(__file__).resolve().parents[1]
+
+# The paper, section 2.2: Heun, 35 steps for the global stage and 100 for the second, slabs of 96 slices.
+PAPER = dict(
+    global_sampling=dict(sampler="heun", steps=35), sr_sampling=dict(sampler="heun", steps=100), slab=96, context=0
+)
+DEMO = dict(
+    global_sampling=dict(sampler="dpm_solver", steps=24), sr_sampling=dict(sampler="dpm_solver", steps=12),
+    slab=64, context=8,
+)  # fmt: skip
+SMOKE = dict(
+    global_sampling=dict(sampler="euler", steps=3), sr_sampling=dict(sampler="euler", steps=2), slab=32, context=4
+)
+
+
+def run(name):
+    """Weights that 1_Trainings/train_totalgen.py --outdir runs/<name> leaves, relative to the repository."""
+    return f"runs/{name}/ema-0.10.safetensors"
+
+
+# fmt: off
+PRESETS = {
+    # Table 1 column           weights of the global stage                   weights of the second stage
+    "paper-edm":  dict(PAPER, low=run("paper-global-edm"),                  high=run("paper-sr-edm")),
+    "paper-flow": dict(PAPER, low=run("paper-global-flow"),                 high=run("paper-sr-flow")),
+    "demo":       dict(DEMO,  low="Resource/demo-global-edm.safetensors",   high="Resource/demo-sr-edm.safetensors"),
+    "demo-flow":  dict(DEMO,  low=run("demo-global-flow"),                  high=run("demo-sr-flow")),
+    "smoke":      dict(SMOKE, low=run("smoke-global-edm"),                  high=run("smoke-sr-edm")),
+}
+# fmt: on
+
+
+@click.command(help=__doc__.split("\n\n")[0])
+@click.option("--preset", default="demo", show_default=True, help=f"One of: {', '.join(PRESETS)}.")
+@click.option("--sex", type=str, help="F or M.")
+@click.option("--age", type=float, help="Years.")
+@click.option("--height-cm", type=float, help="Centimetres, such as 165.")
+@click.option("--weight-kg", type=float, help="Kilograms.")
+@click.option("--cohort", type=click.Path(path_type=Path), help="Cohort table: one study for each of its subjects.")
+@click.option("--split", help="Only subjects of this split of the cohort table.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the first subject; the next one has seed + 1.")
+@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder for the studies.")
+@click.option("--global-weights", type=click.Path(path_type=Path), help="Weights of the global stage.")
+@click.option("--sr-weights", type=click.Path(path_type=Path), help="Weights of the second stage.")
+def main(preset, sex, age, height_cm, weight_kg, cohort, split, seed, outdir, global_weights, sr_weights):
+    settings = dict(closest(preset, PRESETS))
+    low, high = settings.pop("low"), settings.pop("high")
+    if cohort is not None:
+        subjects = matched_subjects(read_cohort(cohort), seed, split)
+    elif None in (sex, age, height_cm, weight_kg):
+        raise InputError("one subject needs --sex, --age, --height-cm and --weight-kg; or give a table with --cohort.")
+    else:
+        name = f"{sex}_{age:g}y_{height_cm:g}cm_{weight_kg:g}kg_seed{seed}"
+        subjects = [(name, Demographics(sex, age, height_cm / 100, weight_kg), seed)]
+    rank, ranks, device = distributed.start()
+    cascade = Cascade(
+        Stage.load(global_weights or HERE / low, "global", device), Stage.load(sr_weights or HERE / high, "sr", device),
+        **settings,
+    )  # fmt: skip
+    generate_cohort(cascade, subjects, outdir, preset, rank, ranks)
+    distributed.stop()
+    if rank == 0:
+        shown = outdir / subjects[0][0]
+        click.echo(f"Volumes: {shown / 'CT.nii.gz'} (HU) and {shown / 'SUV.nii.gz'} (SUV)")
+        click.echo(f"Picture: {shown / 'preview.png'}, turning projection: {shown / 'mip.gif'}")
+        click.echo(f"Table:   {outdir / 'manifest.csv'} ({len(subjects)} subjects asked for)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Measure volume, SUVmean, SUVmax and SUVpeak of liver, heart, kidneys and spleen in every study of a folder.
+
+    python 3_Evaluations/2_measure_organs.py --root cohorts/demo
+
+Takes a cohort root (<root>/cropped/<subject>/{SUV,organs}.nii.gz) or a generated folder
+(<root>/<name>/{SUV,organs}.nii.gz) and writes <root>/organs.csv. Missing organs and those under 50 mL are flagged.
+"""
+
+from pathlib import Path
+
+import click
+
+from totalgen.evaluation.measures import measure_cohort
+
+
+@click.command(help=__doc__.split("\n\n")[0])
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root or generated folder.")
+@click.option("--masks", default="organs", show_default=True, help="Name of the mask file and of the table.")
+def main(root, masks):
+    path, failed = measure_cohort(root, masks)
+    click.echo(f"{path}")
+    if failed:
+        click.echo(f"{failed} studies failed. Reasons: {root / 'failures.csv'}")
+
+
+if __name__ == "__main__":
+    main()

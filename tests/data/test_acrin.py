@@ -1,0 +1,80 @@
+"""Steps 1 to 4 on a real study: ACRIN 6668, subject 042 (lower neck to kidneys)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+
+from totalgen.data.dicom import find_series, read_series
+from totalgen.data.metadata import choose, describe_cohort
+from totalgen.data.suv import suv_factors
+from totalgen.data.volume import read_nifti
+
+DICOM = Path(__file__).parents[2].parent / "shared" / "data" / "acrin_petct" / "dicom"
+SUBJECT = "ACRIN-NSCLC-FDG-PET-042"
+FACTOR, SUV_MAX = 4.2111e-4, 51.1  # from the study's own factor objects
+
+pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the ACRIN study is not beside the project")
+
+
+def test_the_study_is_described_from_all_its_series():
+    cohort, series, failures = describe_cohort(DICOM, 0.26, 0)
+    row = cohort.iloc[0]
+    assert failures == []
+    assert (row.subject, row.sex, row.age_years, row.weight_kg) == (SUBJECT, "M", 69, 91)
+    assert row.height_m == pytest.approx(1.88)  # stands in the PET headers only
+    by_name = series.set_index("description")
+    assert by_name["chosen"].to_dict() == {"CT IMAGES": "yes", "PET AC": "yes", "PET NAC": "no"}
+    assert "PROPCNTS" in by_name.loc["PET NAC", "reason"]
+
+
+def test_the_suv_factor_is_the_studys_own():
+    pet, _, _ = choose(find_series(DICOM)[0])
+    volume, headers = read_series(pet.files)
+    found = suv_factors(headers, 91.0)
+    assert found.factors == pytest.approx(FACTOR, rel=1e-4)
+    assert len({float(h.RescaleSlope) for h in headers}) == 135
+    assert (volume.voxels * found.factors).max() == pytest.approx(SUV_MAX, abs=0.1)
+    assert found.reference == "series date-time"
+    assert "1959-12-24" in found.warnings[0]  # shifted by de-identification
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("acrin")
+    (root / "dicom").symlink_to(DICOM)
+    return root
+
+
+@pytest.mark.slow
+def test_the_study_passes_to_the_crop(root, script):
+    assert script("1", "--root", root).exit_code == 0
+    assert script("2", "--root", root).exit_code == 0
+    row = pd.read_csv(root / "suv.csv").iloc[0]
+    assert row["factor"] == pytest.approx(FACTOR, rel=1e-4)
+    assert row["suv_max_native"] == pytest.approx(SUV_MAX, abs=0.1)
+    ct, suv = (read_nifti(root / "resampled" / SUBJECT / f"{name}.nii.gz") for name in ("CT", "SUV"))
+    assert ct.shape == suv.shape == (300, 300, 221)  # 600 mm field, 135 slices of 3.27 mm
+    assert ct.voxel_mm == pytest.approx([2, 2, 2])
+    assert ct.voxels.min() == -1000
+    assert best_shift_mm(ct, suv) == pytest.approx([0, 0, 0], abs=4.7)  # one PET voxel
+
+    assert script("4", "--root", root).exit_code == 0
+    crop = pd.read_csv(root / "crop.csv").iloc[0]
+    assert not crop["covers_torso"]
+    assert crop["z_extent_mm"] == 442
+    assert "whole scan is kept" in crop["note"]
+    cropped = read_nifti(root / "cropped" / SUBJECT / "CT.nii.gz")
+    assert cropped.shape == (224, 224, 221)
+    assert "published" in script("5", "--root", root).output
+
+
+def best_shift_mm(ct, suv):
+    """Shift of the SUV (mm, [3]) at which liver and spleen of the PET lie best on the soft tissue of the CT."""
+    soft = ndimage.gaussian_filter(((ct.voxels > -100) & (ct.voxels < 200)).astype(np.float32), 1.5)[::2, ::2, :160:2]
+    warm = np.clip(suv.voxels, 0, 2)[::2, ::2, :160:2]
+    spectrum = np.fft.rfftn(soft - soft.mean()) * np.conj(np.fft.rfftn(warm - warm.mean()))
+    peak = np.unravel_index(np.fft.irfftn(spectrum, soft.shape).argmax(), soft.shape)
+    return [4.0 * (p if p <= n // 2 else p - n) for p, n in zip(peak, soft.shape, strict=True)]

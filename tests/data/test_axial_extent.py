@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+
+from totalgen.data.axial_extent import PUBLISHED, AxialExtent, fit, read_axial_extent, scatter, write_axial_extent
+from totalgen.errors import InputError
+
+
+def cohort(n=80, outliers=12, seed=0, noise_mm=10.0):
+    rng = np.random.default_rng(seed)
+    height = rng.uniform(1.5, 2.0, n)
+    extent = 290 * height + 225 + rng.normal(0, noise_mm, n)
+    extent[:outliers] += rng.uniform(150, 400, outliers)  # scans with head or legs labelled as torso
+    return height, extent
+
+
+def test_a_planted_line_is_recovered_among_outliers():
+    height, extent = cohort()
+    line = fit(height, extent, "test")
+    assert line.mm(np.array([1.6, 1.75, 1.9])) == pytest.approx([689, 732.5, 776], abs=6)  # 2 standard errors
+    assert 45 <= line.n_inliers <= 68
+    least_squares = np.polyfit(height, extent, 1)
+    assert abs(np.polyval(least_squares, 1.75) - 732.5) > 20  # what the outliers do without RANSAC
+
+
+def test_an_exact_line_is_recovered_exactly():
+    height, extent = cohort(outliers=0, noise_mm=0)
+    line = fit(height, extent, "test")
+    assert (line.slope_mm_per_m, line.intercept_mm) == pytest.approx((290, 225))
+    assert (line.n, line.n_inliers) == (80, 80)
+
+
+def test_the_threshold_is_that_of_the_released_settings():
+    height, extent = cohort(outliers=0)
+    residual = np.abs(extent - np.polyval(np.polyfit(height, extent, 1), height))
+    mad = np.median(np.abs(residual - np.median(residual)))
+    assert fit(height, extent, "test").residual_threshold_mm == pytest.approx(2 * 1.4826 * mad)
+
+
+def test_the_fit_is_repeatable():
+    assert fit(*cohort(), "test") == fit(*cohort(), "test")
+
+
+@pytest.mark.parametrize(
+    ("height", "extent", "why"),
+    [
+        (np.linspace(1.5, 1.9, 9), np.linspace(600, 700, 9), "9 subjects"),
+        (np.full(20, 1.7), np.linspace(600, 700, 20), "heights differ"),
+        (np.linspace(1.5, 1.9, 20), np.linspace(700, 600, 20), "slope"),
+    ],
+)
+def test_data_that_fix_no_line_are_refused(height, extent, why):
+    with pytest.raises(InputError, match=why):
+        fit(height, extent, "test")
+
+
+def test_the_published_line_is_in_millimetres():
+    slices_of_2_mm = 146.629 * 1.75 + 110.419
+    assert PUBLISHED.mm(1.75) == pytest.approx(2 * slices_of_2_mm)
+
+
+def test_a_line_survives_json(tmp_path):
+    line = fit(*cohort(), "test")
+    write_axial_extent(tmp_path / "axial_extent.json", line)
+    assert read_axial_extent(tmp_path / "axial_extent.json") == line
+    assert AxialExtent.from_dict(json.loads(json.dumps(PUBLISHED.to_dict()))) == PUBLISHED
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_axial_extent(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"slope": 1}')
+    with pytest.raises(InputError, match="not an axial extent"):
+        read_axial_extent(tmp_path / "a.json")
+
+
+def test_the_scatter_is_drawn_with_and_without_subjects(tmp_path):
+    height, extent = cohort()
+    scatter(tmp_path / "a.png", height, extent, fit(height, extent, "test"))
+    scatter(tmp_path / "b.png", [], [], PUBLISHED)
+    assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 5000

@@ -1,0 +1,77 @@
+import pandas as pd
+import pytest
+
+from totalgen.data.cohort import for_each_subject, read_table, subjects_in
+from totalgen.errors import InputError
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """loop(subjects, bad) runs a step that writes <subject>.txt and fails for the bad ones; loop.seen: who was tried."""
+
+    def run(subjects, bad=()):
+        run.seen = []
+
+        def work(subject):
+            run.seen.append(subject)
+            if subject in bad:
+                raise InputError(f"{subject} is bad. Cure it.")
+            (tmp_path / f"{subject}.txt").write_text(subject)
+            return dict(length=len(subject))
+
+        for_each_subject(
+            tmp_path, "step", subjects, work, lambda s: (tmp_path / f"{s}.txt").exists(), table=tmp_path / "table.csv"
+        )
+
+    return run
+
+
+def failures(root):
+    path = root / "failures.csv"
+    return list(pd.read_csv(path)["subject"]) if path.exists() else []
+
+
+def test_one_bad_subject_never_stops_the_others(loop, tmp_path, capsys):
+    loop(["007", "b", "c"], bad=["b"])
+    assert list(read_table(tmp_path / "table.csv")["subject"]) == ["007", "c"]
+    assert failures(tmp_path) == ["b"]
+    assert "1 of 3 subjects failed (b)" in capsys.readouterr().err
+
+
+def test_a_second_run_does_only_what_is_left(loop, tmp_path):
+    loop(["007", "b", "c"], bad=["b"])
+    loop(["007", "b", "c"])
+    assert loop.seen == ["b"]
+    assert failures(tmp_path) == []
+
+
+def test_an_output_without_its_row_is_done_again(loop, tmp_path):
+    (tmp_path / "a.txt").write_text("written by a run that was killed before its row")
+    loop(["a"])
+    assert loop.seen == ["a"]
+    assert list(read_table(tmp_path / "table.csv")["subject"]) == ["a"]
+
+
+def test_when_nobody_succeeds_the_step_ends_with_an_error(loop, tmp_path):
+    with pytest.raises(InputError, match=r"a is bad\. Cure it\..*all 2 subjects.*failures\.csv"):
+        loop(["a", "b"], bad=["a", "b"])
+
+
+def test_a_fault_of_ours_is_listed_with_its_line(tmp_path):
+    with pytest.raises(InputError):
+        for_each_subject(tmp_path, "step", ["a"], lambda s: 1 / 0, lambda s: False)
+    assert "ZeroDivisionError" in (tmp_path / "failures.csv").read_text()
+
+
+def test_subjects_are_folders_or_files_and_hidden_ones_are_not(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a.1.nii.gz").touch()
+    (tmp_path / ".b.part").mkdir()
+    assert subjects_in(tmp_path, "cure") == ["a.1", "b"]
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="holds no subject. Run this"):
+        subjects_in(tmp_path, "Run this.")
+    with pytest.raises(InputError, match="no such folder. Run this"):
+        subjects_in(tmp_path / "x", "Run this.")

@@ -1,0 +1,136 @@
+"""Scripts 1 to 5 in order on small cohorts, and what each says when its input is bad."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from totalgen.data.volume import Volume, read_nifti, write_nifti
+
+
+def said(result, code=2):
+    """The one line of an error."""
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    return line
+
+
+def give_labels(root, subject):
+    ct = read_nifti(root / "resampled" / subject / "CT.nii.gz")
+    labels = np.zeros(ct.shape, np.uint8)
+    labels[18:22, 18:22, :3] = 25
+    labels[15:18, 20:22, -3:] = 73
+    labels[22:25, 20:22, -3:] = 74
+    write_nifti(root / "given" / subject / "organs.nii.gz", Volume(labels, ct.affine))
+
+
+def test_from_dicom_to_the_axial_extent(dicom, script, tmp_path):
+    for subject in ("A", "B"):
+        dicom.study(tmp_path, subject)
+    for name in "12":
+        assert script(name, "--root", tmp_path, *(["--voxel-mm", 5] if name == "2" else [])).exit_code == 0
+    cohort = pd.read_csv(tmp_path / "cohort.csv")
+    assert list(cohort["subject"]) == ["A", "B"]
+    suv = pd.read_csv(tmp_path / "suv.csv")
+    assert suv["factor"] == pytest.approx(70000 / (350e6 * 2 ** (-3600 / 6586.2)), rel=1e-5)
+    for subject in "AB":
+        give_labels(tmp_path, subject)
+    assert script("3", "--root", tmp_path, "--backend", "given").exit_code == 0
+    assert script("4", "--root", tmp_path, "--field-mm", 300).exit_code == 0
+    shapes = {read_nifti(tmp_path / "cropped" / "A" / f"{n}.nii.gz").shape for n in ("CT", "SUV", "organs")}
+    assert shapes == {(60, 60, 12)}
+    fitted = script("5", "--root", tmp_path)
+    assert fitted.exit_code == 0
+    assert "published" in fitted.output
+    assert (tmp_path / "axial_extent.json").exists()
+    assert not (tmp_path / "failures.csv").exists()
+
+
+def test_running_again_changes_nothing(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A")
+    script("1", "--root", tmp_path)
+    script("2", "--root", tmp_path, "--voxel-mm", 5)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "resampled").rglob("*.nii.gz")}
+    for name in "12":
+        assert script(name, "--root", tmp_path, *(["--voxel-mm", 5] if name == "2" else [])).exit_code == 0
+    assert len(before) == 2
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_another_voxel_size_in_one_cohort_is_refused(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A")
+    script("1", "--root", tmp_path)
+    script("2", "--root", tmp_path, "--voxel-mm", 5)
+    assert "holds voxels of 5 mm" in said(script("2", "--root", tmp_path, "--voxel-mm", 4))
+
+
+def test_rows_added_by_hand_stay(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A")
+    row = dict(subject="Z", sex="M", age_years=50, height_m=1.8, weight_kg=80, split="test", source="hand")
+    pd.DataFrame([row]).to_csv(tmp_path / "cohort.csv", index=False)
+    assert script("1", "--root", tmp_path).exit_code == 0
+    assert list(pd.read_csv(tmp_path / "cohort.csv")["subject"]) == ["A", "Z"]
+
+
+def test_a_missing_or_empty_folder(script, tmp_path):
+    for name in "12345":
+        assert "no such" in said(script(name, "--root", tmp_path / "nowhere"))
+    (tmp_path / "dicom").mkdir()
+    assert "holds no DICOM file" in said(script("1", "--root", tmp_path))
+    (tmp_path / "resampled").mkdir()
+    assert "holds no subject" in said(script("3", "--root", tmp_path))
+    assert "holds no subject" in said(script("4", "--root", tmp_path))
+
+
+def test_an_empty_cohort(script, tmp_path):
+    (tmp_path / "cohort.csv").write_text("subject,sex,age_years,height_m,weight_kg,split,source\n")
+    assert "lists no subject" in said(script("2", "--root", tmp_path))
+    assert "lists no subject" in said(script("5", "--root", tmp_path))
+
+
+def test_a_file_cut_in_half_is_listed_and_the_other_subject_goes_on(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A")
+    _, pet = dicom.study(tmp_path, "B")
+    pet[3].write_bytes(pet[3].read_bytes()[: pet[3].stat().st_size // 2])
+    assert script("1", "--root", tmp_path).exit_code == 0
+    assert "0003.dcm" in (tmp_path / "failures.csv").read_text()
+    result = script("2", "--root", tmp_path, "--voxel-mm", 5)
+    assert result.exit_code == 0
+    assert "1 of 2 subjects failed (B)" in result.output
+    assert [p.name for p in (tmp_path / "resampled").iterdir()] == ["A"]
+    failed = pd.read_csv(tmp_path / "failures.csv").query("step == 'resample'").iloc[0]
+    assert failed["subject"] == "B"
+    assert "0003.dcm" in failed["error"]
+
+
+def test_the_only_subject_with_a_missing_slice(dicom, script, tmp_path):
+    _, pet = dicom.study(tmp_path, "A")
+    pet[5].unlink()
+    assert script("1", "--root", tmp_path).exit_code == 0
+    line = said(script("2", "--root", tmp_path))
+    assert "a slice is missing" in line
+    assert "failures.csv" in line
+    assert not (tmp_path / "resampled").exists() or not list((tmp_path / "resampled").iterdir())
+
+
+def test_a_subject_whose_units_give_no_suv(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A", Units="PROPCNTS")
+    assert "PROPCNTS" in said(script("1", "--root", tmp_path))
+
+
+def test_a_nifti_without_its_partner(dicom, script, tmp_path):
+    ct = Volume(np.full((20, 20, 20), 40, np.float32), np.diag([5.0, 5.0, 5.0, 1.0]))
+    for subject in "AB":
+        write_nifti(tmp_path / "resampled" / subject / "CT.nii.gz", ct)
+    write_nifti(tmp_path / "resampled" / "A" / "SUV.nii.gz", ct)
+    assert "1 of 2 subjects failed (B)" in script("4", "--root", tmp_path).output
+    shutil.rmtree(tmp_path / "resampled" / "A")
+    assert "SUV.nii.gz: no such file" in said(script("4", "--root", tmp_path))
+    assert (tmp_path / "cropped" / "A" / "CT.nii.gz").exists()
+
+
+def test_a_network_without_weights(script, tmp_path):
+    (tmp_path / "resampled" / "A").mkdir(parents=True)
+    assert "--weights" in said(script("3", "--root", tmp_path, "--backend", "network"))

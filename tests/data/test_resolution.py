@@ -1,0 +1,64 @@
+"""Subsampling and interpolation respect the phase; the stretched axis comes back."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from totalgen.data.resolution import CENTRE, PHASES, phase_offsets, position, stretch, subsample, upsample
+
+
+def ramp(shape, slope=(1.0, -2.0, 0.5)):
+    grids = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij")
+    return sum(a * g for a, g in zip(slope, grids, strict=True))[None]
+
+
+def test_the_64_phases_partition_the_volume():
+    volume = torch.arange(8 * 12 * 16).reshape(1, 8, 12, 16)
+    values = torch.cat([subsample(volume, phase).flatten() for phase in range(PHASES)])
+    assert torch.equal(values.sort().values, volume.flatten())
+
+
+@pytest.mark.parametrize("phase", [0, 27, 63])
+def test_a_linear_ramp_survives_subsampling_and_upsampling_inside(phase):
+    """Only a phase-true interpolation maps a ramp onto itself; a wrong phase shifts it."""
+    volume = ramp((16, 20, 24))
+    back = upsample(subsample(volume, phase), phase_offsets(phase), (0, 0, 0), volume.shape[1:])
+    inside = (slice(None), *[slice(4, -4)] * 3)
+    assert torch.allclose(back[inside], volume[inside], atol=1e-4)
+
+
+def test_upsampled_volume_equals_the_samples_where_they_lie():
+    volume = torch.randn(2, 16, 16, 16)
+    back = upsample(subsample(volume, 37), phase_offsets(37), (0, 0, 0), (16, 16, 16))
+    assert torch.allclose(subsample(back, 37), subsample(volume, 37), atol=1e-6)
+
+
+def test_upsample_agrees_with_an_independent_interpolator():
+    low = torch.randn(1, 5, 6, 7)
+    at = np.stack(np.meshgrid(*[(np.arange(n * 4) - 1.5) / 4 for n in (5, 6, 7)], indexing="ij"))
+    expected = ndimage.map_coordinates(low[0].numpy(), at, order=1, mode="nearest")
+    assert np.allclose(upsample(low, CENTRE, (0, 0, 0), (20, 24, 28))[0], expected, atol=1e-5)
+
+
+def test_a_patch_is_a_cut_of_the_whole():
+    low = torch.randn(2, 4, 4, 4)
+    whole = upsample(low, (1, 2, 3), (0, 0, 0), (16, 16, 16))
+    assert torch.equal(upsample(low, (1, 2, 3), (3, 5, 7), (6, 7, 8)), whole[:, 3:9, 5:12, 7:15])
+
+
+def test_position_runs_from_minus_one_to_one_and_patches_agree_with_the_whole():
+    whole = position((0, 0, 0), (8, 10, 12), (8, 10, 12))
+    assert whole[:, 0, 0, 0].tolist() == [-1, -1, -1]
+    assert torch.allclose(whole[:, -1, -1, -1], torch.ones(3))
+    assert torch.allclose(position((2, 3, 4), (4, 4, 4), (8, 10, 12)), whole[:, 2:6, 3:7, 4:8])
+
+
+def test_stretching_there_and_back_keeps_a_smooth_volume_and_its_extent():
+    z = np.linspace(0, 3, 120, dtype=np.float32)
+    volume = np.sin(z)[None, None].repeat(2, 0)
+    back = stretch(stretch(volume, 128), 120)
+    assert back.shape == volume.shape
+    assert np.abs(back - volume)[..., 2:-2].max() < 1e-3
+    ramp = (np.arange(10, dtype=np.float32) + 0.5)[None, None] / 10  # face-to-face coordinates
+    assert np.allclose(stretch(ramp, 20)[0, 0, 1:-1], (np.arange(20)[1:-1] + 0.5) / 20, atol=1e-6)

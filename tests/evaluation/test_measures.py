@@ -1,0 +1,195 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.transform import Rotation
+
+from totalgen.data.organs import ORGANS
+from totalgen.data.volume import Volume
+from totalgen.errors import InputError
+from totalgen.evaluation import measures
+from totalgen.evaluation.measures import (
+    PEAK_ML,
+    measure_cohort,
+    measure_study,
+    read_measured,
+    sphere_weights,
+    suv_peak,
+)
+
+RADIUS_MM = 6.2035  # of 1 mL: (3000 / 4π)^(1/3)
+TILT = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
+AFFINES = {
+    "isotropic": np.diag([2.0, 2.0, 2.0]),
+    "anisotropic": np.diag([1.5, 2.5, 4.0]),
+    "mirrored": np.diag([-2.0, 2.0, 3.0]),
+    "oblique": TILT @ np.diag([1.5, 2.5, 4.0]),
+    "sheared": np.array([[2.0, 0.5, 0.0], [0.0, 2.5, 0.7], [0.0, 0.0, 3.0]]),
+}
+
+
+def grid(axes, shape):
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    affine[:3, 3] = -axes @ (np.array(shape) - 1) / 2  # world origin in the middle
+    return affine
+
+
+def ball(axes, radius_mm, shape=(56, 56, 56)):
+    affine = grid(axes, shape)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    return np.linalg.norm(world, axis=-1) <= radius_mm, affine
+
+
+def row_of(rows, organ):
+    return next(row for row in rows if row["organ"] == organ)
+
+
+@pytest.mark.parametrize("axes", AFFINES.values(), ids=AFFINES)
+def test_the_volume_of_a_sphere_is_its_formula_on_any_grid(axes):
+    radius_mm = 28.0
+    mask, affine = ball(axes, radius_mm)
+    organs = Volume(mask.astype(np.uint8) * ORGANS["liver"], affine)
+    suv = Volume(np.ones(mask.shape, np.float32), affine)
+    found = row_of(measure_study(suv, organs), "liver")["volume_l"]
+    assert found == pytest.approx(4 / 3 * np.pi * radius_mm**3 / 1e6, rel=0.02)  # voxels count whole or not at all
+    assert found == pytest.approx(mask.sum() * abs(np.linalg.det(axes)) / 1e6, rel=1e-9)
+
+
+def test_kidneys_are_measured_together():
+    organs = np.zeros((20, 20, 20), np.uint8)
+    organs[2:6, 2:6, 2:6], organs[12:16, 2:6, 2:6] = ORGANS["kidney_right"], ORGANS["kidney_left"]
+    suv = np.zeros(organs.shape, np.float32)
+    suv[organs == ORGANS["kidney_right"]], suv[organs == ORGANS["kidney_left"]] = 2, 4
+    affine = np.diag([10.0, 10.0, 10.0, 1.0])
+    row = row_of(measure_study(Volume(suv, affine), Volume(organs, affine)), "kidneys")
+    assert (row["volume_l"], row["suv_mean"], row["suv_max"]) == (pytest.approx(0.128), 3.0, 4.0)
+
+
+def test_missing_and_tiny_organs_are_flagged_and_kept():
+    organs = np.zeros((30, 30, 30), np.uint8)
+    organs[:10, :10, :10] = ORGANS["liver"]  # 1000 voxels of 64 mm³ = 64 mL
+    organs[20:29, 20:29, 20:29] = ORGANS["heart"]  # 729 voxels = 46.7 mL
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    rows = measure_study(Volume(np.ones(organs.shape, np.float32), affine), Volume(organs, affine))
+    assert {row["organ"]: row["flag"] for row in rows} == {
+        "liver": "", "heart": "tiny", "kidneys": "missing", "spleen": "missing",
+    }
+    assert row_of(rows, "heart")["suv_mean"] == 1
+    assert row_of(rows, "spleen")["volume_l"] == 0
+    assert np.isnan(row_of(rows, "spleen")["suv_max"])
+
+
+@pytest.mark.parametrize("axes", AFFINES.values(), ids=AFFINES)
+def test_the_peak_of_a_uniform_organ_is_its_value(axes):
+    mask, affine = ball(axes, 20.0)
+    suv = np.where(mask, 3.5, 0.2).astype(np.float32)
+    assert suv_peak(Volume(suv, affine), mask) == pytest.approx(3.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["isotropic", "anisotropic", "oblique"])
+def test_the_peak_of_one_hot_voxel_is_diluted_by_the_sphere(name):
+    axes = AFFINES[name]
+    mask, affine = ball(axes, 20.0)
+    suv = np.ones(mask.shape, np.float32)
+    suv[28, 28, 28] = 101  # this voxel lies whole in the sphere: its share is its volume over 1 mL
+    voxel_ml = abs(np.linalg.det(axes)) / 1000
+    assert suv_peak(Volume(suv, affine), mask) == pytest.approx(1 + 100 * voxel_ml / PEAK_ML, rel=0.01)
+
+
+def test_a_voxel_larger_than_the_sphere_is_its_own_peak():
+    mask = np.zeros((5, 5, 5), bool)
+    mask[1:4, 1:4, 1:4] = True
+    suv = np.zeros(mask.shape, np.float32)
+    suv[2, 2, 2] = 7
+    assert suv_peak(Volume(suv, grid(np.eye(3) * 13.0, mask.shape)), mask) == pytest.approx(7)
+
+
+def test_the_peak_at_the_face_of_the_image_averages_what_is_inside():
+    suv = Volume(np.full((6, 6, 6), 2.0, np.float32), grid(np.eye(3) * 3.0, (6, 6, 6)))
+    assert suv_peak(suv, np.ones(suv.shape, bool)) == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("axes", AFFINES.values(), ids=AFFINES)
+def test_the_sphere_of_the_peak_holds_one_millilitre(axes):
+    weights = sphere_weights(grid(axes, (3, 3, 3)))
+    middle = tuple(n // 2 for n in weights.shape)
+    # The middle voxel is wholly inside, so its weight is its volume over that of the sphere.
+    assert weights[middle] == pytest.approx(abs(np.linalg.det(axes)) / 1000 / PEAK_ML, rel=0.01)
+    assert weights.sum() == pytest.approx(1)
+    assert np.allclose(weights, weights[::-1, ::-1, ::-1])
+
+
+def test_grids_that_differ_are_refused(cohort):
+    organs = Volume(np.zeros((3, 3, 3), np.uint8), np.eye(4))
+    moved = np.eye(4)
+    moved[0, 3] = 2
+    with pytest.raises(InputError, match="different grids"):
+        measure_study(Volume(np.zeros((3, 3, 3), np.float32), moved), organs)
+
+
+def test_a_cohort_is_measured_once_and_again_when_a_mask_is_newer(cohort, monkeypatch):
+    path, failed = measure_cohort(cohort)
+    assert failed == 0
+    table = pd.read_csv(path)
+    assert len(table) == 4 * 4
+    liver = table[(table["subject"] == "s2") & (table["organ"] == "liver")].iloc[0]
+    assert liver["volume_l"] == pytest.approx(7 * 8 * 8 * 1.728 / 1000, rel=1e-5)
+    assert liver["suv_mean"] == pytest.approx(2.2 * 1.2, rel=1e-5)
+
+    measured = []
+    monkeypatch.setattr(measures, "measure_study", lambda *a: measured.append(1) or measure_study(*a))
+    measure_cohort(cohort)
+    assert measured == []
+    newer = cohort / "cropped" / "s1" / "organs.nii.gz"
+    written = path.stat().st_mtime
+    os.utime(newer, (written + 5, written + 5))
+    measure_cohort(cohort)
+    assert len(measured) == 1
+    assert len(pd.read_csv(path)) == 4 * 4
+
+
+def test_one_bad_subject_is_listed_and_the_others_are_measured(cohort):
+    (cohort / "cropped" / "s1" / "organs.nii.gz").write_bytes(b"not a NIfTI")
+    (cohort / "cropped" / "s2" / "SUV.nii.gz").unlink()
+    path, failed = measure_cohort(cohort)
+    assert failed == 2
+    assert set(pd.read_csv(path)["subject"]) == {"s0", "s3"}
+    failures = pd.read_csv(cohort / "failures.csv")
+    assert set(failures["subject"]) == {"s1", "s2"}
+    assert set(failures["step"]) == {"measure"}
+
+
+def test_a_split_is_read_back_with_its_demographics(cohort):
+    measure_cohort(cohort)
+    table = read_measured(cohort, split="test")
+    assert set(table["subject"]) == {"s3"}
+    assert {"sex", "age_years", "volume_l", "flag"} <= set(table)
+    with pytest.raises(InputError, match=r'split "val".*test, train'):
+        read_measured(cohort, split="val")
+
+
+def test_bad_folders_end_in_one_line_and_code_2(run_script, tmp_path, generated):
+    script = "3_Evaluations/2_measure_organs.py"
+    for root, words in [(tmp_path / "nowhere", "no such folder"), (tmp_path, "neither cohort.csv nor manifest.csv")]:
+        result = run_script(script, "--root", root)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("Error: ")
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+    result = run_script(script, "--root", generated)  # every study lacks its organs
+    assert result.exit_code == 2
+    assert "none of 4 studies could be measured" in result.stderr
+
+
+def test_the_command_itself_prints_one_line_and_exits_with_code_2(tmp_path):
+    script = Path(__file__).parents[2] / "3_Evaluations" / "2_measure_organs.py"
+    result = subprocess.run([sys.executable, script, "--root", tmp_path], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1

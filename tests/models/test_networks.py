@@ -1,0 +1,117 @@
+"""The network keeps magnitudes, works in two and three dimensions, and has the published size."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from totalgen.models.networks import (
+    Block,
+    MPLayer,
+    UNet,
+    double,
+    halve,
+    mp_cat,
+    mp_layers,
+    mp_silu,
+    mp_sum,
+    pixel_norm,
+    unit_norm,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def rms(x):
+    return float(x.detach().double().square().mean().sqrt())
+
+
+def test_the_paper_network_has_80_7_million_parameters_and_2872_gflop():
+    with torch.device("meta"):
+        network = UNet(in_channels=2 + 4, out_channels=2)
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 6, 56, 56, 96), torch.empty(1))
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == 80.7  # the issue's reference
+    assert round(counter.get_total_flops() / 1e9) == 2872  # method.md, section 4
+
+
+@pytest.mark.parametrize("kernel", [(), (1, 1), (3, 3), (1, 1, 1), (3, 3, 3)])
+def test_a_layer_keeps_unit_variance(kernel):
+    layer = MPLayer(48, 256, kernel)
+    x = torch.randn(64 if not kernel else 4, 48, *[12] * len(kernel))
+    inner = (slice(None), slice(None), *[slice(1, -1)] * len(kernel))  # zero padding lowers the rim
+    assert rms(layer(x)[inner]) == pytest.approx(1, abs=0.05)
+
+
+def test_elementwise_operations_keep_unit_variance():
+    a, b = torch.randn(2, 40, 8, 8, 8), torch.randn(2, 24, 8, 8, 8)
+    assert rms(mp_silu(a)) == pytest.approx(1, abs=0.05)
+    assert rms(mp_sum(a, torch.randn_like(a), 0.3)) == pytest.approx(1, abs=0.05)
+    joined = mp_cat(a, b)
+    assert rms(joined) == pytest.approx(1, abs=0.05)
+    parts = joined[:, :40].square().sum(), joined[:, 40:].square().sum()
+    assert float(parts[0] / parts[1]) == pytest.approx(1, abs=0.1)  # both contribute equally
+
+
+def test_pixel_norm_and_unit_norm_give_exactly_unit_magnitude():
+    x = 7 * torch.randn(2, 30, 4, 4, 4)
+    assert torch.allclose(pixel_norm(x).square().mean(1), torch.ones(2, 4, 4, 4), atol=1e-3)
+    weight = unit_norm(0.01 + torch.rand(5, 6, 3, 3, 3))
+    assert torch.allclose(weight.flatten(1).square().mean(1), torch.ones(5), atol=1e-2)
+
+
+def test_double_undoes_halve_on_blocks():
+    x = torch.randn(1, 2, 4, 6, 8)
+    assert torch.allclose(halve(double(x)), x, atol=1e-6)
+    assert torch.allclose(halve(x)[0, 0, 0, 0, 0], x[0, 0, :2, :2, :2].mean())
+
+
+def test_attention_equals_its_definition():
+    block = Block(64, 64, embedding=8, dims=3, decoder=False, attention=True)
+    qkv = torch.randn(2, 3 * 64, 3, 2, 4)
+    query, key, value = (pixel_norm(part.flatten(2)) for part in qkv.split(64, dim=1))  # one head of 64 channels
+    weight = torch.softmax(torch.einsum("bcq,bck->bqk", query, key) / 8, dim=2)
+    expected = torch.einsum("bqk,bck->bcq", weight, value).reshape(2, 64, 3, 2, 4)
+    assert torch.allclose(block._attend(qkv), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("space", [(8, 8), (8, 4, 12)])
+def test_dimension_is_an_argument(space):
+    network = UNet(3, 2, channels=8, multipliers=(1, 2), blocks=1, attention=(1,), dims=len(space))
+    network.out_gain.data.fill_(1)
+    assert network(torch.randn(2, 3, *space), torch.zeros(2)).shape == (2, 2, *space)
+
+
+def test_the_output_is_zero_before_training_and_of_unit_order_with_unit_gain():
+    network = UNet(3, 2, channels=16, multipliers=(1, 2), blocks=2, attention=(1,))
+    x = torch.randn(2, 3, 8, 8, 8)
+    assert torch.equal(network(x, torch.zeros(2)), torch.zeros(2, 2, 8, 8, 8))
+    network.out_gain.data.fill_(1)
+    assert 0.5 < rms(network(x, torch.zeros(2))) < 2  # drift through the whole network stays small
+
+
+def test_an_axis_that_cannot_be_halved_is_refused_by_name():
+    network = UNet(3, 2, channels=8, multipliers=(1, 2, 2), blocks=1, attention=())
+    with pytest.raises(ValueError, match=r"divisible by 4; got \(8, 8, 6\)"):
+        network(torch.randn(1, 3, 8, 8, 6), torch.zeros(1))
+
+
+def test_folding_changes_nothing_but_the_work():
+    network = UNet(3, 2, channels=8, multipliers=(1, 2), blocks=1, attention=(1,))
+    network.out_gain.data.fill_(1)
+    for layer in mp_layers(network):
+        layer.weight.data.mul_(1.7)  # an average of unit-norm weights has another norm
+    x, c = torch.randn(1, 3, 4, 4, 8), torch.tensor([0.3])
+    before = network(x, c)
+    for layer in mp_layers(network):
+        layer.fold_()
+    assert torch.allclose(network(x, c), before, atol=1e-5)
+
+
+def test_gradients_are_orthogonal_to_the_weights():
+    layer = MPLayer(6, 4, (3, 3, 3))
+    layer(torch.randn(2, 6, 5, 5, 5)).square().sum().backward()
+    radial = (layer.weight.grad * layer.weight).flatten(1).sum(1)
+    assert float(radial.abs().max()) < 1e-3 * float(layer.weight.grad.norm())

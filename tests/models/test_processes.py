@@ -1,0 +1,81 @@
+"""The families are what their papers say, seen through one interface."""
+
+import pytest
+import torch
+from torch import nn
+
+from totalgen.models.processes import FAMILIES, NOISE_LEVELS, Denoiser, ddpm, ddpm_sigmas, edm, flow
+
+SIGMA = torch.tensor([0.002, 0.05, 0.5, 3.0, 80.0], dtype=torch.float64)
+
+
+class Oracle(nn.Module):
+    """A network that knows the clean volume and answers with the exact prediction of its family."""
+
+    def __init__(self, clean, noise, family):
+        super().__init__()
+        self.answer = {"flow": clean - noise, "ddpm": noise}.get(family)
+        self.clean, self.noise = clean, noise
+
+    def forward(self, x, c_noise):
+        if self.answer is not None:
+            return self.answer
+        sigma = (4 * c_noise).exp().reshape(-1, 1, 1, 1, 1)
+        c_skip, c_out, _, _ = edm(sigma)
+        return (self.clean - c_skip * (self.clean + sigma * self.noise)) / c_out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_perfect_network_recovers_the_clean_volume_and_has_no_loss(family):
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, 5, 2, 4, 4, 4, dtype=torch.float64)
+    condition = torch.zeros(5, 0, 4, 4, 4, dtype=torch.float64)
+    denoiser = Denoiser(Oracle(clean, noise, family), family)
+    z = clean + SIGMA.reshape(-1, 1, 1, 1, 1) * noise
+    assert torch.allclose(denoiser(z, SIGMA, condition), clean, atol=1e-9)
+    assert float(denoiser.loss(clean, condition, SIGMA, noise)[1].max()) < 1e-12
+
+
+def test_edm_input_and_target_have_unit_variance():
+    c_skip, c_out, c_in, _ = edm(SIGMA)
+    assert torch.allclose(c_in**2 * (0.25 + SIGMA**2), torch.ones(5, dtype=torch.float64))
+    target_variance = ((1 - c_skip) ** 2 * 0.25 + c_skip**2 * SIGMA**2) / c_out**2
+    assert torch.allclose(target_variance, torch.ones(5, dtype=torch.float64))
+
+
+def test_flow_input_is_the_straight_line_between_noise_and_clean():
+    clean, noise = torch.randn(2, 5, dtype=torch.float64)
+    t = 1 / (1 + SIGMA)
+    _, _, c_in, c_noise = flow(SIGMA)
+    assert torch.allclose(c_in * (clean + SIGMA * noise), t * clean + (1 - t) * noise)
+    assert torch.allclose(c_noise, t.log() / 4)
+
+
+def test_ddpm_sigma_table_is_the_linear_beta_schedule():
+    alpha_bar = 1.0
+    for step in range(1000):
+        alpha_bar *= 1 - (1e-4 + (0.02 - 1e-4) * step / 999)
+        if step in (0, 499, 999):
+            assert float(ddpm_sigmas()[step]) == pytest.approx(((1 - alpha_bar) / alpha_bar) ** 0.5, rel=1e-9)
+
+
+def test_ddpm_tells_the_network_the_step():
+    table = ddpm_sigmas()
+    steps = torch.tensor([0, 1, 500, 999])
+    assert torch.allclose(ddpm(table[steps])[3], steps.double() / 1000, atol=1e-6)
+
+
+def test_weighted_loss_is_minimal_where_u_is_the_log_of_the_error():
+    error, u = torch.tensor(0.3), torch.linspace(-4, 2, 6001)
+    assert float(u[(error / u.exp() + u).argmin()]) == pytest.approx(float(error.log()), abs=1e-3)
+
+
+def test_noise_levels_have_their_distributions():
+    uniform = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
+    log_sigma = NOISE_LEVELS["lognormal"](uniform).log()
+    assert float(log_sigma.mean()) == pytest.approx(-0.4, abs=1e-3)
+    assert float(log_sigma.std()) == pytest.approx(1.0, abs=1e-2)
+    t = 1 / (1 + NOISE_LEVELS["uniform_t"](uniform))
+    assert float(t.mean()) == pytest.approx(0.5, abs=1e-3)
+    assert float(t.std()) == pytest.approx(0.998 / 12**0.5, abs=1e-3)
+    assert len(NOISE_LEVELS["uniform_step"](uniform).unique()) == 1000

@@ -1,0 +1,133 @@
+"""How long a torso is: the axial extent of a cropped volume as a straight line in the height of its subject."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LinearRegression, RANSACRegressor
+
+from totalgen.data.files import whole
+from totalgen.errors import InputError
+
+FEWEST = 10  # subjects below which a line is not fitted
+HEIGHTS_APART_M = 0.05  # subjects closer together than this do not fix a slope
+
+
+@dataclass(frozen=True)
+class AxialExtent:
+    """extent_mm = slope_mm_per_m · height_m + intercept_mm, with how it was fitted.
+
+    n, n_inliers: subjects;  residual_std_mm: standard deviation of the inliers around the line;  residual_threshold_mm:
+    distance from the line beyond which a subject is an outlier;  source: in words, what it was fitted to.
+    """
+
+    slope_mm_per_m: float
+    intercept_mm: float
+    n: int
+    n_inliers: int | None
+    residual_std_mm: float | None
+    residual_threshold_mm: float | None
+    source: str
+
+    def mm(self, height_m):
+        """Axial extent in mm of a torso cropped from clavicles to sacrum, for a height in m (number or array)."""
+        return self.slope_mm_per_m * height_m + self.intercept_mm
+
+    def to_dict(self):
+        """Plain numbers and text, for JSON and for the configuration saved with weights."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The inverse of to_dict."""
+        return cls(**values)
+
+
+# 146.629·h + 110.419 slices of 2 mm: the line of the paper's released inference.
+PUBLISHED = AxialExtent(
+    slope_mm_per_m=146.629 * 2,
+    intercept_mm=110.419 * 2,
+    n=565,
+    n_inliers=None,
+    residual_std_mm=None,
+    residual_threshold_mm=None,
+    source="published cohort (AutoPET, n = 565)",
+)
+
+
+def fit(height_m, extent_mm, source):
+    """RANSAC line through heights (m) and extents (mm), both [n], as an AxialExtent.
+
+    The residual threshold is 2·1.4826·MAD of the absolute residuals of ordinary least squares, at least 1 mm (exact
+    data would leave no room for rounding); random_state 42 makes it repeatable. (The paper's released settings.)
+    Raises InputError, which says why, when the data do not fix a line.
+    """
+    height_m, extent_mm = np.asarray(height_m, float), np.asarray(extent_mm, float)
+    if len(height_m) < FEWEST:
+        raise InputError(f"{len(height_m)} subjects show the whole torso; a line needs {FEWEST}. Add subjects.")
+    if np.ptp(height_m) < HEIGHTS_APART_M:
+        raise InputError(f"heights differ by {100 * np.ptp(height_m):.1f} cm only. Add shorter and taller subjects.")
+    x = height_m[:, None]
+    off = np.abs(extent_mm - LinearRegression().fit(x, extent_mm).predict(x))
+    threshold = max(2 * 1.4826 * np.median(np.abs(off - np.median(off))), 1.0)
+    try:
+        ransac = RANSACRegressor(LinearRegression(), residual_threshold=threshold, random_state=42).fit(x, extent_mm)
+    except ValueError as error:
+        raise InputError(f"no line fits the extents ({error}). Look at the outliers in crop.csv.") from None
+    inlier = ransac.inlier_mask_
+    slope, intercept = float(ransac.estimator_.coef_[0]), float(ransac.estimator_.intercept_)
+    if slope <= 0:
+        raise InputError(f"the fitted slope is {slope:.0f} mm per m: taller is not longer. Look at crop.csv.")
+    if inlier.sum() < max(len(x) / 3, 3):
+        raise InputError(f"only {inlier.sum()} of {len(x)} subjects lie near one line. Look at crop.csv.")
+    residual = extent_mm[inlier] - slope * height_m[inlier] - intercept
+    return AxialExtent(
+        slope_mm_per_m=slope,
+        intercept_mm=intercept,
+        n=len(x),
+        n_inliers=int(inlier.sum()),
+        residual_std_mm=float(residual.std(ddof=2)),  # two parameters were fitted
+        residual_threshold_mm=float(threshold),
+        source=source,
+    )
+
+
+def read_axial_extent(path):
+    """The AxialExtent of a JSON file. Raises InputError when it is missing or damaged."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file. Run 0_Preprocess/5_fit_axial_extent.py on its folder first.")
+    try:
+        return AxialExtent.from_dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is not an axial extent ({error}). Run 0_Preprocess/5_fit_axial_extent.py.") from None
+
+
+def write_axial_extent(path, line):
+    """Write an AxialExtent as JSON, atomically."""
+    with whole(path) as part:
+        part.write_text(json.dumps(line.to_dict(), indent=2) + "\n")
+
+
+def scatter(path, height_m, extent_mm, line):
+    """A PNG of the subjects (heights in m, extents in mm, both [n]) and the line, its outliers marked."""
+    from matplotlib.figure import Figure  # slow to import, and only this picture needs it
+
+    height_m, extent_mm = np.asarray(height_m, float), np.asarray(extent_mm, float)
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    out = np.zeros(len(height_m), bool)
+    if line.residual_threshold_mm is not None:
+        out = np.abs(extent_mm - line.mm(height_m)) > line.residual_threshold_mm
+    axes.plot(height_m[~out], extent_mm[~out], "o", color="tab:blue", alpha=0.6, label="subjects")
+    if out.any():
+        axes.plot(height_m[out], extent_mm[out], "x", color="tab:red", label="outliers")
+    ends = np.array([height_m.min() - 0.02, height_m.max() + 0.02]) if len(height_m) else np.array([1.5, 2.0])
+    axes.plot(ends, line.mm(ends), color="black", label=f"{line.slope_mm_per_m:.1f} · h + {line.intercept_mm:.1f}")
+    axes.set_xlabel("height (m)")
+    axes.set_ylabel("axial extent, clavicles to sacrum (mm)")
+    axes.set_title(line.source, fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
+    with whole(path) as part:
+        figure.savefig(part, dpi=120)

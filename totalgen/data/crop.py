@@ -1,0 +1,146 @@
+"""The torso: clavicles to sacrum, the table taken away, centred on the body in a square of fixed size."""
+
+import numpy as np
+from scipy import ndimage
+
+from totalgen.data.intensity import AIR_HU
+from totalgen.data.organs import ORGANS
+from totalgen.data.volume import Volume, moved
+from totalgen.errors import InputError
+
+MARGIN_MM = 40.0  # above the clavicles and below the sacrum: the released code's 20 slices of 2 mm
+FIELD_MM = 448.0  # in-plane edge of the paper's volume: 224 voxels of 2 mm
+BODY_HU = -500.0  # what is denser belongs to the body (or to the table)
+TABLE_MM = 4.0  # half the thickness below which a structure is taken for table, sheet or tube
+SKIN_MM = 4.0  # the body keeps this much air around it, so that the blurred skin stays whole
+SPECK = 0.1  # a piece of an organ smaller than this share of it is taken for a stray speck
+
+TOP = (ORGANS["clavicula_left"], ORGANS["clavicula_right"])
+BOTTOM = (ORGANS["sacrum"],)
+
+
+def crop_torso(ct, suv, organs, field_mm=FIELD_MM, margin_mm=MARGIN_MM):
+    """Crop CT (HU), SUV and organ labels, Volumes on one RAS+ grid, to the torso.
+
+    Axially from margin_mm above the clavicles to margin_mm below the sacrum; the true extent is kept. In the plane a
+    square of field_mm, centred on the body, cropped or filled with air (CT), 0 (SUV) and 0 (labels). Outside the body –
+    the largest thing denser than −500 HU, and a rim of SKIN_MM – CT becomes air and SUV becomes 0, so that table,
+    sheets and the noise around the patient disappear from both.
+
+    organs: Volume, or None when there are no labels.  An end that the scan or the labels do not show is left where the
+    scan ends.
+
+    Returns (ct, suv, organs, report): three Volumes on one grid, report a dict of covers_torso (bool), z_extent_mm and
+    note (text). Raises InputError for grids that differ and for a CT without a body.
+    """
+    for name, other in (("SUV", suv), ("organs", organs)):
+        if other is not None and not (ct.shape == other.shape and np.allclose(ct.affine, other.affine, atol=1e-3)):
+            raise InputError(f"CT and {name} do not share one grid. Run 2_dicom_to_nifti.py and 3_segment_organs.py.")
+    labels = np.zeros(ct.shape, np.uint8) if organs is None else organs.voxels
+    low, high, covers, notes = axial_range(labels, ct.voxel_mm[2], margin_mm)
+    if organs is None:
+        notes = ["no organ labels: the whole scan is kept"]
+
+    ct, suv, organs = (
+        Volume(v, ct.affine).crop((0, 0, low), (*ct.shape[:2], high)) for v in (ct.voxels, suv.voxels, labels)
+    )
+    body = body_mask(ct)
+    box = ndimage.find_objects(body.astype(np.uint8))[0]
+    edge = np.round(field_mm / ct.voxel_mm[:2]).astype(int)
+    extent = np.array([axis.stop - axis.start for axis in box[:2]])
+    if (extent > edge).any():
+        notes.append(f"body {(extent * ct.voxel_mm[:2]).max():.0f} mm wide, cut at {field_mm:g} mm")
+    middle = np.array([axis.start + axis.stop for axis in box[:2]]) / 2
+    start = (*np.round(middle - edge / 2).astype(int), 0)
+    shape = (*edge, ct.shape[2])
+
+    cropped = (
+        window(Volume(np.where(body, ct.voxels, np.float32(AIR_HU)), ct.affine), start, shape, AIR_HU),
+        window(Volume(np.where(body, suv.voxels, np.float32(0)), ct.affine), start, shape, 0),
+        window(organs, start, shape, 0),
+    )
+    report = dict(covers_torso=covers, z_extent_mm=round(float(shape[2] * ct.voxel_mm[2]), 3), note="; ".join(notes))
+    return *cropped, report
+
+
+def axial_range(labels, slice_mm, margin_mm=MARGIN_MM):
+    """(low, high, covers, notes): slices low ≤ k < high hold the torso of labels [x, y, z], z to the head.
+
+    covers: both clavicles and the sacrum are in the scan, and neither is cut by its end.  notes: list of what is not.
+    """
+    margin, slices = round(margin_mm / slice_mm), labels.shape[2]
+    tops = [organ_slices(labels, label) for label in TOP]
+    (bottom,) = (organ_slices(labels, label) for label in BOTTOM)
+    notes = []
+    high = max((top[1] for top in tops if top), default=slices) + margin
+    if None in tops or max(top[1] for top in tops) == slices:
+        notes.append("clavicles not fully in the scan")
+    elif high > slices:
+        notes.append(f"scan ends {(high - slices) * slice_mm:.0f} mm short of the margin above the clavicles")
+    low = (bottom[0] if bottom else 0) - margin
+    if bottom is None or bottom[0] == 0:
+        notes.append("sacrum not fully in the scan")
+    elif low < 0:
+        notes.append(f"scan ends {-low * slice_mm:.0f} mm short of the margin below the sacrum")
+    covers = not any("not fully" in note for note in notes)
+    low, high = max(low, 0), min(high, slices)
+    if low >= high:  # a clavicle below the sacrum: labels on an upside-down grid
+        raise InputError("the clavicles lie below the sacrum: labels or affine are upside down. Correct them.")
+    return low, high, covers, notes
+
+
+def organ_slices(labels, label):
+    """(first, last + 1) slice of an organ in labels [x, y, z], stray specks left out; None when it is absent."""
+    mask = labels == label
+    if not mask.any():
+        return None
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    pieces, _ = ndimage.label(mask[box], np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())
+    keep = sizes >= SPECK * sizes[1:].sum()
+    keep[0] = False
+    slices = np.flatnonzero(keep[pieces].any((0, 1))) + box[2].start
+    return int(slices[0]), int(slices[-1]) + 1
+
+
+def body_mask(ct):
+    """bool [x, y, z]: the patient in a CT Volume (HU), lungs and bowel gas included, table and sheets not.
+
+    What is denser than −500 HU is opened by TABLE_MM, which cuts the table off; of the rest the largest piece is kept,
+    its holes are filled slice by slice, and a rim of SKIN_MM is added.
+    Raises InputError when there is nothing dense.
+    """
+    voxel_mm = float(ct.voxel_mm.max())
+    thin = max(round(TABLE_MM / voxel_mm), 1)
+    dense = np.pad(ct.voxels > BODY_HU, thin, mode="edge")  # a body that leaves the scan is not opened away at its end
+    core = ndimage.binary_opening(dense, iterations=thin)[(slice(thin, -thin),) * 3]
+    pieces, count = ndimage.label(core)
+    if count == 0:
+        raise InputError(f"CT has no body: nothing is denser than {BODY_HU:g} HU. Check that its unit is HU.")
+    body = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    body = ndimage.binary_dilation(fill_in_plane(body), iterations=max(round(SKIN_MM / voxel_mm), 1))
+    return fill_in_plane(body)
+
+
+def fill_in_plane(mask):
+    """bool [x, y, z] with the holes of every axial slice filled."""
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1, :, 1] = in_plane[:, 1, 1] = True
+    around = np.pad(~mask, ((1, 1), (1, 1), (0, 0)), constant_values=True)  # a rim of air: one outside per slice
+    pieces, _ = ndimage.label(around, in_plane)
+    return ~np.isin(pieces, np.unique(pieces[0, 0]))[1:-1, 1:-1]
+
+
+def window(volume, start, shape, fill):
+    """The box of ``shape`` voxels that begins at voxel ``start`` (may be negative), ``fill`` outside the volume.
+
+    No voxel moves in the world: the affine follows the box.
+    """
+    start, shape = np.asarray(start), tuple(int(n) for n in shape)
+    out = np.full(shape, fill, dtype=volume.voxels.dtype)
+    low = np.maximum(start, 0)
+    high = np.minimum(start + shape, volume.shape)
+    if (high > low).all():
+        target = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+        out[target] = volume.voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return Volume(out, moved(volume.affine, start))

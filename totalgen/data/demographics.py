@@ -1,0 +1,79 @@
+"""Who a study is of: sex, age, height, weight, and the cohort table that lists subjects."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from totalgen.data.files import whole
+from totalgen.errors import InputError
+
+COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
+HEIGHT_M = (1.0, 2.3)
+WEIGHT_KG = (20.0, 300.0)
+AGE_YEARS = (1.0, 120.0)
+
+
+@dataclass(frozen=True)
+class Demographics:
+    """sex: "F" or "M";  age_years;  height_m;  weight_kg.  Raises InputError for values no patient has."""
+
+    sex: str
+    age_years: float
+    height_m: float
+    weight_kg: float
+
+    def __post_init__(self):
+        if self.sex not in ("F", "M"):
+            raise InputError(f'sex is "{self.sex}"; the model knows F and M. Give one of the two.')
+        if not HEIGHT_M[0] <= self.height_m <= HEIGHT_M[1]:
+            given_cm = self.height_m * 100
+            accepted = f"{HEIGHT_M[0] * 100:g} to {HEIGHT_M[1] * 100:g} cm are accepted"
+            metres = HEIGHT_M[0] <= given_cm <= HEIGHT_M[1]
+            hint = f" It looks like metres: write {100 * given_cm:g}." if metres else " Correct it."
+            raise InputError(f"height is {given_cm:g} cm; {accepted}.{hint}")
+        if not WEIGHT_KG[0] <= self.weight_kg <= WEIGHT_KG[1]:
+            raise InputError(
+                f"weight is {self.weight_kg:g} kg; {WEIGHT_KG[0]:g} to {WEIGHT_KG[1]:g} kg are accepted. Correct it."
+            )
+        if not AGE_YEARS[0] <= self.age_years <= AGE_YEARS[1]:
+            raise InputError(
+                f"age is {self.age_years:g} years; {AGE_YEARS[0]:g} to {AGE_YEARS[1]:g} are accepted. Correct it."
+            )
+
+    @property
+    def bmi(self):
+        """Body mass index, kg/m²."""
+        return self.weight_kg / self.height_m**2
+
+    def channels(self):
+        """[4] float32: height_m, weight_kg / 100, age_years / 100, sex (F 0, M 1) – constant maps once broadcast."""
+        return np.array(
+            [self.height_m, self.weight_kg / 100, self.age_years / 100, float(self.sex == "M")], dtype=np.float32
+        )
+
+    @classmethod
+    def from_row(cls, row):
+        """From a row of a cohort table."""
+        return cls(row["sex"], float(row["age_years"]), float(row["height_m"]), float(row["weight_kg"]))
+
+
+def read_cohort(path):
+    """A cohort table as a DataFrame, subject as text. Raises InputError when missing, empty or without a column."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such cohort table. Run 0_Preprocess/1_dicom_to_metadata.py on its folder first.")
+    table = pd.read_csv(path, dtype={"subject": str, "sex": str}, keep_default_na=False, na_values=[""])
+    missing = [name for name in ("subject", "sex", "age_years", "height_m", "weight_kg") if name not in table]
+    if missing:
+        raise InputError(f"{path}: column {', '.join(missing)} is missing. A cohort table has {', '.join(COLUMNS)}.")
+    if table.empty:
+        raise InputError(f"{path}: lists no subject. Look into failures.csv beside it for the reasons.")
+    return table
+
+
+def write_cohort(path, table):
+    """Write a cohort table, atomically."""
+    with whole(path) as part:
+        table.to_csv(part, index=False)

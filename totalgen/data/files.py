@@ -1,0 +1,83 @@
+"""Outputs that appear whole or not at all, and the list of what failed."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import traceback
+from pathlib import Path
+
+import pandas as pd
+
+from totalgen.errors import InputError
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Yield a temporary path beside ``path``; on success it is renamed onto ``path``, on error removed.
+
+    The name keeps its suffixes, so that writers which look at them (``.nii.gz``) behave. Works for files and folders.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    part = beside / path.name
+    try:
+        yield part
+        if part.is_dir() and path.exists():  # a folder cannot be renamed onto a filled one: move the old one away first
+            os.replace(path, beside / "old")
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def require_folder(path, cure):
+    """``path`` as a Path to an existing folder; InputError with the ``cure`` otherwise."""
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder. {cure}")
+    return path
+
+
+def append_row(path, row):
+    """Add one row (dict) to a CSV table, made when missing; the table is replaced whole."""
+    path = Path(path)
+    table = pd.DataFrame([row])
+    if path.exists():
+        table = pd.concat([pd.read_csv(path, dtype=str), table.astype(str)], ignore_index=True)
+    with whole(path) as part:
+        table.to_csv(part, index=False)
+
+
+def record_failure(root, subject, step, error):
+    """Append (subject, step, error) to ``<root>/failures.csv``, once for the same triple.
+
+    error: the exception, or text. An exception that is not an InputError is a fault of ours: its last line of code is
+    written too, so that it can be reported.
+    """
+    text = str(error)
+    if isinstance(error, BaseException) and not isinstance(error, InputError):
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
+    path = Path(root) / "failures.csv"
+    row = dict(subject=subject, step=step, error=" ".join(text.split()))
+    if path.exists():
+        known = pd.read_csv(path, dtype=str)
+        if (known[list(row)] == pd.Series(row)).all(axis=1).any():
+            return
+    append_row(path, row)
+
+
+def forget_failures(root, step, subject=None):
+    """Drop the rows of ``step`` (of one subject, when given) before it is tried again."""
+    path = Path(root) / "failures.csv"
+    if not path.exists():
+        return
+    table = pd.read_csv(path, dtype=str)
+    gone = table["step"] == step
+    if subject is not None:
+        gone &= table["subject"] == subject
+    if not gone.any():
+        return
+    with whole(path) as part:
+        table[~gone].to_csv(part, index=False)

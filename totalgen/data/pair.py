@@ -1,0 +1,70 @@
+"""A PET and its CT on one grid: SUV and HU, isotropic, RAS+."""
+
+import numpy as np
+
+from totalgen.data.dicom import read_series
+from totalgen.data.intensity import AIR_HU
+from totalgen.data.suv import suv_factors
+from totalgen.data.volume import Volume, canonical, isotropic_grid, moved, resample
+from totalgen.errors import InputError
+
+BODY_HU = -500.0
+SUV_MAX_PLAUSIBLE = 1.0  # SUVmax below is no FDG scan
+SUV_BODY_PLAUSIBLE = 20.0  # mean over the body above is a wrong dose or weight
+
+
+def convert(pet_files, ct_files, weight_kg, voxel_mm=2.0, any_tracer=False):
+    """(ct, suv, report) of a PET and a CT series given as lists of DICOM files.
+
+    ct: Volume in HU, air where the CT does not reach;  suv: Volume of SUVbw, both float32 on one grid of ``voxel_mm``.
+    report: dict of factor (of the middle slice), suv_max_native (before resampling), reference (where the reference
+    time comes from) and warnings (text).
+    Raises InputError (SUVError) naming the file or the tag.
+    """
+    pet, headers = read_series(pet_files)
+    found = suv_factors(headers, weight_kg, any_tracer)
+    pet = Volume(pet.voxels * found.factors.astype(np.float32), pet.affine)
+    ct, _ = read_series(ct_files)
+    ct_out, suv_out = on_one_grid(ct, pet, voxel_mm)
+
+    warnings, suv_max = list(found.warnings), float(pet.voxels.max())
+    if suv_max < SUV_MAX_PLAUSIBLE:
+        warnings.append(f"SUVmax is {suv_max:.2f}: check weight, dose and times")
+    body = ct_out.voxels > BODY_HU
+    if body.any() and (mean := float(suv_out.voxels[body].mean())) > SUV_BODY_PLAUSIBLE:
+        warnings.append(f"mean SUV of the body is {mean:.1f}: check weight, dose and times")
+    report = dict(
+        factor=f"{found.factors[len(found.factors) // 2]:.6g}",
+        suv_max_native=f"{suv_max:.4g}",
+        reference=found.reference,
+        warnings="; ".join(warnings),
+    )
+    return ct_out, suv_out, report
+
+
+def on_one_grid(ct, pet, voxel_mm):
+    """(ct, pet) on the axis-aligned RAS+ grid of voxel_mm over the PET's field of view, where both reach axially.
+
+    Linear; the CT's padding (−1024, −3024, …) becomes air first, so that it does not bleed into the field of view;
+    outside its field of view the CT is air, outside the PET's the PET is 0. Raises InputError when they do not overlap.
+    """
+    pet = canonical(pet)
+    ct = canonical(Volume(np.maximum(ct.voxels, np.float32(AIR_HU)), ct.affine))
+    shape, affine = isotropic_grid(pet, voxel_mm)
+    z = affine[2, 3] + voxel_mm * np.arange(shape[2])
+    (pet_low, pet_high), (ct_low, ct_high) = axial_reach(pet), axial_reach(ct)
+    both = np.flatnonzero((z >= max(pet_low, ct_low)) & (z <= min(pet_high, ct_high)))
+    if len(both) == 0:
+        raise InputError(
+            f"CT ({ct_low:.0f} to {ct_high:.0f} mm) and PET ({pet_low:.0f} to {pet_high:.0f} mm) do not overlap along "
+            "the body. Check that they are of one session."
+        )
+    shape, affine = (*shape[:2], len(both)), moved(affine, (0, 0, both[0]))
+    return resample(ct, shape, affine, fill=AIR_HU), resample(pet, shape, affine, fill=0)
+
+
+def axial_reach(volume):
+    """(low, high) world z in mm of a volume's outer voxel faces."""
+    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in volume.shape], indexing="ij"), -1).reshape(-1, 3)
+    z = volume.world(corners)[:, 2]
+    return float(z.min()), float(z.max())

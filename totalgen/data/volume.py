@@ -1,0 +1,131 @@
+"""Voxels that never part from their affine.
+
+World coordinates are millimetres, RAS+ (x to the right, y to the front, z to the head of the patient), as in NIfTI.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from totalgen.data.files import whole
+from totalgen.errors import InputError
+
+LPS = np.diag([-1.0, -1.0, 1.0])  # RAS <-> LPS, the convention of DICOM and ITK
+
+
+@dataclass(frozen=True)
+class Volume:
+    """voxels: [x, y, z] array;  affine: 4×4, voxel index → world mm (RAS+)."""
+
+    voxels: np.ndarray
+    affine: np.ndarray
+
+    @property
+    def shape(self):
+        return self.voxels.shape
+
+    @property
+    def voxel_mm(self):
+        """Edge lengths of a voxel in mm, [3]."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def voxel_ml(self):
+        """Volume of a voxel in millilitres: |det affine| / 1000."""
+        return abs(np.linalg.det(self.affine[:3, :3])) / 1000
+
+    def world(self, index):
+        """World point (mm) of a voxel index, both [..., 3]; the centre of voxel 0 is index 0."""
+        return np.asarray(index) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def crop(self, start, stop):
+        """The box start ≤ index < stop as a Volume at the same place in the world."""
+        box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        return Volume(self.voxels[box], moved(self.affine, start))
+
+
+def moved(affine, start):
+    """The affine of a grid whose voxel 0 is voxel ``start`` of the given one (start may be negative or fractional)."""
+    affine = np.array(affine, dtype=float)
+    affine[:3, 3] = affine[:3, :3] @ np.asarray(start, dtype=float) + affine[:3, 3]
+    return affine
+
+
+def canonical(volume):
+    """The same voxels with axes reordered and reversed so that the affine is as near to RAS+ as it goes."""
+    image = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume.voxels, volume.affine))
+    return Volume(np.asarray(image.dataobj), image.affine)
+
+
+def isotropic_grid(volume, voxel_mm):
+    """(shape, affine) of the axis-aligned RAS+ grid of ``voxel_mm`` voxels that covers ``volume``.
+
+    The grid's outer faces coincide with the bounding box of the volume's outer voxel faces (rounded up to whole voxels,
+    centred).
+    """
+    size = np.array(volume.shape)
+    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in size], indexing="ij"), -1).reshape(-1, 3)
+    world = volume.world(corners)
+    low, high = world.min(0), world.max(0)
+    shape = np.ceil((high - low) / voxel_mm - 1e-6).astype(int)
+    affine = np.diag([voxel_mm] * 3 + [1.0])
+    affine[:3, 3] = (low + high) / 2 - (shape - 1) / 2 * voxel_mm
+    return tuple(int(n) for n in shape), affine
+
+
+def resample(volume, shape, affine, fill, nearest=False):
+    """``volume`` on the grid (shape, affine): linear, or nearest neighbour for labels; ``fill`` outside its voxels."""
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize([int(n) for n in shape])
+    spacing, direction, origin = _itk_geometry(np.asarray(affine))
+    resampler.SetOutputSpacing(spacing)
+    resampler.SetOutputDirection(direction)
+    resampler.SetOutputOrigin(origin)
+    resampler.SetInterpolator(sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear)
+    resampler.SetDefaultPixelValue(float(fill))
+    resampler.SetNumberOfThreads(1)  # work is spread over subjects, not over the voxels of one
+    image = resampler.Execute(_to_itk(volume))
+    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), np.array(affine, dtype=float))
+
+
+def read_nifti(path, dtype=np.float32):
+    """A NIfTI file as a Volume in RAS+ order. Raises InputError when it is missing, damaged or not 3-D."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file. Run the step that writes it, or check the folder.")
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        voxels = np.asarray(image.dataobj, dtype=dtype)
+    except Exception as error:  # nibabel, gzip and zlib each raise their own kinds for a damaged file
+        cure = "Delete it and run the step that writes it."
+        raise InputError(f"{path}: cannot be read as NIfTI ({error}). {cure}") from None
+    if voxels.ndim != 3:
+        raise InputError(f"{path}: has {voxels.ndim} dimensions; one 3-D volume per file is needed. Split it.")
+    return Volume(voxels, image.affine)
+
+
+def write_nifti(path, volume):
+    """Write a Volume (float32 or an integer type) as compressed NIfTI, atomically."""
+    image = nibabel.Nifti1Image(volume.voxels, volume.affine)
+    image.header.set_xyzt_units("mm")
+    with whole(path) as part:
+        nibabel.save(image, part)
+
+
+def _itk_geometry(affine):
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = LPS @ (affine[:3, :3] / spacing)
+    origin = LPS @ affine[:3, 3]
+    return spacing.tolist(), direction.ravel().tolist(), origin.tolist()
+
+
+def _to_itk(volume):
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels.transpose(2, 1, 0)))
+    spacing, direction, origin = _itk_geometry(volume.affine)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    image.SetOrigin(origin)
+    return image

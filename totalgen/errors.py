@@ -1,0 +1,29 @@
+"""The one error a user can cause and cure."""
+
+import difflib
+
+import click
+
+
+class InputError(click.ClickException):
+    """Something the user gave cannot be used: the message names the input, the fact and the cure.
+
+    A script that lets it through prints ``Error: …`` on one line and exits with code 2.
+    """
+
+    exit_code = 2
+
+    def __str__(self):
+        return self.message
+
+
+def closest(name, known):
+    """The row of the dict ``known`` called ``name``.
+
+    Raises InputError that suggests the nearest spelling and lists what there is.
+    """
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f'Did you mean "{near[0]}"? ' if near else ""
+    raise InputError(f'unknown name "{name}". {hint}Known: {", ".join(known)}.')

@@ -1,0 +1,151 @@
+"""Organ volume and uptake: what is measured in a study, and the table of a cohort."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.signal import oaconvolve
+from tqdm import tqdm
+
+from totalgen.data.files import forget_failures, record_failure, whole
+from totalgen.data.organs import MEASURED
+from totalgen.data.volume import read_nifti
+from totalgen.errors import InputError
+from totalgen.evaluation.studies import read_studies
+
+TINY_L = 0.050  # below 50 mL an organ is cut off or badly segmented (published protocol)
+PEAK_ML = 1.0  # sphere of SUVpeak
+SUBSAMPLES = 11  # points per axis of a voxel that decide how much of it the sphere covers
+STEP = "measure"  # name of the step in failures.csv
+
+MEASURES = {  # column: (name, unit)
+    "volume_l": ("volume", "L"),
+    "suv_mean": ("suv_mean", "g/mL"),
+    "suv_max": ("suv_max", "g/mL"),
+    "suv_peak": ("suv_peak", "g/mL"),
+}
+
+
+def measure_study(suv, organs):
+    """One row (dict) per organ of MEASURED: organ, volume_l, suv_mean, suv_max, suv_peak, flag.
+
+    suv: Volume of SUVbw in g/mL;  organs: Volume of label ids on the same grid.
+    Volume is voxels × |det affine|. flag is "" or "missing" (no voxel: volume 0, uptake NaN) or "tiny" (< 50 mL:
+    measured all the same). Raises InputError when the grids differ.
+    """
+    if suv.shape != organs.shape or not np.allclose(suv.affine, organs.affine, atol=1e-2):
+        raise InputError(f"SUV {suv.shape} and organs {organs.shape} lie on different grids. Segment this study again.")
+    rows = []
+    for organ, ids in MEASURED.items():
+        mask = np.isin(organs.voxels, ids)
+        volume_l = float(mask.sum() * organs.voxel_ml / 1000)
+        row = dict(organ=organ, volume_l=volume_l, suv_mean=np.nan, suv_max=np.nan, suv_peak=np.nan, flag="missing")
+        if mask.any():
+            inside = suv.voxels[mask]
+            row["suv_mean"], row["suv_max"] = float(inside.mean(dtype=np.float64)), float(inside.max())
+            row["suv_peak"] = suv_peak(suv, mask)
+            row["flag"] = "tiny" if volume_l < TINY_L else ""
+        rows.append(row)
+    return rows
+
+
+def suv_peak(suv, mask):
+    """Highest mean SUV of a 1 mL sphere whose centre is the centre of a voxel of ``mask``.
+
+    The sphere may reach beyond the organ, not beyond the image: there the mean is over the part inside. A voxel counts
+    by the share of it that the sphere covers. The sphere is 12.4 mm wide: in larger voxels it lies within one and
+    SUVpeak is SUVmax; at 6 mm it touches 27 voxels, so that the middle one weighs 22 %.
+    suv: Volume;  mask: bool, same shape, not empty.  Source: Wahl 2009 (PERCIST); IBSI on SUVpeak.
+    """
+    weights = sphere_weights(suv.affine)
+    reach = np.array(weights.shape) // 2
+    indices = np.nonzero(mask)
+    start = [max(0, int(i.min() - r)) for i, r in zip(indices, reach, strict=True)]
+    stop = [min(n, int(i.max() + r + 1)) for i, r, n in zip(indices, reach, suv.shape, strict=True)]
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    values = suv.voxels[box].astype(np.float64)
+    covered = oaconvolve(np.ones_like(values), weights, mode="same")  # 1 except at the faces of the box
+    return float((oaconvolve(values, weights, mode="same") / covered)[mask[box]].max())
+
+
+def sphere_weights(affine):
+    """[i, j, k] odd-sized kernel, sum 1: share of each voxel inside a 1 mL sphere around the middle voxel's centre.
+
+    Any affine: anisotropic, oblique and sheared voxels are sampled where they lie in the world.
+    """
+    radius_mm = (3 * PEAK_ML * 1000 / (4 * np.pi)) ** (1 / 3)
+    axes = np.asarray(affine)[:3, :3]
+    # Half-extent of the sphere along each index axis = radius × length of that row of the inverse.
+    extent = radius_mm * np.linalg.norm(np.linalg.inv(axes), axis=1)
+    reach = np.ceil(extent - 0.5).clip(0).astype(int)
+    within = (np.arange(SUBSAMPLES) + 0.5) / SUBSAMPLES - 0.5
+    lines = [(np.arange(-r, r + 1)[:, None] + within).ravel() for r in reach]
+    points = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1) @ axes.T
+    inside = (points**2).sum(-1) <= radius_mm**2
+    sizes = [n for r in reach for n in (2 * r + 1, SUBSAMPLES)]
+    share = inside.reshape(sizes).mean(axis=(1, 3, 5))
+    return share / share.sum()
+
+
+def measure_cohort(root, masks="organs"):
+    """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``.
+
+    masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
+    written are not measured again; a subject that fails is listed in failures.csv.
+    Returns (path of the table, number of failed subjects). Raises InputError when no study could be measured.
+    """
+    root = Path(root)
+    studies = read_studies(root)
+    path = root / f"{masks}.csv"
+    table = _still_valid(path, studies, masks)
+    forget_failures(root, STEP)
+    done, failed = set(table["subject"]), 0
+    for subject, folder in tqdm(list(zip(studies["subject"], studies["folder"], strict=True)), desc="measure"):
+        if subject in done:
+            continue
+        try:
+            organs = read_nifti(folder / f"{masks}.nii.gz", np.uint8)
+            rows = measure_study(read_nifti(folder / "SUV.nii.gz"), organs)
+        except Exception as error:  # one bad study never stops the others
+            record_failure(root, subject, STEP, error)
+            failed += 1
+            continue
+        rows = pd.DataFrame([dict(subject=subject) | row for row in rows])
+        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
+        with whole(path) as part:
+            table.to_csv(part, index=False, float_format="%.6g")
+    if table.empty:
+        raise InputError(f"{root}: none of {len(studies)} studies could be measured. Reasons: {root / 'failures.csv'}.")
+    return path, failed
+
+
+def read_measured(root, split=None, masks="organs"):
+    """The measured cohort: one row per subject and organ, with the subject's demographics.
+
+    Raises InputError when the cohort has not been measured, or nothing of ``split`` was.
+    """
+    studies = read_studies(root, split).drop(columns="folder")
+    path = Path(root) / f"{masks}.csv"
+    if not path.exists():
+        raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
+    table = studies.merge(_read_table(path), on="subject")
+    if table.empty:
+        raise InputError(f"{path}: holds none of the {len(studies)} subjects asked for. Measure the cohort again.")
+    return table
+
+
+def _read_table(path):
+    return pd.read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""})
+
+
+def _still_valid(path, studies, masks):
+    """Rows of an earlier run whose subject is still in the cohort and whose files are older than the table."""
+    if not path.exists():
+        return pd.DataFrame(columns=["subject"])
+    table, written = _read_table(path), path.stat().st_mtime
+    valid = []
+    for subject, folder in zip(studies["subject"], studies["folder"], strict=True):
+        files = [folder / "SUV.nii.gz", folder / f"{masks}.nii.gz"]
+        if all(file.exists() and file.stat().st_mtime <= written for file in files):
+            valid.append(subject)
+    return table[table["subject"].isin(valid)].reset_index(drop=True)

@@ -1,0 +1,303 @@
+"""Organs from CT: a small U-Net, trained on a cohort's own masks, for measuring generated studies.
+
+TotalSegmentator remains the better choice where it can be installed; this network needs no download.
+"""
+
+import functools
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.ndimage
+import torch
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceCELoss
+from monai.networks.nets import BasicUNet
+from tqdm import tqdm
+
+from totalgen.data.files import forget_failures, record_failure, whole
+from totalgen.data.intensity import AIR_HU, encode_ct
+from totalgen.data.organs import MEASURED, ORGANS
+from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
+from totalgen.errors import InputError
+from totalgen.evaluation.studies import read_studies
+from totalgen.weights import load_weights, save_weights
+
+KIND = "segmenter"
+HALVINGS = 16  # BasicUNet halves each axis four times: a patch is a multiple of this, and more than one
+VOXEL_TOLERANCE = 0.01  # relative; a grid further from the training voxel is resampled
+STEP, TRAIN_STEP = "segment", "train_segmenter"  # names of the steps in failures.csv
+
+
+# ------------------------------------------------------------------------------------------------- network
+
+def build_network(channels, ids):
+    """BasicUNet [B, 1, x, y, z] → logits [B, 1 + len(ids), x, y, z]; channel 0 is background.
+
+    channels: width at full resolution, doubled at each of four levels.
+    """
+    features = tuple(channels * factor for factor in (1, 2, 4, 8, 16, 1))
+    network = BasicUNet(3, in_channels=1, out_channels=1 + len(ids), features=features)
+    return network.to(memory_format=torch.channels_last_3d)
+
+
+def load_segmenter(weights, device=None):
+    """A function Volume (CT in HU, any grid) → Volume (uint8 organ ids, the same grid).
+
+    The CT is brought to the training voxels (RAS axes) when its own differ by more than 1 %, and the labels return by
+    nearest neighbour. Of every organ only its largest connected piece is kept: a stray voxel in the bladder would
+    otherwise set the organ's SUVmax.
+    weights: file written by ``train_segmenter``;  device: default CUDA when present.
+    Raises InputError when the file is missing, damaged or holds another network.
+    """
+    state, configuration = load_weights(weights)
+    if configuration.get("kind") != KIND:
+        raise InputError(f"{weights}: holds no segmenter. Give a file written by 1_Trainings/train_segmenter.py.")
+    device = _device(device)
+    network = build_network(configuration["channels"], configuration["ids"])
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    network = network.to(device).eval()
+    return functools.partial(_segment, network, configuration, device)
+
+
+def segment_cohort(root, weights, masks="organs", device=None):
+    """Segment every study of ``root`` into ``<study>/<masks>.nii.gz``; a mask that exists is left alone.
+
+    A study that fails is listed in failures.csv. Returns (number written, number already there, number failed).
+    """
+    studies = read_studies(root)
+    segment = load_segmenter(weights, device)
+    forget_failures(root, STEP)
+    written = kept = failed = 0
+    for subject, folder in tqdm(list(zip(studies["subject"], studies["folder"], strict=True)), desc="segment"):
+        target = folder / f"{masks}.nii.gz"
+        if target.exists():
+            kept += 1
+            continue
+        try:
+            write_nifti(target, segment(read_nifti(folder / "CT.nii.gz")))
+            written += 1
+        except Exception as error:  # one bad study never stops the others
+            record_failure(root, subject, STEP, error)
+            failed += 1
+    return written, kept, failed
+
+
+@torch.no_grad()
+def _segment(network, configuration, device, ct):
+    voxel_mm = configuration["voxel_mm"]
+    off_grid = np.abs(ct.affine[:3, :3] - voxel_mm * np.eye(3)).max() > VOXEL_TOLERANCE * voxel_mm
+    grid = resample(ct, *isotropic_grid(ct, voxel_mm), AIR_HU) if off_grid else ct
+    image = torch.from_numpy(encode_ct(grid.voxels.astype(np.float32)))[None, None]
+    patch = (configuration["patch"],) * 3
+    logits = sliding_window_inference(
+        image, patch, sw_batch_size=1, predictor=network, overlap=0.5, mode="gaussian", sw_device=device, device="cpu"
+    )
+    lookup = np.array([0, *configuration["ids"]], dtype=np.uint8)
+    labels = _largest_pieces(lookup[logits[0].argmax(0).numpy()])
+    labels = Volume(labels, grid.affine)
+    return resample(labels, ct.shape, ct.affine, fill=0, nearest=True) if off_grid else labels
+
+
+def _largest_pieces(labels):
+    """``labels`` with everything but the largest connected piece of each id set to background."""
+    kept = np.zeros_like(labels)
+    for organ, box in enumerate(scipy.ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        pieces, count = scipy.ndimage.label(labels[box] == organ)
+        largest = 1 + np.argmax(np.bincount(pieces.ravel(), minlength=count + 1)[1:])
+        kept[box][pieces == largest] = organ
+    return kept
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, checkpoint_every=50, device=None):
+    """Train on ``<root>/cropped/<subject>/{CT,organs}.nii.gz`` of the train split; Dice + cross-entropy.
+
+    Every random choice depends on (seed, step) alone, so a run continued after a kill is the run that was never
+    killed. Writes ``<outdir>/checkpoint.pt``, ``log.jsonl`` (step, loss, seconds) and, at the end,
+    ``segmenter.safetensors`` (float16) whose configuration holds the Dice of the test split.
+    steps: optimiser steps, each of ``batch`` patches of patch³ voxels;  channels: width of the network;  lr: highest
+    learning rate of AdamW, falling to zero along a cosine.
+    Returns (path of the weights, {organ: mean Dice over the test split}); the second is empty without a test split.
+    Raises InputError for a cohort without masks, or an ``outdir`` that holds a run with other settings.
+    """
+    if patch % HALVINGS or patch < 2 * HALVINGS:
+        cure = f"Give a multiple of {HALVINGS}, at least {2 * HALVINGS}."
+        raise InputError(f"patch is {patch} voxels; the network halves it four times. {cure}")
+    studies = read_studies(root)
+    split = studies["split"] if "split" in studies else ["train"] * len(studies)
+    folders = {
+        wanted: [folder for folder, name in zip(studies["folder"], split, strict=True) if name == wanted]
+        for wanted in ("train", "test")
+    }
+    outdir = Path(outdir)
+    weights, checkpoint = outdir / "segmenter.safetensors", outdir / "checkpoint.pt"
+    configuration = dict(kind=KIND, steps=steps, batch=batch, patch=patch, channels=channels, lr=lr, seed=seed)
+    first, state = 0, None
+    if checkpoint.exists():
+        state = _read_checkpoint(checkpoint)
+        changed = [key for key, value in configuration.items() if state["configuration"].get(key) != value]
+        if changed:
+            raise InputError(f"{outdir}: holds a run with other {', '.join(changed)}. Choose another --outdir.")
+        configuration, first = state["configuration"], state["step"]
+        train = [Path(root) / folder for folder in state["train"]]
+        if weights.exists():
+            return weights, load_weights(weights)[1]["dice"]
+    else:
+        train, voxel_mm, ids = _inspect(root, folders["train"])
+        sources = sorted(studies["source"].dropna().unique()) if "source" in studies else []
+        configuration |= dict(voxel_mm=voxel_mm, ids=ids, subjects=len(train), source=sources)
+
+    device = _device(device)
+    torch.manual_seed(seed)
+    network = build_network(channels, configuration["ids"]).to(device)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-4)
+    if state is not None:
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+    loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
+    read = functools.lru_cache(maxsize=64)(functools.partial(_read_pair, ids=tuple(configuration["ids"])))
+    log = outdir / "log.jsonl"
+    outdir.mkdir(parents=True, exist_ok=True)
+    _keep_lines(log, first)
+    start = time.perf_counter()
+    with open(log, "a") as lines, tqdm(range(first, steps), initial=first, total=steps, desc="train") as bar:
+        for step in bar:
+            random = np.random.default_rng([seed, step])
+            pairs = [_random_patch(*read(train[random.integers(len(train))]), patch, random) for _ in range(batch)]
+            image, label = (torch.from_numpy(np.stack(part)[:, None]).to(device) for part in zip(*pairs, strict=True))
+            for group in optimiser.param_groups:
+                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+            loss = loss_of(network(image.to(memory_format=torch.channels_last_3d)), label)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            row = dict(step=step + 1, loss=round(loss.item(), 5), seconds=round(time.perf_counter() - start, 2))
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+            if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+                saved = dict(network=network.state_dict(), optimiser=optimiser.state_dict(), step=step + 1)
+                saved |= dict(configuration=configuration, train=[str(f.relative_to(root)) for f in train])
+                with whole(checkpoint) as part:
+                    torch.save(saved, part)
+
+    configuration["dice"], configuration["test_subjects"] = _test(root, network, configuration, device, folders["test"])
+    save_weights(weights, network.state_dict(), configuration, dtype=torch.float16)
+    return weights, configuration["dice"]
+
+
+def dice(predicted, truth):
+    """Dice coefficient of two boolean arrays; NaN when both are empty."""
+    total = int(predicted.sum()) + int(truth.sum())
+    return 2 * int((predicted & truth).sum()) / total if total else float("nan")
+
+
+def _test(root, network, configuration, device, folders):
+    """({organ: mean Dice}, subjects tested): the measured organs, kidneys together, then every id by its name."""
+    names = {number: name for name, number in ORGANS.items()}
+    present = configuration["ids"]
+    groups = {organ: ids for organ, ids in MEASURED.items() if set(ids) <= set(present)}
+    groups |= {names.get(number, f"id {number}"): (number,) for number in present}
+    found, tested = {organ: [] for organ in groups}, 0
+    network.eval()
+    for folder in tqdm(folders, desc="test"):
+        try:
+            truth = read_nifti(folder / "organs.nii.gz", np.uint8).voxels
+            predicted = _segment(network, configuration, device, read_nifti(folder / "CT.nii.gz")).voxels
+        except InputError as error:
+            record_failure(root, folder.name, TRAIN_STEP, error)
+            continue
+        tested += 1
+        for organ, ids in groups.items():
+            found[organ].append(dice(np.isin(predicted, ids), np.isin(truth, ids)))
+    present_in_test = {organ: values for organ, values in found.items() if not np.all(np.isnan(values))}
+    return {organ: round(float(np.nanmean(values)), 4) for organ, values in present_in_test.items()}, tested
+
+
+def _read_pair(folder, ids):
+    """(CT encoded to [0, 1] as float32, class numbers as uint8: position of the id in ``ids`` plus one)."""
+    ct = read_nifti(folder / "CT.nii.gz")
+    organs = read_nifti(folder / "organs.nii.gz", np.uint8)
+    if ct.shape != organs.shape:
+        raise InputError(f"{folder}: CT has shape {ct.shape}, organs {organs.shape}. Run 0_Preprocess/4_crop_torso.py.")
+    classes = np.zeros(256, dtype=np.uint8)
+    classes[list(ids)] = np.arange(1, len(ids) + 1)
+    return encode_ct(ct.voxels).astype(np.float32), classes[organs.voxels]
+
+
+def _random_patch(image, label, patch, random):
+    """A patch³ cut around a voxel of a random class (background among them), degraded as generated CT may be.
+
+    Never mirrored: left and right kidney differ only by their side, and a flip along any one axis swaps the sides.
+    """
+    lack = [(0, max(0, patch - n)) for n in image.shape]
+    image, label = np.pad(image, lack), np.pad(label, lack)  # value 0 is air, class 0 is background
+    wanted = random.choice(np.unique(label))
+    voxels = np.flatnonzero(label == wanted)
+    centre = np.array(np.unravel_index(voxels[random.integers(len(voxels))], label.shape))
+    centre += random.integers(-(patch // 4), patch // 4 + 1, size=3)  # the voxel need not be the middle of the patch
+    corner = np.clip(centre - patch // 2, 0, np.array(image.shape) - patch)
+    box = tuple(slice(a, a + patch) for a in corner)
+    image, label = image[box], label[box].astype(np.int64)
+    if random.random() < 0.3:
+        image = scipy.ndimage.gaussian_filter(image, random.uniform(0.3, 1.0))
+    image = image * random.uniform(0.95, 1.05) + random.uniform(-0.03, 0.03)  # ±30 HU
+    image = image + random.uniform(0, 0.04) * random.standard_normal(image.shape, dtype=np.float32)  # up to 40 HU
+    return image.clip(0, 1).astype(np.float32), label
+
+
+def _inspect(root, folders):
+    """(usable folders, voxel edge in mm, sorted organ ids in their masks) of the training subjects.
+
+    A subject that cannot be read is listed in failures.csv and left out. Raises InputError when none is left, when
+    the masks are empty or when the volumes do not share one isotropic voxel.
+    """
+    forget_failures(root, TRAIN_STEP)
+    usable, edges, ids = [], [], set()
+    for folder in tqdm(folders, desc="inspect"):
+        try:
+            edge = read_nifti(folder / "CT.nii.gz").voxel_mm
+            found = np.unique(read_nifti(folder / "organs.nii.gz", np.uint8).voxels)
+        except InputError as error:
+            record_failure(root, folder.name, TRAIN_STEP, error)
+            continue
+        usable.append(folder)
+        edges.append(edge)
+        ids |= set(found.tolist())
+    if not usable:
+        raise InputError(f"{root}: no train subject has a readable CT and organs in cropped/. Run 0_Preprocess first.")
+    ids -= {0}
+    if not ids:
+        raise InputError(f"{root}: the masks in cropped/ are empty. Run 0_Preprocess/3_segment_organs.py.")
+    voxel_mm = float(np.median(edges))
+    for folder, edge in zip(usable, edges, strict=True):
+        if np.abs(edge - voxel_mm).max() > VOXEL_TOLERANCE * voxel_mm:
+            found = "×".join(f"{e:.3g}" for e in edge)
+            raise InputError(f"{folder}: voxels of {found} mm among {voxel_mm:.3g} mm ones. Resample the cohort anew.")
+    return usable, round(voxel_mm, 4), sorted(ids)
+
+
+def _read_checkpoint(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile, pickle and torch each raise their own kinds for a damaged file
+        raise InputError(f"{path}: damaged ({type(error).__name__}). Delete it to start the run anew.") from None
+
+
+def _keep_lines(log, step):
+    """Drop the lines of a log that lie beyond ``step``: they are trained again."""
+    if not log.exists():
+        return
+    lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+    with whole(log) as part:
+        part.write_text("".join(line + "\n" for line in lines))
+
+
+def _device(device):
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,0 +1,33 @@
+"""Where studies lie: a cohort root and a folder of generated studies read the same way."""
+
+from totalgen.data.demographics import read_cohort
+from totalgen.data.files import require_folder
+from totalgen.errors import InputError
+
+LAYOUTS = {  # table beside the studies: folder that holds one folder per subject
+    "cohort.csv": "cropped",
+    "manifest.csv": ".",
+}
+
+
+def read_studies(root, split=None):
+    """The cohort table of ``root`` with one more column, ``folder``: where a subject's CT, SUV and organs lie.
+
+    root: a cohort root (``cohort.csv``, ``cropped/<subject>/``) or the output of a generation (``manifest.csv``,
+    ``<subject>/``).  split: keep the rows of this split; a table without that column is taken whole, since a generated
+    cohort need not have one.
+    Raises InputError when the folder is neither of the two or no row is left.
+    """
+    root = require_folder(root, "Give the root of a cohort or the output folder of 2_Tests/generate_petct.py.")
+    name = next((name for name in LAYOUTS if (root / name).exists()), None)
+    if name is None:
+        raise InputError(f"{root}: has neither {' nor '.join(LAYOUTS)}. Give a cohort root or a generated folder.")
+    table = read_cohort(root / name)
+    table["folder"] = [root / LAYOUTS[name] / subject for subject in table["subject"]]
+    if split is None or "split" not in table:
+        return table
+    chosen = table[table["split"] == split].reset_index(drop=True)
+    if chosen.empty:
+        known = ", ".join(sorted(table["split"].dropna().unique()))
+        raise InputError(f'{root / name}: no subject of split "{split}". Splits there: {known}.')
+    return chosen

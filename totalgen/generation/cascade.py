@@ -1,0 +1,141 @@
+"""From demographics to a PET/CT: the global stage, then the second stage window by window."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from totalgen.data import intensity
+from totalgen.data.axial_extent import AxialExtent
+from totalgen.data.conditions import demographic_maps, standardised
+from totalgen.data.resolution import CENTRE, FACTOR, position, stretch, upsample
+from totalgen.data.volume import Volume
+from totalgen.errors import InputError, closest
+from totalgen.generation.tiling import windows
+from totalgen.models.codec import Standardise
+from totalgen.models.networks import UNet, mp_layers
+from totalgen.models.precision import autocast
+from totalgen.models.processes import Denoiser
+from totalgen.models.samplers import SAMPLERS, sample, seeded_generator
+from totalgen.weights import load_weights
+
+NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A trained stage, ready to be sampled. sha256: of the weights file."""
+
+    denoiser: Denoiser
+    codec: Standardise
+    configuration: dict
+    sha256: str
+    device: torch.device
+
+    @classmethod
+    def load(cls, path, stage, device=None):
+        """Rebuild a stage from its weights file. Raises InputError when the file is for the other stage or damaged."""
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        state, configuration = load_weights(path)
+        if configuration.get("stage") != stage:
+            raise InputError(f"{path}: holds stage {configuration.get('stage')}, {stage} is needed. Swap the files?")
+        network = UNet(**configuration["network"])
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+        for layer in mp_layers(network):
+            layer.fold_()
+        denoiser = Denoiser(network, configuration["family"]).to(device).eval()
+        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return cls(denoiser, Standardise(**configuration["codec"]).to(device), configuration, sha256, device)
+
+    def draw(self, condition, noise, sampling):
+        """Sample [2, *space] in data units for a condition [K, *space] and unit noise [2, *space]."""
+        with torch.no_grad(), autocast(self.device):
+            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **sampling)
+        return self.codec.decode(z.float())[0]
+
+    def noise(self, seed, shape):
+        """The noise of a whole volume, [2, *shape]: one draw per seed, whatever the windows."""
+        generator = seeded_generator(seed, NOISE_STREAMS[self.configuration["stage"]])
+        return torch.randn((2, *shape), generator=generator)
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Both stages and how to sample them.
+
+    global_sampling, sr_sampling: keyword arguments of samplers.sample (sampler, steps, …);
+    slab: slices per window of the second stage;  context: discarded slices at its borders.
+    """
+
+    low: Stage
+    high: Stage
+    global_sampling: dict
+    sr_sampling: dict
+    slab: int
+    context: int
+
+    def __post_init__(self):
+        for sampling in (self.global_sampling, self.sr_sampling):
+            closest(sampling["sampler"], SAMPLERS)
+        one, two = self.low.configuration, self.high.configuration
+        if one["shape"] != two["shape"] or one["data"]["voxel_mm"] != two["data"]["voxel_mm"]:
+            raise InputError(
+                f"the stages do not belong together: {one['shape']} voxels of {one['data']['voxel_mm']} mm and "
+                f"{two['shape']} of {two['data']['voxel_mm']} mm. Use two stages trained on the same archive."
+            )
+        if self.slab % self.high.denoiser.network.stride:
+            raise InputError(f"slab {self.slab} is not divisible by {self.high.denoiser.network.stride}. Change it.")
+
+    @property
+    def shape(self):
+        """Voxels of the full resolution, z stretched."""
+        return tuple(self.low.configuration["shape"])
+
+    def generate_low(self, demographics, seed):
+        """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage."""
+        shape = [n // FACTOR for n in self.shape]
+        condition = demographic_maps(demographics, shape, self.low.device)
+        return self.low.draw(condition, self.low.noise(seed, shape), self.global_sampling)
+
+    def refine(self, low, demographics, seed, progress=lambda items: items):
+        """[2, x, y, z] in [0, 1]: the second stage over a low-resolution volume, window by window.
+
+        progress: wraps the list of windows, such as tqdm.
+        """
+        stage, (x, y, z) = self.high, self.shape
+        noise = stage.noise(seed, self.shape)
+        result = torch.empty(2, x, y, z)
+        for window in progress(windows(z, self.slab, self.context)):
+            start, shape = (0, 0, window.start), (x, y, window.stop - window.start)
+            upsampled = upsample(low.to(stage.device), CENTRE, start, shape)
+            condition = torch.cat(
+                [
+                    standardised(upsampled, stage.configuration["data"]["statistics"]),
+                    demographic_maps(demographics, shape, stage.device),
+                    position(start, shape, self.shape, device=stage.device),
+                ]
+            )
+            drawn = stage.draw(condition, noise[..., window.start : window.stop], self.sr_sampling)
+            if stage.configuration["target"] == "residual":
+                drawn = drawn + upsampled
+            kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
+            result[..., window.keep_start : window.keep_stop] = drawn[..., kept].cpu()
+        return result
+
+    def generate(self, demographics, seed, progress=lambda items: items):
+        """(CT in HU, SUV) as Volumes with true extent: z is brought back from the stretched grid by the height."""
+        high = self.refine(self.generate_low(demographics, seed), demographics, seed, progress).numpy()
+        return self.to_volumes(high, demographics)
+
+    def to_volumes(self, high, demographics):
+        """Encoded [2, x, y, z] on the stretched grid → (CT in HU, SUV) Volumes, RAS+, centred in x and y."""
+        data = self.low.configuration["data"]
+        voxel_mm = data["voxel_mm"]
+        slices = round(AxialExtent.from_dict(data["axial_extent"]).mm(demographics.height_m) / voxel_mm)
+        affine = np.diag([voxel_mm] * 3 + [1.0])
+        affine[:2, 3] = -(np.array(high.shape[1:3]) - 1) / 2 * voxel_mm
+        high = np.clip(high, 0, 1)
+        decoded = intensity.decode_ct(high[0]), intensity.decode_pet(high[1])
+        return tuple(Volume(stretch(voxels, slices).astype(np.float32), affine) for voxels in decoded)

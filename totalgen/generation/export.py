@@ -1,0 +1,77 @@
+"""What a generated study looks like on disk: NIfTI volumes, a preview, a turning projection, and who it shows."""
+
+import json
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from totalgen.data.files import whole
+from totalgen.data.pictures import CT_WINDOW, PET_WINDOW, axial, coronal, enlarged, grey, mip
+from totalgen.data.volume import write_nifti
+
+GIF_FRAMES = 24
+GIF_FRAME_MS = 100
+
+
+def write_study(folder, ct, suv, row):
+    """Write <folder>/{CT,SUV}.nii.gz, preview.png, mip.gif and study.json; the folder appears whole.
+
+    ct, suv: Volumes (HU, SUV) on one grid;  row: dict, a row of the cohort's manifest.
+    """
+    with whole(folder) as part:
+        part.mkdir()
+        write_nifti(part / "CT.nii.gz", ct)
+        write_nifti(part / "SUV.nii.gz", suv)
+        write_preview(part / "preview.png", [(caption(row), ct, suv)])
+        write_mip_gif(part / "mip.gif", suv)
+        (part / "study.json").write_text(json.dumps(row, indent=1))
+
+
+def write_manifest(outdir):
+    """Collect every study.json below ``outdir`` into manifest.csv, a cohort table; returns it."""
+    rows = [json.loads(path.read_text()) for path in sorted(Path(outdir).glob("*/study.json"))]
+    table = pd.DataFrame(rows)
+    with whole(Path(outdir) / "manifest.csv") as part:
+        table.to_csv(part, index=False)
+    return table
+
+
+def caption(row):
+    """One line under a picture: who, and what it is not."""
+    sex = {"F": "woman", "M": "man"}[row["sex"]]
+    who = f"{sex}, {row['age_years']:g} y, {100 * row['height_m']:g} cm, {row['weight_kg']:g} kg"
+    return f"{row['subject']}: {who} – {row['source']}"
+
+
+def write_preview(path, studies):
+    """One row of pictures per (caption, ct, suv): coronal CT, axial CT, coronal PET, PET projection."""
+    figure = Figure(figsize=(11, 4.6 * len(studies)), layout="constrained")
+    rows = figure.subplots(len(studies), 4, squeeze=False, width_ratios=(1, 1, 1, 1))
+    for row, (text, ct, suv) in zip(rows, studies, strict=True):
+        level = ct.shape[2] * 55 // 100  # about the dome of the liver to its middle
+        width, depth, height = np.array(ct.shape) * ct.voxel_mm
+        panels = [
+            ("CT, coronal", grey(coronal(ct.voxels), CT_WINDOW), (width, height)),
+            ("CT, axial", grey(axial(ct.voxels, level), CT_WINDOW), (width, depth)),
+            ("PET, coronal (SUV 0–7)", grey(coronal(suv.voxels), PET_WINDOW, inverted=True), (width, height)),
+            ("PET, projection (SUV 0–7)", grey(mip(suv.voxels), PET_WINDOW, inverted=True), (width, height)),
+        ]
+        for axes, (title, picture, size) in zip(row, panels, strict=True):
+            extent = (0, size[0], 0, size[1])  # mm, so that voxels of any shape look right
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="bilinear")
+            axes.set_title(title, fontsize=9)
+            axes.axis("off")
+        row[0].text(0, -0.02, text, transform=row[0].transAxes, va="top", fontsize=8)
+    with whole(path) as part:
+        figure.savefig(part, dpi=110)
+
+
+def write_mip_gif(path, suv):
+    """The PET projection turning once about the body axis."""
+    angles = np.arange(GIF_FRAMES) * 360 / GIF_FRAMES
+    frames = [enlarged(grey(mip(suv.voxels, angle), PET_WINDOW, inverted=True)) for angle in angles]
+    with whole(path) as part:
+        imageio.imwrite(part, np.stack(frames), duration=GIF_FRAME_MS, loop=0)

@@ -1,0 +1,38 @@
+"""Power-function exponential moving averages of weights (Karras 2024, section 3.1)."""
+
+import numpy as np
+import torch
+
+
+def gamma(sigma_rel):
+    """The exponent γ whose averaging profile has relative width σ_rel (equation 126's positive root).
+
+    σ_rel² = (γ + 1) / ((γ + 2)²(γ + 3)).
+    """
+    inverse = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+class PowerEMA:
+    """Averages of a module's parameters and buffers with one profile per ``sigma_rel``."""
+
+    def __init__(self, module, sigma_rels=(0.05, 0.10)):
+        self.source = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+        self.averages = {rel: {n: v.detach().clone() for n, v in self.source.items()} for rel in sigma_rels}
+
+    @torch.no_grad()
+    def update(self, step):
+        """After optimiser step ``step`` (1, 2, …): average ← β·average + (1 − β)·weight, β = (1 − 1/step)^(γ + 1)."""
+        for rel, average in self.averages.items():
+            beta = (1 - 1 / step) ** (gamma(rel) + 1)
+            torch._foreach_lerp_(list(average.values()), [self.source[name] for name in average], 1 - beta)
+
+    def state_dict(self):
+        """Flat name → tensor; load_state_dict reads it back."""
+        return {f"{rel:.3f}.{name}": value for rel, average in self.averages.items() for name, value in average.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state):
+        for rel, average in self.averages.items():
+            for name, value in average.items():
+                value.copy_(state[f"{rel:.3f}.{name}"])

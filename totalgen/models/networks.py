@@ -1,0 +1,218 @@
+"""A magnitude-preserving U-Net in two or three dimensions.
+
+Source: Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models" (EDM2), section 2 and
+appendix B; equation numbers below are that paper's. Written from the formulas, with boxes of 2^d voxels for resampling.
+Every layer is built so that activations of unit variance stay at unit variance.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CONVOLUTION = {4: F.conv2d, 5: F.conv3d}  # chosen by weight.ndim
+AVERAGE_POOL = {4: F.avg_pool2d, 5: F.avg_pool3d}  # chosen by x.ndim
+MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
+CLIP = 256.0  # activations beyond ±256 would overflow half precision
+
+
+def unit_norm(weight, eps=1e-4):
+    """Each output row (dimension 0) scaled to unit root-mean-square (Eq. 47 up to the factor √fan_in)."""
+    fan_in = weight[0].numel()
+    norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True, dtype=torch.float32)
+    return weight / (eps + norm / math.sqrt(fan_in)).to(weight.dtype)
+
+
+def pixel_norm(x, dim=1, eps=1e-4):
+    """x scaled to unit root-mean-square along ``dim`` (Eq. 30)."""
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
+    return x / (eps + norm / math.sqrt(x.shape[dim])).to(x.dtype)
+
+
+def mp_silu(x):
+    """SiLU divided by its gain on unit Gaussian input (Eq. 81)."""
+    return F.silu(x) / 0.596
+
+
+def mp_sum(a, b, t):
+    """Weighted sum that keeps unit variance for independent a, b (Eq. 88)."""
+    return a.lerp(b, t) / math.sqrt((1 - t) ** 2 + t**2)
+
+
+def mp_cat(a, b):
+    """Concatenate channels, scaled so that both contribute equally whatever their number (Eq. 103, t = 1/2)."""
+    total = (a.shape[1] + b.shape[1]) / 2
+    return torch.cat([a * math.sqrt(total / a.shape[1]), b * math.sqrt(total / b.shape[1])], dim=1)
+
+
+def halve(x):
+    """Average of boxes of 2 voxels per axis."""
+    return AVERAGE_POOL[x.ndim](x, 2)
+
+
+def double(x):
+    """Each voxel repeated twice per axis."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class MPLayer(nn.Module):
+    """Linear map or convolution without bias whose weight has unit norm per output (Eq. 47 and 66).
+
+    kernel: () for a linear layer, else one size per spatial axis. ``gain`` multiplies the output.
+    While training, gradients pass through the normalisation; the stored weight itself is put back to unit norm once per
+    optimiser step by ``normalise_``. ``fold_`` bakes everything into the weight for inference.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel=()):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *kernel))
+        self.folded = False
+        self.normalise_()
+
+    @torch.no_grad()
+    def normalise_(self):
+        """Forced weight normalisation."""
+        self.weight.copy_(unit_norm(self.weight))
+
+    @torch.no_grad()
+    def fold_(self):
+        """Store the weight as it is used, normalised and divided by √fan_in."""
+        self.weight.copy_(self._used())
+        self.folded = True
+
+    def _used(self):
+        weight = unit_norm(self.weight.float())
+        return weight / math.sqrt(weight[0].numel())
+
+    def forward(self, x, gain=1.0):
+        weight = self.weight if self.folded else self._used()
+        weight = (weight * gain).to(x.dtype)
+        if weight.ndim == 2:
+            return F.linear(x, weight)
+        weight = weight.contiguous(memory_format=MEMORY_FORMAT[weight.ndim])
+        return CONVOLUTION[weight.ndim](x, weight, padding=weight.shape[-1] // 2)
+
+
+class FourierFeatures(nn.Module):
+    """Noise level [B] → [B, channels]: √2·cos(2π(f·c + φ)) with fixed random f ~ N(0, 1), φ ~ U(0, 1) (Eq. 75)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("frequency", torch.randn(channels))
+        self.register_buffer("phase", torch.rand(channels))
+
+    def forward(self, c):
+        angle = torch.outer(c.float(), self.frequency.float()) + self.phase.float()
+        return math.sqrt(2) * torch.cos(2 * math.pi * angle)
+
+
+class Block(nn.Module):
+    """Residual block with optional resampling and self-attention (EDM2 figure 21: encoder and decoder flavours)."""
+
+    def __init__(self, in_channels, out_channels, embedding, dims, decoder, resample=None, attention=False):
+        super().__init__()
+        point, cube = (1,) * dims, (3,) * dims
+        self.decoder, self.resample = decoder, resample
+        self.heads = max(out_channels // 64, 1) if attention else 0  # one head per 64 channels
+        self.skip = MPLayer(in_channels, out_channels, point) if in_channels != out_channels else None
+        self.first = MPLayer(in_channels if decoder else out_channels, out_channels, cube)
+        self.embed = MPLayer(embedding, out_channels)
+        self.embed_gain = nn.Parameter(torch.zeros(()))
+        self.second = MPLayer(out_channels, out_channels, cube)
+        if self.heads:
+            self.query_key_value = MPLayer(out_channels, 3 * out_channels, point)
+            self.project = MPLayer(out_channels, out_channels, point)
+
+    def forward(self, x, embedding):
+        if self.resample is not None:
+            x = self.resample(x)
+        if not self.decoder:
+            if self.skip is not None:
+                x = self.skip(x)
+            x = pixel_norm(x)
+        y = self.first(mp_silu(x))
+        scale = self.embed(embedding, gain=self.embed_gain) + 1
+        y = y * scale.to(y.dtype).reshape(*scale.shape, *[1] * (y.ndim - 2))
+        y = self.second(mp_silu(y))
+        if self.decoder and self.skip is not None:
+            x = self.skip(x)
+        x = mp_sum(x, y, 0.3)
+        if self.heads:
+            x = mp_sum(x, self.project(self._attend(self.query_key_value(x))), 0.3)
+        return x.clamp(-CLIP, CLIP)
+
+    def _attend(self, qkv):
+        """Cosine self-attention over all voxels; memory is linear in their number."""
+        batch, _, *space = qkv.shape
+        qkv = qkv.reshape(batch, 3, self.heads, -1, math.prod(space))
+        query, key, value = pixel_norm(qkv, dim=3).transpose(3, 4).unbind(1)  # [B, heads, voxels, channels]
+        y = F.scaled_dot_product_attention(query, key, value)
+        return y.transpose(2, 3).reshape(batch, -1, *space)
+
+
+class UNet(nn.Module):
+    """Magnitude-preserving U-Net.
+
+    in_channels: all of them, noisy target and condition;  out_channels: of the target;  channels: at full resolution;
+    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3.
+    forward: x [B, in_channels, *space] with every axis divisible by 2^(levels − 1), c_noise [B] → [B, out_channels, …].
+    """
+
+    def __init__(
+        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3
+    ):
+        super().__init__()
+        self.stride = 2 ** (len(multipliers) - 1)
+        widths = [channels * m for m in multipliers]
+        embedding = max(widths)
+        cube = (3,) * dims
+        self.fourier = FourierFeatures(channels)
+        self.embed = MPLayer(channels, embedding)
+        self.first = MPLayer(in_channels + 1, widths[0], cube)  # + 1: a channel of ones takes the place of biases
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        width, skips = widths[0], [widths[0]]
+        shared = dict(embedding=embedding, dims=dims)
+        for level, new in enumerate(widths):
+            if level:
+                self.encoder.append(Block(width, width, decoder=False, resample=halve, **shared))
+                skips.append(width)
+            for _ in range(blocks):
+                self.encoder.append(Block(width, new, decoder=False, attention=level in attention, **shared))
+                width = new
+                skips.append(width)
+        self.middle = nn.ModuleList(
+            [Block(width, width, decoder=True, attention=attend, **shared) for attend in (bool(attention), False)]
+        )
+        for level, new in reversed(list(enumerate(widths))):
+            if level < len(widths) - 1:
+                self.decoder.append(Block(width, width, decoder=True, resample=double, **shared))
+            for _ in range(blocks + 1):
+                wide = width + skips.pop()
+                self.decoder.append(Block(wide, new, decoder=True, attention=level in attention, **shared))
+                width = new
+        self.last = MPLayer(width, out_channels, cube)
+        self.out_gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, c_noise):
+        if any(n % self.stride for n in x.shape[2:]):
+            raise ValueError(f"every axis must be divisible by {self.stride}; got {tuple(x.shape[2:])}")
+        embedding = mp_silu(self.embed(self.fourier(c_noise).to(x.dtype)))
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=MEMORY_FORMAT[x.ndim])
+        x = self.first(x)
+        skips = [x]
+        for block in self.encoder:
+            x = block(x, embedding)
+            skips.append(x)
+        for block in self.middle:
+            x = block(x, embedding)
+        for block in self.decoder:
+            if block.resample is None:
+                x = mp_cat(x, skips.pop())
+            x = block(x, embedding)
+        return self.last(x, gain=self.out_gain)
+
+
+def mp_layers(module):
+    """Every magnitude-preserving layer inside ``module``."""
+    return [layer for layer in module.modules() if isinstance(layer, MPLayer)]

@@ -1,0 +1,106 @@
+"""Diffusion families as rows of coefficients behind one interface.
+
+A noisy volume is z = clean + σ·noise. Every family predicts the clean volume as
+
+    D(z; σ) = c_skip·z + c_out·F(c_in·z; c_noise)
+
+and is trained on |D − clean|² / c_out², the mean squared error of the network F in its own prediction space.
+Sources: EDM – Karras 2022, table 1; flow – Lipman 2022 with z = x_t / t; DDPM – Ho 2020 with z = x_t / √ᾱ.
+"""
+
+import torch
+from torch import nn
+
+from totalgen.models.networks import FourierFeatures, MPLayer
+
+SIGMA_DATA = 0.5
+DDPM_STEPS = 1000
+DDPM_BETA = (1e-4, 0.02)  # linear schedule of Ho 2020
+
+
+def ddpm_sigmas(dtype=torch.float64):
+    """σ of every DDPM step: √((1 − ᾱ)/ᾱ), [DDPM_STEPS], increasing."""
+    beta = torch.linspace(*DDPM_BETA, DDPM_STEPS, dtype=torch.float64)
+    alpha_bar = torch.cumprod(1 - beta, dim=0)
+    return ((1 - alpha_bar) / alpha_bar).sqrt().to(dtype)
+
+
+def edm(sigma):
+    """c_skip, c_out, c_in, c_noise for unit-variance input and target."""
+    total = sigma**2 + SIGMA_DATA**2
+    return SIGMA_DATA**2 / total, sigma * SIGMA_DATA / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
+
+
+def flow(sigma):
+    """x_t = t·clean + (1 − t)·noise = t·z with t = 1/(1 + σ); the network predicts clean − noise."""
+    t = 1 / (1 + sigma)
+    return t, 1 - t, t, t.log() / 4
+
+
+def ddpm(sigma):
+    """x_t = √ᾱ·z, ᾱ = 1/(1 + σ²); the network predicts the noise and is told the step as a fraction of the steps."""
+    table = ddpm_sigmas().to(sigma.device)
+    upper = torch.searchsorted(table, sigma.double()).clamp(1, DDPM_STEPS - 1)
+    low, high = table[upper - 1].log(), table[upper].log()
+    step = upper - 1 + ((sigma.double().log() - low) / (high - low)).clamp(0, 1)
+    return torch.ones_like(sigma), -sigma, (1 + sigma**2).rsqrt(), (step / DDPM_STEPS).to(sigma.dtype)
+
+
+FAMILIES = {"edm": edm, "flow": flow, "ddpm": ddpm}
+
+
+def lognormal(uniform, mean=-0.4, std=1.0):
+    """ln σ ~ N(mean, std): the training noise levels of EDM and of the released flow models. uniform: [B] in (0, 1)."""
+    return (mean + std * torch.special.ndtri(uniform)).exp()
+
+
+def uniform_t(uniform):
+    """t = 1/(1 + σ) uniform in [0.001, 0.999]: flow matching as published (Lipman 2022)."""
+    return 1 / (0.001 + 0.998 * uniform) - 1
+
+
+def uniform_step(uniform):
+    """The σ of a DDPM step drawn uniformly."""
+    return ddpm_sigmas(uniform.dtype).to(uniform.device)[(uniform * DDPM_STEPS).long().clamp(max=DDPM_STEPS - 1)]
+
+
+NOISE_LEVELS = {"lognormal": lognormal, "uniform_t": uniform_t, "uniform_step": uniform_step}
+
+
+class Denoiser(nn.Module):
+    """A network and a family: denoiser(z, sigma, condition) → clean.
+
+    network: maps ([B, C + K, *space], c_noise [B]) to [B, C, *space];  family: a key of FAMILIES;
+    uncertainty: learn the log-variance u(σ) of the loss (EDM2, equation 14), used in training only.
+    """
+
+    def __init__(self, network, family, uncertainty=False):
+        super().__init__()
+        self.network = network
+        self.coefficients = FAMILIES[family]
+        self.log_variance = nn.Sequential(FourierFeatures(128), MPLayer(128, 1)) if uncertainty else None
+
+    def raw(self, z, sigma, condition):
+        """(F, c_skip, c_out): the network's own prediction and the coefficients, broadcast over [B, 1, …]."""
+        c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
+        wide = [c.reshape(-1, *[1] * (z.ndim - 1)).to(z.dtype) for c in (c_skip, c_out, c_in)]
+        prediction = self.network(torch.cat([wide[2] * z, condition], dim=1), c_noise)
+        return prediction.to(z.dtype), wide[0], wide[1]
+
+    def forward(self, z, sigma, condition):
+        """z: [B, C, *space];  sigma: [B];  condition: [B, K, *space] → the expected clean volume [B, C, *space]."""
+        prediction, c_skip, c_out = self.raw(z, sigma, condition)
+        return c_skip * z + c_out * prediction
+
+    def loss(self, clean, condition, sigma, noise):
+        """(loss to minimise, plain mean squared error), both [B]: |D − clean|²/c_out², weighted as e^−u·loss + u.
+
+        Written in the space of F, where nothing is divided by a small c_out twice.
+        """
+        z = clean + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
+        prediction, c_skip, c_out = self.raw(z, sigma, condition)
+        error = (prediction - (clean - c_skip * z) / c_out).square().flatten(1).mean(1)
+        if self.log_variance is None:
+            return error, error
+        u = self.log_variance(self.coefficients(sigma)[3]).flatten()
+        return error / u.exp() + u, error

@@ -1,0 +1,96 @@
+"""Samplers over one interface: denoise(z, sigma) → clean, z = clean + σ·noise.
+
+Each takes noise [B, C, *space] of unit variance and sigmas [N + 1], decreasing, the last one 0, and returns the sample.
+All integrate dz/dσ = (z − D(z; σ)) / σ, the probability-flow ODE in which σ is the time (Karras 2022, equation 4 with
+σ(t) = t), or its stochastic counterpart.
+"""
+
+import numpy as np
+import torch
+
+
+def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+    """The noise levels of Karras 2022, equation 5, and a final 0: [steps + 1] float64."""
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
+
+
+@torch.no_grad()
+def euler(denoise, noise, sigmas):
+    """First order; equals DDIM (Song 2021), whose coordinate z = x_t / √ᾱ is this one. N evaluations."""
+    z = noise * float(sigmas[0])
+    for sigma, after in _pairs(sigmas):
+        clean = denoise(z, sigma)
+        z = clean + (z - clean) * (after / sigma)
+    return z
+
+
+@torch.no_grad()
+def heun(denoise, noise, sigmas):
+    """Second order (Karras 2022, algorithm 1). 2N − 1 evaluations."""
+    z = noise * float(sigmas[0])
+    for sigma, after in _pairs(sigmas):
+        slope = (z - denoise(z, sigma)) / sigma
+        ahead = z + (after - sigma) * slope
+        if after > 0:
+            slope = (slope + (ahead - denoise(ahead, after)) / after) / 2
+            ahead = z + (after - sigma) * slope
+        z = ahead
+    return z
+
+
+@torch.no_grad()
+def dpm_solver(denoise, noise, sigmas):
+    """DPM-Solver++(2M): second order in λ = −ln σ from two past evaluations (Lu 2022, algorithm 2). N evaluations."""
+    z = noise * float(sigmas[0])
+    previous, last_step = None, None
+    for sigma, after in _pairs(sigmas):
+        clean = denoise(z, sigma)
+        estimate = clean
+        if after > 0:
+            step = sigma.log() - after.log()
+            if previous is not None:
+                estimate = clean + (clean - previous) * (step / (2 * last_step))
+            last_step = step
+        z = estimate + (z - estimate) * (after / sigma)
+        previous = clean
+    return z
+
+
+@torch.no_grad()
+def ancestral(denoise, noise, sigmas, generator=None):
+    """DDPM (Ho 2020, algorithm 2) in z = x_t / √ᾱ: the posterior of the next level given z and the clean estimate."""
+    z = noise * float(sigmas[0])
+    for sigma, after in _pairs(sigmas):
+        clean = denoise(z, sigma)
+        keep = (after / sigma) ** 2
+        z = clean + (z - clean) * keep
+        if after > 0:
+            fresh = torch.randn(z.shape, generator=generator, dtype=torch.float32).to(z)
+            z = z + fresh * (after**2 * (1 - keep)).sqrt()
+    return z
+
+
+SAMPLERS = {"heun": heun, "dpm_solver": dpm_solver, "euler": euler, "ddim": euler, "ancestral": ancestral}
+
+
+def _pairs(sigmas):
+    """(σ, next σ) as float32-safe scalars: 0-d float64 tensors multiply a float32 volume without widening it."""
+    return zip(sigmas[:-1], sigmas[1:], strict=True)
+
+
+@torch.no_grad()
+def sample(denoiser, condition, noise, sampler="heun", steps=35, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+    """Draw from ``denoiser`` for a condition [B, K, *space] from unit noise [B, C, *space], on the Karras grid."""
+
+    def denoise(z, sigma):
+        return denoiser(z, sigma.to(z).expand(len(z)), condition)
+
+    return SAMPLERS[sampler](denoise, noise, karras_sigmas(steps, sigma_min, sigma_max, rho))
+
+
+def seeded_generator(*key):
+    """A CPU generator that depends on the whole numbers ``key`` alone, not on batches, processes or interruptions."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -1,0 +1,91 @@
+"""A stack of painted layers: anatomy is which tissue covers what; a modality is one number per tissue."""
+
+import numpy as np
+
+from totalgen.phantom.shapes import SmoothField
+
+WARP_LENGTH_MM = 90.0
+WARP_MM = (4.5, 4.0, 3.0)  # standard deviation of the random displacement along x, y, z
+WARP_LIMIT_MM = 14.0
+
+
+class Canvas:
+    """The voxel grid of one subject, its warped coordinates, and the layers painted on it.
+
+    xs, ys, zs: world coordinates (mm) of the voxel centres along the axes;  rng: source of the deformation;
+    variability: 0 leaves the coordinates as they are.
+    """
+
+    def __init__(self, xs, ys, zs, voxel_mm, rng, variability):
+        self.axes = tuple(np.asarray(v, dtype=np.float32) for v in (xs, ys, zs))
+        self.voxel_mm = float(voxel_mm)
+        self.shape = tuple(len(v) for v in self.axes)
+        low, high = (-300, -300, -250), (300, 300, 950)  # one box for all grids, so that all see the same deformation
+        self.coordinates = []
+        for axis, values in enumerate(self.axes):
+            shape = [1, 1, 1]
+            shape[axis] = -1
+            shift = SmoothField(rng, WARP_LENGTH_MM, low, high)(*self.axes)
+            shift *= WARP_MM[axis] * variability
+            np.clip(shift, -WARP_LIMIT_MM, WARP_LIMIT_MM, out=shift)
+            self.coordinates.append(shift + values.reshape(shape))
+        self.layers = []
+        self.tissue = np.full(self.shape, -1, dtype=np.int16)
+        self.organs = np.zeros(self.shape, dtype=np.uint8)
+        self.names = []
+
+    def box(self, low, high):
+        """Slices of the voxels whose warped coordinates may lie between two world corners (mm)."""
+        margin = WARP_LIMIT_MM + 2 * self.voxel_mm
+        slices = []
+        for values, a, b in zip(self.axes, low, high, strict=True):
+            start, stop = np.searchsorted(values, [a - margin, b + margin])
+            slices.append(slice(int(start), int(stop)))
+        return tuple(slices)
+
+    def at(self, box):
+        """Warped coordinates x, y, z in a box, each [x, y, z] float32."""
+        return tuple(c[box] for c in self.coordinates)
+
+    def paint(self, box, sdf, tissue, organ=0, strength=1.0):
+        """Cover the box by ``tissue`` where ``sdf`` < 0, with an edge one voxel wide; the voxels become ``organ``.
+
+        strength: 1, or an array of covers (0…1) for structures finer than a voxel.
+        """
+        if not sdf.size:
+            return
+        t = np.clip(0.5 - sdf / self.voxel_mm, 0, 1)
+        cover = t * t * (3 - 2 * t) * strength
+        self.layers.append((box, cover.astype(np.float32), tissue))
+        if tissue not in self.names:
+            self.names.append(tissue)
+        inside = cover > 0.5
+        self.tissue[box][inside] = self.names.index(tissue)
+        self.organs[box][inside] = organ
+
+    def render(self, table, background):
+        """The image of a modality: float32 [x, y, z].
+
+        table: tissue name → value;  background: the value where nothing is painted.
+        """
+        image = np.full(self.shape, background, dtype=np.float32)
+        for box, cover, tissue in self.layers:
+            part = image[box]
+            part += cover * (np.float32(table[tissue]) - part)
+        return image
+
+    def mask(self, tissue):
+        """Voxels that ``tissue`` covers: bool [x, y, z]."""
+        return self.tissue == (self.names.index(tissue) if tissue in self.names else -2)
+
+    def count(self, volume_ml):
+        """Number of voxels of a volume in mL."""
+        return max(int(round(volume_ml * 1000 / self.voxel_mm**3)), 1)
+
+
+def level_for(shape, allowed, count):
+    """The level c for which {shape < c} within ``allowed`` holds ``count`` voxels: grows or shrinks an organ to size."""
+    values = shape[allowed]
+    if len(values) <= count:
+        return float(values.max()) if len(values) else 0.0
+    return float(np.partition(values, count)[count])

@@ -1,0 +1,124 @@
+"""A cohort of phantom subjects on disk, laid out like a cohort of patients."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from totalgen.data.demographics import COLUMNS, write_cohort as write_table
+from totalgen.data.files import append_row, forget_failures, record_failure
+from totalgen.data.volume import write_nifti
+from totalgen.errors import InputError
+from totalgen.phantom.population import draw_demographics
+from totalgen.phantom.subject import make_subject
+
+SOURCE = "phantom"
+STEP = "make_phantom"
+TEST_FRACTION = 0.26  # 200 of 765 subjects in the paper
+FORMATS = ("nifti", "dicom")
+
+
+def plan_cohort(subjects, seed, test_fraction=TEST_FRACTION):
+    """Who will be made: DataFrame with the columns of a cohort table and ``seed``, one row per subject.
+
+    A longer cohort of the same seed begins with the shorter one, split included.
+    """
+    rows = []
+    for index in range(subjects):
+        sequence = np.random.SeedSequence((seed, index))
+        d = draw_demographics(np.random.default_rng(sequence))
+        test = int((index + 1) * test_fraction) > int(index * test_fraction)
+        rows.append(
+            dict(subject=f"phantom_{index + 1:04d}", sex=d.sex, age_years=d.age_years, height_m=d.height_m,
+                 weight_kg=d.weight_kg, split="test" if test else "train", source=SOURCE,
+                 seed=int(sequence.generate_state(1)[0]), demographics=d)
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def write_cohort(root, subjects, seed=0, format="nifti", voxel_mm=4.0, test_fraction=TEST_FRACTION, variability=1.0):
+    """Make ``subjects`` phantom subjects under ``root``; what is there already is kept. Returns the number that failed.
+
+    format "nifti": resampled/<subject>/{CT,SUV}.nii.gz, given/<subject>/organs.nii.gz, cohort.csv and truth.csv, ready
+    for the cropping step. format "dicom": dicom/<patient>/<study>/<series>/*.dcm, given/<patient>/organs.nii.gz and
+    truth.csv, ready for the first step; cohort.csv is left to it.
+    One bad subject is recorded in failures.csv and does not stop the others.
+    Raises InputError for impossible numbers and for a root that holds something else.
+    """
+    root = Path(root)
+    plan = _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction)
+    forget_failures(root, STEP)
+    done = _finished(root, plan, seed, format, voxel_mm, variability)
+    failed = []
+    for row in tqdm(plan.itertuples(), total=len(plan), desc="phantom cohort", unit="subject"):
+        if row.subject in done:
+            continue
+        try:
+            made = make_subject(row.demographics, row.seed, voxel_mm, variability)
+            folder = _write_nifti(root, row, made) if format == "nifti" else _write_dicom(root, row, made)
+            settings = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
+            append_row(root / "truth.csv", dict(subject=folder, **settings, **made.truth))
+        except Exception as error:  # whatever it was, the others still want to be made
+            record_failure(root, row.subject, STEP, error)
+            failed.append(row.subject)
+    if format == "nifti":
+        write_table(root / "cohort.csv", plan.loc[~plan["subject"].isin(failed), list(COLUMNS)])
+    return len(failed)
+
+
+def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
+    if subjects < 1:
+        raise InputError(f"--subjects is {subjects}; at least 1 is needed.")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; give 0 or a positive number.")
+    if format not in FORMATS:
+        raise InputError(f'--format is "{format}"; known: {", ".join(FORMATS)}.')
+    if not 1 <= voxel_mm <= 12:
+        raise InputError(f"--voxel-mm is {voxel_mm:g}; 1 to 12 mm can be drawn. The default is 4.")
+    if not 0 <= test_fraction <= 1:
+        raise InputError(f"--test-fraction is {test_fraction:g}; give a number from 0 to 1.")
+    table = root / "cohort.csv"
+    if format == "nifti" and table.exists():
+        sources = set(pd.read_csv(table, dtype=str, keep_default_na=False).get("source", [""]))
+        if sources != {SOURCE}:
+            raise InputError(f"{table}: lists subjects that are no phantoms. Choose another --root for the phantoms.")
+    plan = plan_cohort(subjects, seed, test_fraction)
+    if format == "dicom":
+        plan["subject"] = [f"PETCT_{np.random.SeedSequence(s).generate_state(1, np.uint64)[0]:016x}"[:16] for s in plan["seed"]]
+    return plan
+
+
+def _finished(root, plan, seed, format, voxel_mm, variability):
+    """Subjects whose truth is on record and whose files stand."""
+    path = root / "truth.csv"
+    if not path.exists():
+        return set()
+    truth = pd.read_csv(path, dtype={"subject": str})
+    wanted = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
+    for name, value in wanted.items():
+        others = [v for v in truth[name].unique() if v != value]
+        if others:
+            raise InputError(
+                f"{path}: this cohort was made with {name} {others[0]}, not {value}. Choose another --root, or the same."
+            )
+    files = ("given/{}/organs.nii.gz", "resampled/{}/CT.nii.gz", "resampled/{}/SUV.nii.gz")
+    if format == "dicom":
+        files = ("given/{}/organs.nii.gz", "dicom/{}")
+    listed = set(truth["subject"])
+    return {s for s in plan["subject"] if s in listed and all((root / f.format(s)).exists() for f in files)}
+
+
+def _write_nifti(root, row, made):
+    write_nifti(root / "resampled" / row.subject / "CT.nii.gz", made.ct)
+    write_nifti(root / "resampled" / row.subject / "SUV.nii.gz", made.suv)
+    write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs)
+    return row.subject
+
+
+def _write_dicom(root, row, made):
+    from totalgen.phantom.dicom_writer import write_study  # pydicom is only needed here
+
+    write_study(root / "dicom" / row.subject, row.subject, made, row.demographics, row.seed)
+    write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs)
+    return row.subject

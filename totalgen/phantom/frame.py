@@ -1,0 +1,123 @@
+"""Proportions of one torso: outline, cavity, spine and landmarks as functions of height along the body.
+
+World: mm, RAS+, x to the patient's right, y to the front, z to the head; z = 0 is the tip of the sacrum and z = length_mm
+the top of the clavicles. The knots below describe a man of 1.77 m; z stands as a fraction of length_mm.
+"""
+
+from math import gamma
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+# Clavicle-to-sacrum length with 40 mm margins against height, in 2 mm slices (fit published with the paper's code).
+EXTENT_SLICES_PER_M, EXTENT_SLICES = 146.629, 110.419
+EXTENT_SLICE_MM, EXTENT_MARGIN_MM = 2.0, 40.0
+EXTENT_SCATTER = 0.02  # relative
+
+TRUNK_SHARE = 0.565  # of body mass between the hips and the neck (segment tables of biomechanics)
+LUNG_AIR_LITRE = 3.0
+POWER = 2.4  # of the superellipse that is a cross-section
+FIELD_BELOW_MM, FIELD_ABOVE_MM, FIELD_WIDTH_MM = 95.0, 75.0, 500.0
+
+KNOTS = (-0.20, -0.08, 0.00, 0.08, 0.17, 0.28, 0.40, 0.52, 0.64, 0.76, 0.86, 0.93, 0.98, 1.03, 1.20)
+# outer surface of the muscles: half width, half depth, middle
+WIDTH = {
+    "M": (164, 170, 172, 164, 156, 152, 156, 165, 172, 172, 160, 130, 92, 68, 62),
+    "F": (168, 176, 179, 168, 152, 139, 143, 151, 157, 157, 145, 118, 84, 60, 55),
+}
+DEPTH = {
+    "M": (88, 106, 117, 116, 109, 108, 111, 117, 121, 119, 110, 95, 78, 65, 61),
+    "F": (90, 109, 119, 114, 103, 100, 103, 109, 112, 110, 102, 88, 72, 58, 54),
+}
+MIDDLE = (-6, -9, -16, -15, -6, 0, 0, 0, 0, -2, -8, -15, -19, -18, -12)
+# wall between that surface and the cavity of the chest and belly: at the side, mean of front and back, shift forward
+SIDE_WALL = (90, 112, 112, 90, 45, 24, 23, 22, 23, 25, 31, 38, 42, 60, 60)
+DEEP_WALL = (60, 50, 45, 36, 29, 26, 23, 20, 18, 19, 23, 28, 32, 58, 58)
+WALL_SHIFT = (8, 8, 10, 15, 15, 13, 8, 3, 1, 1, 3, 5, 6, 0, 0)
+SPINE_KNOTS = (-0.20, 0.00, 0.08, 0.19, 0.30, 0.45, 0.60, 0.75, 0.88, 0.97, 1.03, 1.20)
+SPINE = (-55, -62, -80, -48, -33, -40, -60, -65, -55, -42, -34, -24)  # y of the middle of the vertebral bodies
+# thickness of the fat under the skin relative to its maximum
+FAT_KNOTS = (-0.20, 0.00, 0.10, 0.22, 0.40, 0.60, 0.80, 0.95, 1.20)
+FAT = {
+    "M": (0.55, 0.80, 0.95, 1.00, 0.90, 0.62, 0.50, 0.35, 0.20),
+    "F": (1.00, 1.15, 1.10, 0.95, 0.85, 0.62, 0.55, 0.40, 0.22),
+}
+VISCERAL_FROM_BMI = 22.0
+VISCERAL_MM_PER_BMI = {"M": (1.1, 1.9), "F": (1.0, 1.3)}  # added half width and half depth of the belly
+
+
+class Frame:
+    """The proportions of one subject.
+
+    demographics: Demographics;  rng: numpy Generator;  variability scales what is drawn.
+    Attributes: length_mm, scale (transverse, relative to the man of 1.77 m), fat_mm (greatest thickness under the skin).
+    """
+
+    def __init__(self, demographics, rng, variability):
+        d = demographics
+        draws = rng.standard_normal(4).clip(-2.2, 2.2) * variability
+        extent = (EXTENT_SLICES_PER_M * d.height_m + EXTENT_SLICES) * EXTENT_SLICE_MM
+        self.length_mm = extent * (1 + EXTENT_SCATTER * draws[0]) - 2 * EXTENT_MARGIN_MM
+        self.sex, self.bmi = d.sex, d.bmi
+        build = np.clip(d.bmi / 25, 0.6, 1.35) ** 0.25
+        self.scale = (d.height_m / 1.77) ** 0.6 * build * (1 + 0.02 * draws[1])
+        bulge = np.clip(d.bmi - VISCERAL_FROM_BMI, -4, 24) * (1 + 0.2 * draws[2])
+        self.bulge_mm = tuple(bulge * k for k in VISCERAL_MM_PER_BMI[d.sex])
+        self.fat_mm = self._solve_fat(d.weight_kg)
+
+    def point(self, x, y, z):
+        """World point (mm) from x, y in mm of the reference man and z as a fraction of the length."""
+        return np.array([x * self.scale, y * self.scale, z * self.length_mm])
+
+    def points(self, *triples):
+        """Several of them, [n, 3]."""
+        return np.array([self.point(*t) for t in triples])
+
+    def muscle(self, z):
+        """Outer surface of the muscles at heights z (mm): half width, half depth, middle."""
+        f = np.asarray(z) / self.length_mm
+        belly = np.exp(-(((f - 0.33) / 0.17) ** 2))
+        front = np.exp(-(((f - 0.31) / 0.19) ** 2))
+        width = self._knots(WIDTH[self.sex], f) + self.bulge_mm[0] * belly
+        depth = self._knots(DEPTH[self.sex], f) + self.bulge_mm[1] * front
+        return width, depth, self._knots(MIDDLE, f) + 0.75 * self.bulge_mm[1] * front
+
+    def cavity(self, z):
+        """Inner surface of the chest and belly wall: half width, half depth, middle."""
+        width, depth, middle = self.muscle(z)
+        f = np.asarray(z) / self.length_mm
+        inner = np.maximum(width - self._knots(SIDE_WALL, f), 4), np.maximum(depth - self._knots(DEEP_WALL, f), 4)
+        return *inner, middle + self._knots(WALL_SHIFT, f)
+
+    def skin(self, z):
+        """Body surface without breasts, neck and shoulders: half width, half depth, middle."""
+        width, depth, middle = self.muscle(z)
+        fat = self.fat_mm * PchipInterpolator(FAT_KNOTS, FAT[self.sex])(np.asarray(z) / self.length_mm)
+        return width + fat, depth + 0.9 * fat, middle
+
+    def spine(self, z):
+        """y of the middle of the vertebral bodies at heights z (mm)."""
+        return self.scale * PchipInterpolator(SPINE_KNOTS, SPINE)(np.clip(np.asarray(z) / self.length_mm, -0.2, 1.2))
+
+    def field(self):
+        """(low, high) corners of the scanned field in mm: 500 mm wide, or wider for those who need it."""
+        heights = np.linspace(-FIELD_BELOW_MM, self.length_mm, 60)
+        width, depth, middle = self.skin(heights)
+        half = max(FIELD_WIDTH_MM / 2, width.max() + 25, (depth + np.abs(middle)).max() + 25)
+        return np.array([-half, -half, -FIELD_BELOW_MM]), np.array([half, half, self.length_mm + FIELD_ABOVE_MM])
+
+    def _knots(self, values, f):
+        return self.scale * PchipInterpolator(KNOTS, values)(np.clip(f, KNOTS[0], KNOTS[-1]))
+
+    def _solve_fat(self, weight_kg):
+        """Thickness of fat (mm) for which the trunk has its share of the body's mass; at least 2.5 mm."""
+        litres = TRUNK_SHARE * weight_kg + LUNG_AIR_LITRE
+        shape = 4 * gamma(1 + 1 / POWER) ** 2 / gamma(1 + 2 / POWER)
+        heights = np.linspace(-0.03, 0.97, 101) * self.length_mm
+        low, high = 2.5, 150.0
+        for _ in range(30):
+            self.fat_mm = (low + high) / 2
+            width, depth, _ = self.skin(heights)
+            volume = shape * np.mean(width * depth) * self.length_mm / 1e6
+            low, high = (low, self.fat_mm) if volume > litres else (self.fat_mm, high)
+        return self.fat_mm

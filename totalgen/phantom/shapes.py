@@ -1,0 +1,89 @@
+"""Signed distances (mm, negative inside), smooth set operations, smooth random fields."""
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+
+def ellipsoid(x, y, z, radii):
+    """First-order signed distance to an axis-aligned ellipsoid at the origin: k(k−1)/|∇k| with k = |p/r|."""
+    rx, ry, rz = radii
+    k = np.sqrt((x / rx) ** 2 + (y / ry) ** 2 + (z / rz) ** 2) + 1e-6
+    slope = np.sqrt((x / rx**2) ** 2 + (y / ry**2) ** 2 + (z / rz**2) ** 2) + 1e-6
+    return k * (k - 1) / slope
+
+
+def superellipse(x, y, a, b, power=2.4):
+    """(radial signed distance, gauge) of the planar curve |x/a|^power + |y/b|^power = 1; the gauge is 1 on it."""
+    gauge = ((np.abs(x) / a) ** power + (np.abs(y) / b) ** power) ** (1 / power) + 1e-6
+    return np.sqrt(x * x + y * y) * (1 - 1 / gauge), gauge
+
+
+def union(a, b, blend):
+    """Smooth minimum of two signed distances: fillets of about ``blend`` mm (polynomial, quadratic)."""
+    h = np.maximum(blend - np.abs(a - b), 0) / blend
+    return np.minimum(a, b) - h * h * blend / 4
+
+
+def intersection(a, b, blend):
+    """Smooth maximum of two signed distances."""
+    return -union(-a, -b, blend)
+
+
+def tube(x, y, z, points, radius, step=3.0, reach=14.0):
+    """(signed distance, place along it in 0…1) of a tube around a polyline.
+
+    points: [n, 3] corners in mm, rounded by a Catmull-Rom spline;  radius: mm, a number or one per corner;
+    reach: beyond so many mm from the surface the distance is only known to be large (99 mm).
+    """
+    centres, radii = curve(points, radius, step)
+    query = np.stack([x.ravel(), y.ravel(), z.ravel()], -1)
+    distance, nearest = cKDTree(centres).query(query, distance_upper_bound=radii.max() + reach)
+    far = np.isinf(distance)
+    nearest[far] = 0
+    sdf = np.where(far, np.float32(99), distance.astype(np.float32) - radii[nearest])
+    return sdf.reshape(x.shape), (nearest / max(len(centres) - 1, 1)).astype(np.float32).reshape(x.shape)
+
+
+def curve(points, radius, step):
+    """Points every ``step`` mm along the Catmull-Rom spline through ``points`` and the radius at each."""
+    points = np.asarray(points, dtype=np.float64)
+    radius = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(points))
+    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    centres, radii = [], []
+    for i in range(len(points) - 1):
+        p0, p1, p2, p3 = padded[i : i + 4]
+        count = max(int(np.linalg.norm(p2 - p1) / step), 1)
+        t = np.arange(count)[:, None] / count
+        centres.append(
+            0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
+        )
+        radii.append(radius[i] + (radius[i + 1] - radius[i]) * t[:, 0])
+    return np.concatenate([*centres, points[-1:]]), np.concatenate([*radii, radius[-1:]]).astype(np.float32)
+
+
+class SmoothField:
+    """A smooth random function of the world, mean 0, standard deviation 1, the same on every grid.
+
+    length_mm: distance between the knots of its cubic B-spline;  low, high: the box (mm) in which it is defined.
+    """
+
+    def __init__(self, rng, length_mm, low, high):
+        self.length_mm, self.low = length_mm, np.asarray(low, dtype=float)
+        count = np.ceil((np.asarray(high) - self.low) / length_mm).astype(int) + 4
+        # a cubic B-spline keeps 0.479 of the variance of white coefficients per axis, averaged over a cell
+        self.coefficients = (rng.standard_normal(count) / 0.479**1.5).astype(np.float32)
+
+    def __call__(self, xs, ys, zs):
+        """Values at the grid of the coordinate vectors xs, ys, zs (mm): float32 [x, y, z]."""
+        bases = [
+            self._basis(axis, np.asarray(values), n)
+            for axis, (values, n) in enumerate(zip((xs, ys, zs), self.coefficients.shape, strict=True))
+        ]
+        field = np.tensordot(bases[0], self.coefficients, (1, 0))  # [x, j, k]
+        field = np.matmul(bases[1], field)  # [x, y, k]
+        return np.matmul(field, bases[2].T)
+
+    def _basis(self, axis, values, count):
+        t = np.abs((values - self.low[axis])[:, None] / self.length_mm + 1.5 - np.arange(count)[None])
+        near, far = 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6
+        return np.where(t < 1, near, far).astype(np.float32)

@@ -1,0 +1,88 @@
+"""One phantom subject: demographics and a seed in, CT, SUV, organ labels and their truth out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from totalgen.data.organs import MEASURED, ORGANS
+from totalgen.data.volume import Volume
+from totalgen.phantom.anatomy import paint_torso
+from totalgen.phantom.canvas import Canvas
+from totalgen.phantom.frame import Frame
+from totalgen.phantom.population import draw_organs
+from totalgen.phantom.scanner import scan_ct, scan_pet
+from totalgen.phantom.uptake import attenuation, tracer
+
+
+@dataclass(frozen=True)
+class PhantomSubject:
+    """ct: HU;  suv: SUVbw in g/mL;  organs: TotalSegmentator ids (uint8), all on one grid;  truth: dict of numbers."""
+
+    ct: Volume
+    suv: Volume
+    organs: Volume
+    truth: dict
+
+
+def make_subject(demographics, seed, voxel_mm=4.0, variability=1.0):
+    """A parametric torso of these demographics: PhantomSubject.
+
+    seed: anything numpy's SeedSequence takes; the same demographics and seed give the same subject, bit for bit, and
+    the same patient (with other noise) at another voxel size.
+    voxel_mm: edge of the isotropic voxels.
+    variability: 1 draws organ sizes, uptake, places and deformation as in a population; 0 gives the deterministic
+    phantom, whose organs are typical of the demographics whatever the seed (image texture and noise remain).
+    """
+    anatomy_rng, uptake_rng, ct_rng, pet_rng = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)
+    )
+    drawn = draw_organs(demographics, anatomy_rng, variability)
+    frame = Frame(demographics, anatomy_rng, variability)
+    low, high = frame.field()
+    shape = np.ceil((high - low) / voxel_mm).astype(int)
+    first = (low + high) / 2 - (shape - 1) / 2 * voxel_mm
+    axes = [first[i] + voxel_mm * np.arange(shape[i]) for i in range(3)]
+    inner = _where_the_body_is(frame, axes)
+    canvas = Canvas(*(a[i] for a, i in zip(axes, inner, strict=True)), voxel_mm, anatomy_rng, variability)
+    paint_torso(canvas, frame, drawn.volume_ml, demographics.age_years, anatomy_rng, variability)
+
+    hu = attenuation(demographics, uptake_rng, variability)
+    uptake = tracer(demographics, drawn.suv_mean, uptake_rng, variability)
+    ct = scan_ct(canvas, hu, ct_rng)
+    suv, clean = scan_pet(canvas, uptake, drawn.suv_mean, pet_rng)
+
+    affine = np.diag([voxel_mm] * 3 + [1.0])
+    affine[:3, 3] = first
+    truth = _truth(canvas, clean, suv, demographics, seed, frame)
+    volumes = []
+    for image, fill in ((ct, -1000.0), (suv, 0.0), (canvas.organs, 0)):
+        whole = np.full(shape, fill, dtype=image.dtype)
+        whole[inner] = image
+        volumes.append(Volume(whole, affine.copy()))
+    return PhantomSubject(*volumes, truth)
+
+
+def _where_the_body_is(frame, axes):
+    """Slices of the field that hold the body: the rest is air and need not be computed."""
+    heights = np.linspace(axes[2][0], axes[2][-1], 80)
+    width, depth, middle = frame.skin(heights)
+    shoulders = 250 * frame.scale + 0.45 * frame.fat_mm
+    reach = max(width.max(), shoulders) + 18
+    front, back = (middle + depth).max() + (75 * frame.scale if frame.sex == "F" else 18), (middle - depth).min() - 18
+    inside = [np.abs(axes[0]) < reach, (axes[1] > back) & (axes[1] < front), axes[2] > -np.inf]
+    return tuple(slice(int(np.argmax(i)), int(len(i) - np.argmax(i[::-1]))) for i in inside)
+
+
+def _truth(canvas, clean, noisy, demographics, seed, frame):
+    """What is known exactly: per organ the volume of its mask and the noiseless and the noisy uptake in it."""
+    truth = dict(
+        sex=demographics.sex, age_years=demographics.age_years, height_m=demographics.height_m,
+        weight_kg=demographics.weight_kg, seed=seed, length_mm=round(frame.length_mm, 2), fat_mm=round(frame.fat_mm, 2),
+    )  # fmt: skip
+    for name, ids in {**{n: (i,) for n, i in ORGANS.items()}, **MEASURED}.items():
+        mask = np.isin(canvas.organs, ids)
+        count = int(np.count_nonzero(mask))
+        truth[f"{name}_volume_ml"] = count * canvas.voxel_mm**3 / 1000
+        truth[f"{name}_suv_mean"] = float(clean[mask].mean(dtype=np.float64)) if count else float("nan")
+        truth[f"{name}_suv_max"] = float(noisy[mask].max()) if count else float("nan")
+    return truth

@@ -1,0 +1,100 @@
+"""Training one stage of the cascade: archive + settings → task, denoiser, run."""
+
+import json
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from totalgen.data.archive import CHANNELS, Archive
+from totalgen.data.resolution import FACTOR
+from totalgen.errors import InputError, closest
+from totalgen.models.networks import UNet
+from totalgen.models.processes import FAMILIES, NOISE_LEVELS, Denoiser
+from totalgen.training.loop import fit
+from totalgen.training.tasks import GlobalTask, SuperResolutionTask
+
+STAGES = {"global": GlobalTask, "sr": SuperResolutionTask}
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+def train_cascade(
+    root, outdir, preset, *,
+    stage, family,
+    shape=(224, 224, 384), patch=(56, 56, 96), target="residual", condition_noise=0.0,
+    channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,),
+    noise_levels="lognormal", noise_parameters=None, uncertainty=False,
+    batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
+    ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, picture_steps=1000, weights_dtype="float32",
+    dry_run=False,
+):  # fmt: skip
+    """Train one stage on <root>/training.zarr and leave weights, log and pictures in ``outdir`` (see loop.fit).
+
+    stage: "global" or "sr";  family: a key of processes.FAMILIES;  shape: voxels of the full resolution;
+    patch, target, condition_noise: of the second stage (tasks.SuperResolutionTask);
+    channels, multipliers, blocks, attention: of the network (networks.UNet);
+    noise_levels, noise_parameters, uncertainty: how training draws σ and weighs it (processes);
+    batch, microbatch, volumes, lr, …: the run (loop.fit).
+    dry_run: only describe. Returns the path of the weights, or the description as text.
+    """
+    closest(stage, STAGES)
+    closest(family, FAMILIES)
+    closest(noise_levels, NOISE_LEVELS)
+    archive = Archive(root / "training.zarr")
+    if stage == "global":
+        task, space = GlobalTask(archive, shape, seed=seed), [n // FACTOR for n in shape]
+    else:
+        task = SuperResolutionTask(archive, shape, patch, seed=seed, target=target, condition_noise=condition_noise)
+        space = patch
+    network = dict(
+        in_channels=len(CHANNELS) + task.condition_channels, out_channels=len(CHANNELS),
+        channels=channels, multipliers=list(multipliers), blocks=blocks, attention=list(attention),
+    )  # fmt: skip
+    stride = 2 ** (len(multipliers) - 1)
+    if any(n % stride for n in space):
+        raise InputError(f"{stage} stage works on {tuple(space)} voxels, not divisible by {stride}. Use fewer levels.")
+    configuration = dict(
+        preset=preset, stage=stage, family=family, network=network, shape=list(shape), patch=list(patch), target=target,
+        codec=task.codec_parameters,
+        data=dict(
+            voxel_mm=archive.voxel_mm, axial_extent=archive.axial_extent, statistics=archive.statistics,
+            subjects=len(task.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
+        ),
+        training=dict(
+            batch=batch, volumes=volumes, lr=lr, lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes,
+            noise_levels=noise_levels, noise_parameters=noise_parameters or {}, uncertainty=uncertainty,
+            condition_noise=condition_noise, ema=list(ema), seed=seed,
+        ),
+    )  # fmt: skip
+    if dry_run:
+        return describe(configuration, space, task)
+    torch.manual_seed(seed)
+    denoiser = Denoiser(UNet(**network), family, uncertainty)
+    return fit(
+        denoiser, task, outdir, configuration, batch=batch, microbatch=microbatch, volumes=volumes, lr=lr,
+        lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes, noise_levels=noise_levels,
+        noise_parameters=noise_parameters or {}, ema=tuple(ema), seed=seed, workers=workers,
+        checkpoint_steps=checkpoint_steps, picture_steps=picture_steps, weights_dtype=DTYPES[weights_dtype],
+    )  # fmt: skip
+
+
+def describe(configuration, space, task):
+    """The configuration, the size and cost of its network and the data it found, as text. Nothing is allocated."""
+    network = configuration["network"]
+    with torch.device("meta"):
+        unet = UNet(**network)
+        volume = torch.empty(1, network["in_channels"], *space)
+        with FlopCounterMode(display=False) as counter:
+            unet(volume, torch.empty(1))
+    parameters = sum(p.numel() for p in unet.parameters())
+    gflop = counter.get_total_flops() / 1e9
+    items = configuration["training"]["volumes"]
+    return "\n".join(
+        [
+            json.dumps(configuration, indent=1),
+            f"parameters       {parameters:,} ({parameters / 1e6:.1f} M)",
+            f"one evaluation   {gflop:,.1f} GFLOP at {'×'.join(map(str, space))}",
+            f"whole training   {3 * gflop * items / 1e3:,.0f} TFLOP for {items:,} items (forward and backward)",
+            f"data             {task.archive.path}: {len(task.subjects)} training subjects, "
+            f"{'×'.join(map(str, task.shape))} voxels of {task.archive.voxel_mm:g} mm",
+        ]
+    )

@@ -1,0 +1,39 @@
+"""Processes started by torchrun, or a single one."""
+
+import os
+
+import torch
+import torch.distributed
+
+
+def start():
+    """Join the process group that torchrun describes, if any. Returns (rank, number of processes, device)."""
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if ranks > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    return int(os.environ.get("RANK", 0)), ranks, device
+
+
+def stop():
+    """Leave the process group."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def barrier():
+    """Wait for the others."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def summed(values):
+    """A list of numbers, each summed over all processes."""
+    total = torch.tensor(values, dtype=torch.float64)
+    if torch.distributed.is_initialized():
+        total = total.cuda() if torch.distributed.get_backend() == "nccl" else total
+        torch.distributed.all_reduce(total)
+    return total.tolist()

@@ -1,0 +1,134 @@
+"""What there is to learn: a task is a dataset of (target, condition channels), and a codec for the target.
+
+Item ``n`` of a task depends on (seed, n) alone, never on what was asked before, so that training can stop after any
+item and go on. Items are float32 tensors [channel, x, y, z]; the target is in process units (encoded by ``codec``).
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from totalgen.data import intensity
+from totalgen.data.conditions import (
+    DEMOGRAPHICS,
+    POSITION,
+    UPSAMPLED,
+    demographic_maps,
+    destandardised,
+    standardised,
+)
+from totalgen.data.pictures import study_strip
+from totalgen.data.resolution import PHASES, phase_offsets, position, upsample
+from totalgen.errors import InputError
+from totalgen.models.codec import Standardise
+
+
+class CascadeTask(Dataset):
+    """What the two stages share: an archive, a split and the order of its subjects.
+
+    Raises InputError when the archive's shape is not ``shape``, or it has no subject of the split.
+    """
+
+    def __init__(self, archive, shape, split="train", seed=0):
+        if archive.shape != tuple(shape):
+            raise InputError(
+                f"{archive.path}: holds volumes of {_x(archive.shape)} voxels, the preset expects {_x(shape)}. "
+                f"Pack again with --shape {' '.join(map(str, shape))}, or choose another preset."
+            )
+        self.archive, self.shape, self.seed = archive, tuple(shape), seed
+        self.subjects = archive.indices(split)
+        if not self.subjects:
+            raise InputError(f"{archive.path}: has no subject of split {split}. Pack a cohort that has some.")
+        self._order = lru_cache(2)(self._shuffled)
+
+    def __len__(self):
+        return len(self.subjects) * PHASES
+
+    def _encode_with(self, name):
+        statistics = self.archive.statistics
+        self.codec_parameters = dict(mean=statistics[f"{name}_mean"], std=statistics[f"{name}_std"])
+        self.codec = Standardise(**self.codec_parameters)
+
+    def _shuffled(self, epoch):
+        return np.random.default_rng((self.seed, 0, epoch)).permutation(self.subjects)
+
+    def _draw(self, n):
+        """(subject row, random generator) of item n: every subject once per epoch."""
+        epoch, place = divmod(n, len(self.subjects))
+        return int(self._order(epoch)[place]), np.random.default_rng((self.seed, 1, n))
+
+    def _read(self, array, *index):
+        return torch.from_numpy(array[index].astype(np.float32))
+
+    def demographics(self, n):
+        """Who item n shows."""
+        return self.archive.demographics(self._draw(n)[0])
+
+    def picture(self, target, condition):
+        """One decoded item as a grey picture: CT, PET and PET projection."""
+        volume = self.volume(target, condition).numpy()
+        return study_strip(intensity.decode_ct(volume[0]), intensity.decode_pet(volume[1]))
+
+
+class GlobalTask(CascadeTask):
+    """Low-resolution volume of a random phase; condition: demographics."""
+
+    condition_channels = DEMOGRAPHICS
+
+    def __init__(self, archive, shape, split="train", seed=0):
+        super().__init__(archive, shape, split, seed)
+        self._encode_with("low")
+
+    def __getitem__(self, n):
+        subject, random = self._draw(n)
+        low = self._read(self.archive.low, subject, int(random.integers(PHASES)))
+        maps = demographic_maps(self.archive.demographics(subject), low.shape[1:])
+        return self.codec.encode(low[None])[0], maps.contiguous()
+
+    def volume(self, target, condition):
+        """[2, x, y, z] in [0, 1] of a target in process units."""
+        return self.codec.decode(target[None])[0]
+
+
+class SuperResolutionTask(CascadeTask):
+    """Patch of the residual I_HR − I_LU; condition: I_LU, demographics, position.
+
+    target: "residual" (the paper) or "direct" (the released code: I_HR itself);  patch: voxels per axis;
+    condition_noise: standard deviation of Gaussian noise on the standardised I_LU (conditioning augmentation).
+    """
+
+    condition_channels = UPSAMPLED + DEMOGRAPHICS + POSITION
+
+    def __init__(self, archive, shape, patch, split="train", seed=0, target="residual", condition_noise=0.0):
+        super().__init__(archive, shape, split, seed)
+        if any(p > n for p, n in zip(patch, shape, strict=True)):
+            raise InputError(f"patch {_x(patch)} is larger than the volume {_x(shape)}. Choose a smaller patch.")
+        self.patch, self.residual, self.condition_noise = tuple(patch), target == "residual", condition_noise
+        self._encode_with("residual" if self.residual else "low")
+
+    def __getitem__(self, n):
+        subject, random = self._draw(n)
+        phase = int(random.integers(PHASES))
+        start = [int(random.integers(size - p + 1)) for size, p in zip(self.shape, self.patch, strict=True)]
+        box = tuple(slice(s, s + p) for s, p in zip(start, self.patch, strict=True))
+        high = self._read(self.archive.high, subject, slice(None), *box)
+        upsampled = upsample(self._read(self.archive.low, subject, phase), phase_offsets(phase), start, self.patch)
+        target = self.codec.encode((high - upsampled if self.residual else high)[None])[0]
+        seen = standardised(upsampled, self.archive.statistics)
+        if self.condition_noise:
+            seen = seen + self.condition_noise * torch.from_numpy(random.standard_normal(seen.shape, dtype=np.float32))
+        maps = demographic_maps(self.archive.demographics(subject), self.patch)
+        return target, torch.cat([seen, maps, position(start, self.patch, self.shape)])
+
+    def volume(self, target, condition):
+        """[2, x, y, z] in [0, 1] of a patch: decoded target, plus the upsampled volume when it is a residual."""
+        decoded = self.codec.decode(target[None])[0]
+        if not self.residual:
+            return decoded
+        return decoded + destandardised(condition[:UPSAMPLED], self.archive.statistics)
+
+
+def _x(shape):
+    return "×".join(map(str, shape))
