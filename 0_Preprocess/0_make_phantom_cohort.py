@@ -5,7 +5,7 @@
 
 NIfTI gives <root>/resampled, <root>/given (organ labels), cohort.csv and truth.csv: go on with 4_crop_torso.py.
 DICOM gives <root>/dicom, <root>/given and truth.csv: go on with 1_dicom_to_metadata.py.
-Run the same command again to continue after an interruption. Everything it makes is a phantom, no evidence about patients.
+Run the same command again to continue after an interruption. All it makes is a phantom: no evidence about patients.
 """
 
 from pathlib import Path

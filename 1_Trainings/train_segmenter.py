@@ -15,12 +15,12 @@ from totalgen.evaluation.segmenter import train_segmenter
 
 PRESETS = {
     # name      batches of patch³ voxels                width        rate       cost
-    "demo": dict(steps=900, batch=1, patch=64, channels=8, lr=0.003),  # about 10 min on one core at 6 mm
+    "demo": dict(steps=700, batch=2, patch=48, channels=8, lr=0.003),  # about 10 min on one core at 6 mm
     "smoke": dict(steps=4, batch=1, patch=32, channels=2, lr=0.003),  # seconds; for tests
 }
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--preset", default="demo", show_default=True, help=f"One of {', '.join(PRESETS)}.")

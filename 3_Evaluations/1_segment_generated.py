@@ -14,7 +14,7 @@ import click
 from totalgen.evaluation.segmenter import segment_cohort
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Generated folder or cohort root.")
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help="segmenter.safetensors of a run.")
 @click.option("--masks", default="organs", show_default=True, help="Name of the mask file, without .nii.gz.")

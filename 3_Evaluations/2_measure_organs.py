@@ -13,7 +13,7 @@ import click
 from totalgen.evaluation.measures import measure_cohort
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root or generated folder.")
 @click.option("--masks", default="organs", show_default=True, help="Name of the mask file and of the table.")
 def main(root, masks):

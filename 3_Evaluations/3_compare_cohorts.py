@@ -20,7 +20,7 @@ def named(text):
     return (name, Path(folder)) if given else (Path(text).name, Path(text))
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
 @click.option("--reference", required=True, metavar="[NAME=]FOLDER", help="Cohort root that the others are held to.")
 @click.option("--candidate", "candidates", multiple=True, metavar="[NAME=]FOLDER", help="May be given several times.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder of the tables.")

@@ -76,5 +76,5 @@ def best_shift_mm(ct, suv):
     soft = ndimage.gaussian_filter(((ct.voxels > -100) & (ct.voxels < 200)).astype(np.float32), 1.5)[::2, ::2, :160:2]
     warm = np.clip(suv.voxels, 0, 2)[::2, ::2, :160:2]
     spectrum = np.fft.rfftn(soft - soft.mean()) * np.conj(np.fft.rfftn(warm - warm.mean()))
-    peak = np.unravel_index(np.fft.irfftn(spectrum, soft.shape).argmax(), soft.shape)
+    peak = np.unravel_index(np.fft.irfftn(spectrum, soft.shape, (0, 1, 2)).argmax(), soft.shape)
     return [4.0 * (p if p <= n // 2 else p - n) for p, n in zip(peak, soft.shape, strict=True)]

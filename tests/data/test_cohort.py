@@ -7,7 +7,7 @@ from totalgen.errors import InputError
 
 @pytest.fixture
 def loop(tmp_path):
-    """loop(subjects, bad) runs a step that writes <subject>.txt and fails for the bad ones; loop.seen: who was tried."""
+    """loop(subjects, bad): a step that writes <subject>.txt and fails for the bad ones; loop.seen: who was tried."""
 
     def run(subjects, bad=()):
         run.seen = []

@@ -34,7 +34,7 @@ def test_from_dicom_to_the_axial_extent(dicom, script, tmp_path):
     cohort = pd.read_csv(tmp_path / "cohort.csv")
     assert list(cohort["subject"]) == ["A", "B"]
     suv = pd.read_csv(tmp_path / "suv.csv")
-    assert suv["factor"] == pytest.approx(70000 / (350e6 * 2 ** (-3600 / 6586.2)), rel=1e-5)
+    assert suv["factor"].to_numpy() == pytest.approx(70000 / (350e6 * 2 ** (-3600 / 6586.2)), rel=1e-5)
     for subject in "AB":
         give_labels(tmp_path, subject)
     assert script("3", "--root", tmp_path, "--backend", "given").exit_code == 0
@@ -134,3 +134,15 @@ def test_a_nifti_without_its_partner(dicom, script, tmp_path):
 def test_a_network_without_weights(script, tmp_path):
     (tmp_path / "resampled" / "A").mkdir(parents=True)
     assert "--weights" in said(script("3", "--root", tmp_path, "--backend", "network"))
+
+
+def test_the_network_backend_labels_on_the_grid_of_the_ct(script, tmp_path, monkeypatch):
+    segmenter = pytest.importorskip("totalgen.evaluation.segmenter")
+    ct = Volume(np.full((20, 20, 20), 40, np.float32), np.diag([5.0, 5.0, 5.0, 1.0]))
+    write_nifti(tmp_path / "resampled" / "A" / "CT.nii.gz", ct)
+    monkeypatch.setattr(
+        segmenter, "load_segmenter", lambda path: lambda ct: Volume(np.full(ct.shape, 5, np.uint8), ct.affine)
+    )
+    arguments = ("--root", tmp_path, "--backend", "network", "--weights", tmp_path / "w.safetensors")
+    assert script("3", *arguments).exit_code == 0
+    assert (read_nifti(tmp_path / "organs" / "A.nii.gz").voxels == 5).all()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from totalgen.data.organs import MEASURED
-from totalgen.evaluation import report
+from totalgen.evaluation import report, statistics
 from totalgen.evaluation.figures import violins
 from totalgen.evaluation.measures import MEASURES
 from totalgen.evaluation.report import Cohort, compare_cohorts, table1
@@ -34,7 +34,8 @@ def measured(males, females, seed=0, scale=1.0, source="phantom"):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Leave out the picture, which takes seconds, where a test reads only tables."""
+    """Leave out the picture and most resamples, which take seconds, where a test reads only tables."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 50)
     monkeypatch.setattr(report, "violins", lambda *arguments, **options: None)
 
 

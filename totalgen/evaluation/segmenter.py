@@ -160,7 +160,7 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-    loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
+    loss_of = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     read = functools.lru_cache(maxsize=64)(functools.partial(_read_pair, ids=tuple(configuration["ids"])))
     log = outdir / "log.jsonl"
     outdir.mkdir(parents=True, exist_ok=True)

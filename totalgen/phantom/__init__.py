@@ -1,4 +1,4 @@
-"""A synthetic cohort with known truth: a parametric torso, its tracer uptake, a scanner. Never evidence about patients."""
+"""A synthetic cohort with known truth: a parametric torso, its tracer uptake, a scanner; no evidence about patients."""
 
 from totalgen.phantom.cohort import plan_cohort, write_cohort
 from totalgen.phantom.population import draw_demographics

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from totalgen.phantom.shapes import SmoothField
+from totalgen.phantom.shapes import smooth_field
 
 WARP_LENGTH_MM = 90.0
 WARP_MM = (4.5, 4.0, 3.0)  # standard deviation of the random displacement along x, y, z
@@ -20,12 +20,11 @@ class Canvas:
         self.axes = tuple(np.asarray(v, dtype=np.float32) for v in (xs, ys, zs))
         self.voxel_mm = float(voxel_mm)
         self.shape = tuple(len(v) for v in self.axes)
-        low, high = (-300, -300, -250), (300, 300, 950)  # one box for all grids, so that all see the same deformation
         self.coordinates = []
         for axis, values in enumerate(self.axes):
             shape = [1, 1, 1]
             shape[axis] = -1
-            shift = SmoothField(rng, WARP_LENGTH_MM, low, high)(*self.axes)
+            shift = smooth_field(rng, WARP_LENGTH_MM, self.axes)
             shift *= WARP_MM[axis] * variability
             np.clip(shift, -WARP_LIMIT_MM, WARP_LIMIT_MM, out=shift)
             self.coordinates.append(shift + values.reshape(shape))
@@ -42,6 +41,10 @@ class Canvas:
             start, stop = np.searchsorted(values, [a - margin, b + margin])
             slices.append(slice(int(start), int(stop)))
         return tuple(slices)
+
+    def axes_in(self, box):
+        """Coordinate vectors (mm, not warped) of a box."""
+        return [values[i] for values, i in zip(self.axes, box, strict=True)]
 
     def at(self, box):
         """Warped coordinates x, y, z in a box, each [x, y, z] float32."""
@@ -84,7 +87,7 @@ class Canvas:
 
 
 def level_for(shape, allowed, count):
-    """The level c for which {shape < c} within ``allowed`` holds ``count`` voxels: grows or shrinks an organ to size."""
+    """The level c for which {shape < c} within ``allowed`` holds ``count`` voxels: an organ grown or shrunk to size."""
     values = shape[allowed]
     if len(values) <= count:
         return float(values.max()) if len(values) else 0.0

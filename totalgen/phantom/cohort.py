@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from totalgen.data.demographics import COLUMNS, write_cohort as write_table
-from totalgen.data.files import append_row, forget_failures, record_failure
+from totalgen.data.demographics import COLUMNS
+from totalgen.data.demographics import write_cohort as write_table
+from totalgen.data.files import forget_failures, record_failure, whole
 from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
 from totalgen.phantom.population import draw_demographics
@@ -58,7 +59,7 @@ def write_cohort(root, subjects, seed=0, format="nifti", voxel_mm=4.0, test_frac
             made = make_subject(row.demographics, row.seed, voxel_mm, variability)
             folder = _write_nifti(root, row, made) if format == "nifti" else _write_dicom(root, row, made)
             settings = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
-            append_row(root / "truth.csv", dict(subject=folder, **settings, **made.truth))
+            _record_truth(root / "truth.csv", dict(subject=folder, **settings, **made.truth))
         except Exception as error:  # whatever it was, the others still want to be made
             record_failure(root, row.subject, STEP, error)
             failed.append(row.subject)
@@ -85,7 +86,9 @@ def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
             raise InputError(f"{table}: lists subjects that are no phantoms. Choose another --root for the phantoms.")
     plan = plan_cohort(subjects, seed, test_fraction)
     if format == "dicom":
-        plan["subject"] = [f"PETCT_{np.random.SeedSequence(s).generate_state(1, np.uint64)[0]:016x}"[:16] for s in plan["seed"]]
+        plan["subject"] = [
+            f"PETCT_{np.random.SeedSequence(s).generate_state(1, np.uint64)[0]:016x}"[:16] for s in plan["seed"]
+        ]
     return plan
 
 
@@ -100,13 +103,23 @@ def _finished(root, plan, seed, format, voxel_mm, variability):
         others = [v for v in truth[name].unique() if v != value]
         if others:
             raise InputError(
-                f"{path}: this cohort was made with {name} {others[0]}, not {value}. Choose another --root, or the same."
+                f"{path}: made with {name} {others[0]}, not {value}. Choose another --root, or the same {name}."
             )
     files = ("given/{}/organs.nii.gz", "resampled/{}/CT.nii.gz", "resampled/{}/SUV.nii.gz")
     if format == "dicom":
         files = ("given/{}/organs.nii.gz", "dicom/{}")
     listed = set(truth["subject"])
     return {s for s in plan["subject"] if s in listed and all((root / f.format(s)).exists() for f in files)}
+
+
+def _record_truth(path, row):
+    """Add the subject's row to the table of truth, in place of an earlier one."""
+    table = pd.DataFrame([row])
+    if path.exists():
+        earlier = pd.read_csv(path, dtype={"subject": str})
+        table = pd.concat([earlier[earlier["subject"] != row["subject"]], table], ignore_index=True)
+    with whole(path) as part:
+        table.to_csv(part, index=False)
 
 
 def _write_nifti(root, row, made):

@@ -1,7 +1,7 @@
 """Proportions of one torso: outline, cavity, spine and landmarks as functions of height along the body.
 
-World: mm, RAS+, x to the patient's right, y to the front, z to the head; z = 0 is the tip of the sacrum and z = length_mm
-the top of the clavicles. The knots below describe a man of 1.77 m; z stands as a fraction of length_mm.
+World: mm, RAS+, x to the patient's right, y to the front, z to the head; z = 0 is the tip of the sacrum and
+z = length_mm the top of the clavicles. The knots below describe a man of 1.77 m; z stands as a fraction of length_mm.
 """
 
 from math import gamma
@@ -39,27 +39,27 @@ SPINE = (-55, -62, -80, -48, -33, -40, -60, -65, -55, -42, -34, -24)  # y of the
 # thickness of the fat under the skin relative to its maximum
 FAT_KNOTS = (-0.20, 0.00, 0.10, 0.22, 0.40, 0.60, 0.80, 0.95, 1.20)
 FAT = {
-    "M": (0.55, 0.80, 0.95, 1.00, 0.90, 0.62, 0.50, 0.35, 0.20),
-    "F": (1.00, 1.15, 1.10, 0.95, 0.85, 0.62, 0.55, 0.40, 0.22),
+    "M": (0.55, 0.80, 0.95, 1.00, 0.90, 0.60, 0.46, 0.34, 0.20),
+    "F": (0.95, 1.12, 1.12, 1.02, 0.86, 0.58, 0.48, 0.36, 0.20),
 }
 VISCERAL_FROM_BMI = 22.0
-VISCERAL_MM_PER_BMI = {"M": (1.1, 1.9), "F": (1.0, 1.3)}  # added half width and half depth of the belly
+VISCERAL_MM_PER_BMI = {"M": (1.2, 2.0), "F": (1.3, 1.7)}  # added half width and half depth of the belly
 
 
 class Frame:
     """The proportions of one subject.
 
     demographics: Demographics;  rng: numpy Generator;  variability scales what is drawn.
-    Attributes: length_mm, scale (transverse, relative to the man of 1.77 m), fat_mm (greatest thickness under the skin).
+    Attributes: length_mm, scale (transverse, relative to the man of 1.77 m), fat_mm (thickness under the skin).
     """
 
     def __init__(self, demographics, rng, variability):
         d = demographics
         draws = rng.standard_normal(4).clip(-2.2, 2.2) * variability
         extent = (EXTENT_SLICES_PER_M * d.height_m + EXTENT_SLICES) * EXTENT_SLICE_MM
-        self.length_mm = extent * (1 + EXTENT_SCATTER * draws[0]) - 2 * EXTENT_MARGIN_MM
+        self.length_mm = float(extent * (1 + EXTENT_SCATTER * draws[0]) - 2 * EXTENT_MARGIN_MM)
         self.sex, self.bmi = d.sex, d.bmi
-        build = np.clip(d.bmi / 25, 0.6, 1.35) ** 0.25
+        build = np.clip(d.bmi / 25, 0.6, 1.7) ** 0.28
         self.scale = (d.height_m / 1.77) ** 0.6 * build * (1 + 0.02 * draws[1])
         bulge = np.clip(d.bmi - VISCERAL_FROM_BMI, -4, 24) * (1 + 0.2 * draws[2])
         self.bulge_mm = tuple(bulge * k for k in VISCERAL_MM_PER_BMI[d.sex])

@@ -80,7 +80,8 @@ def draw_organs(demographics, rng, variability=1.0):
         rest = np.sqrt(max((std / mean) ** 2 - explained**2, 0.0))
         volume[name] = mean * ratio**exponent * _lognormal(rng, rest, variability)
     uptake = {
-        name: mean * _lognormal(rng, std / mean, variability) for name, (mean, std) in SUV_MEAN[demographics.sex].items()
+        name: mean * _lognormal(rng, std / mean, variability)
+        for name, (mean, std) in SUV_MEAN[demographics.sex].items()
     }
     return Organs(volume, uptake)
 

@@ -4,8 +4,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from totalgen.data.organs import MEASURED
-from totalgen.phantom.anatomy import TEXTURE_BOX
-from totalgen.phantom.shapes import SmoothField
+from totalgen.phantom.shapes import smooth_field
 from totalgen.phantom.uptake import AIR_HU, FREE_TISSUES
 
 PET_FWHM_MM = 5.0
@@ -19,7 +18,7 @@ def scan_ct(canvas, hu, rng):
     """CT in HU, float32. Texture is smooth and scales with density; noise is slightly correlated, as reconstructed."""
     image = canvas.render(hu, AIR_HU)
     density = np.clip((image + 1000) / 1000, 0, 1.2)
-    coarse = SmoothField(rng, 16, *TEXTURE_BOX)(*canvas.axes)
+    coarse = smooth_field(rng, 16, canvas.axes)
     image += 7 * coarse * density
     fine = rng.standard_normal(canvas.shape, dtype=np.float32)
     fine = gaussian_filter(fine, 0.5, mode="nearest") * 2.05
@@ -39,7 +38,7 @@ def scan_pet(canvas, suv, suv_mean, rng):
     suv: tissue → SUV, changed in place: the free tissues of each measured organ are set so that the noiseless, blurred
     mean over the organ's mask is the drawn one (suv_mean).
     """
-    fields = [SmoothField(rng, length, *TEXTURE_BOX)(*canvas.axes) for length in (45, 11)]
+    fields = [smooth_field(rng, length, canvas.axes) for length in (45, 11)]
     texture = np.exp(0.06 * fields[0] + 0.08 * fields[1])
     masks = {organ: np.isin(canvas.organs, MEASURED[organ]) for organ in FREE_TISSUES}
     for _ in range(2):

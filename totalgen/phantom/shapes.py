@@ -3,18 +3,23 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
+WORLD_BOX = (-400, -400, -250), (400, 400, 950)  # mm; one box for all grids, so that all see the same fields
+TINY_MM = 1e-3  # keeps quotients of distances finite in the very middle of a shape
+
 
 def ellipsoid(x, y, z, radii):
     """First-order signed distance to an axis-aligned ellipsoid at the origin: k(k−1)/|∇k| with k = |p/r|."""
     rx, ry, rz = radii
-    k = np.sqrt((x / rx) ** 2 + (y / ry) ** 2 + (z / rz) ** 2) + 1e-6
-    slope = np.sqrt((x / rx**2) ** 2 + (y / ry**2) ** 2 + (z / rz**2) ** 2) + 1e-6
+    x = np.abs(x) + TINY_MM
+    k = np.sqrt((x / rx) ** 2 + (y / ry) ** 2 + (z / rz) ** 2)
+    slope = np.sqrt((x / rx**2) ** 2 + (y / ry**2) ** 2 + (z / rz**2) ** 2)
     return k * (k - 1) / slope
 
 
 def superellipse(x, y, a, b, power=2.4):
     """(radial signed distance, gauge) of the planar curve |x/a|^power + |y/b|^power = 1; the gauge is 1 on it."""
-    gauge = ((np.abs(x) / a) ** power + (np.abs(y) / b) ** power) ** (1 / power) + 1e-6
+    x = np.abs(x) + TINY_MM
+    gauge = ((x / a) ** power + (np.abs(y) / b) ** power) ** (1 / power)
     return np.sqrt(x * x + y * y) * (1 - 1 / gauge), gauge
 
 
@@ -61,29 +66,30 @@ def curve(points, radius, step):
     return np.concatenate([*centres, points[-1:]]), np.concatenate([*radii, radius[-1:]]).astype(np.float32)
 
 
-class SmoothField:
-    """A smooth random function of the world, mean 0, standard deviation 1, the same on every grid.
+def rotated(x, y, z, axis):
+    """Coordinates along the unit vector ``axis`` and two directions across it (the last nearest to the head)."""
+    axis = np.asarray(axis) / np.linalg.norm(axis)
+    side = np.cross((0, 0, 1), axis)
+    side /= np.linalg.norm(side)
+    third = np.cross(axis, side)
+    return tuple(x * v[0] + y * v[1] + z * v[2] for v in (axis, side, third))
 
-    length_mm: distance between the knots of its cubic B-spline;  low, high: the box (mm) in which it is defined.
+
+def smooth_field(rng, length_mm, axes):
+    """A smooth random function of the world on a grid: float32 [x, y, z], mean 0, standard deviation 1.
+
+    length_mm: distance between the knots of its cubic B-spline;  axes: coordinate vectors xs, ys, zs (mm) of the grid.
+    The knots depend on the world only: the same generator gives the same function on every grid inside WORLD_BOX.
     """
-
-    def __init__(self, rng, length_mm, low, high):
-        self.length_mm, self.low = length_mm, np.asarray(low, dtype=float)
-        count = np.ceil((np.asarray(high) - self.low) / length_mm).astype(int) + 4
-        # a cubic B-spline keeps 0.479 of the variance of white coefficients per axis, averaged over a cell
-        self.coefficients = (rng.standard_normal(count) / 0.479**1.5).astype(np.float32)
-
-    def __call__(self, xs, ys, zs):
-        """Values at the grid of the coordinate vectors xs, ys, zs (mm): float32 [x, y, z]."""
-        bases = [
-            self._basis(axis, np.asarray(values), n)
-            for axis, (values, n) in enumerate(zip((xs, ys, zs), self.coefficients.shape, strict=True))
-        ]
-        field = np.tensordot(bases[0], self.coefficients, (1, 0))  # [x, j, k]
-        field = np.matmul(bases[1], field)  # [x, y, k]
-        return np.matmul(field, bases[2].T)
-
-    def _basis(self, axis, values, count):
-        t = np.abs((values - self.low[axis])[:, None] / self.length_mm + 1.5 - np.arange(count)[None])
-        near, far = 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6
-        return np.where(t < 1, near, far).astype(np.float32)
+    low, high = np.array(WORLD_BOX, dtype=float)
+    count = np.ceil((high - low) / length_mm).astype(int) + 4
+    # a cubic B-spline keeps 151/315 of the variance of white coefficients per axis, averaged over a cell
+    field = (rng.standard_normal(count) / (151 / 315) ** 1.5).astype(np.float32)
+    bases = []
+    for values, first, n in zip(axes, low, count, strict=True):
+        t = np.abs((np.asarray(values) - first)[:, None] / length_mm + 1.5 - np.arange(n))
+        spline = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6)
+        bases.append(spline.astype(np.float32))
+    field = np.tensordot(bases[0], field, (1, 0))  # [x, j, k]
+    field = np.matmul(bases[1], field)  # [x, y, k]
+    return np.matmul(field, bases[2].T)

@@ -116,7 +116,7 @@ def paint_sternum(canvas, frame):
     paint_bone(canvas, box, intersection(plate, np.abs(z - (low + high) / 2) - (high - low) / 2, 6), cortex_mm=2.4)
 
 
-def paint_shoulders(canvas, frame, wall):
+def paint_shoulders(canvas, frame):
     """Clavicles, scapulae and humeral heads, arms raised. The clavicles' highest point is the length of the torso."""
     s, length = frame.scale, frame.length_mm
     _, depth, middle = frame.cavity(0.92 * length)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from totalgen.data.organs import MEASURED, ORGANS
 from totalgen.data.volume import Volume
@@ -24,6 +25,7 @@ class PhantomSubject:
     truth: dict
 
 
+@threadpool_limits.wrap(limits=1)  # small products: threads cost more than they bring, and could change the last bit
 def make_subject(demographics, seed, voxel_mm=4.0, variability=1.0):
     """A parametric torso of these demographics: PhantomSubject.
 
@@ -31,11 +33,11 @@ def make_subject(demographics, seed, voxel_mm=4.0, variability=1.0):
     the same patient (with other noise) at another voxel size.
     voxel_mm: edge of the isotropic voxels.
     variability: 1 draws organ sizes, uptake, places and deformation as in a population; 0 gives the deterministic
-    phantom, whose organs are typical of the demographics whatever the seed (image texture and noise remain).
+    phantom, whose organs are typical of the demographics whatever the seed (image texture and noise follow it).
     """
-    anatomy_rng, uptake_rng, ct_rng, pet_rng = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)
-    )
+    _, _, ct_rng, pet_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4))
+    patient = np.random.SeedSequence(seed if variability else 0)
+    anatomy_rng, uptake_rng = (np.random.default_rng(s) for s in patient.spawn(2))
     drawn = draw_organs(demographics, anatomy_rng, variability)
     frame = Frame(demographics, anatomy_rng, variability)
     low, high = frame.field()

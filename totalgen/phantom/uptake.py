@@ -28,7 +28,8 @@ def attenuation(demographics, rng, variability=1.0):
         "bowel wall": 62.0, "bowel content": 22.0, "stool": -5.0, "pancreas": draw(88, 8), "stomach wall": 70.0,
         "stomach content": draw(25, 12), "spleen": draw(122, 8), "kidney cortex": draw(190, 12),
         "kidney medulla": draw(165, 12), "urine": draw(60, 30), "ureter": 60.0, "adrenal": 75.0, "liver": liver,
-        "liver vein": liver + 42, "thyroid": 130.0, "bladder wall": 45.0, "bladder urine": 8.0, "uterus": 85.0,
+        "liver vein": liver + 42, "thyroid": 130.0, "bladder wall": 45.0, "bladder urine": 8.0,
+        "genital organ": 85.0, "gall bladder": 10.0,
     }  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def tracer(demographics, suv_mean, rng, variability=1.0):
         return float(mean * np.exp(spread * variability * np.clip(rng.standard_normal(), -2, 2)))
 
     blood = min(draw(1.65, 0.16), 0.9 * suv_mean["heart"])
-    muscle, fat, bowel, urine = draw(0.62, 0.15), draw(0.22, 0.2), draw(1.1, 0.3), draw(21, 0.45)
+    muscle, fat, bowel, urine = draw(0.62, 0.15), draw(0.22, 0.2), draw(0.95, 0.22), draw(21, 0.45)
     marrow, lung = draw(1.3, 0.2), draw(0.42, 0.15)
     return {
         "skin": 0.35, "subcutaneous fat": fat, "visceral fat": 1.4 * fat, "intermuscular fat": 1.3 * fat,
@@ -50,12 +51,13 @@ def tracer(demographics, suv_mean, rng, variability=1.0):
         "marrow": 1.25 * marrow, "flat bone": 0.7 * marrow, "rib": 0.8 * marrow, "disc": 0.75, "cartilage": 0.55,
         "cerebrospinal fluid": 0.6, "cord": draw(1.4, 0.15), "lung": lung, "dependent lung": 1.9 * lung,
         "lung vessel": blood, "airway wall": 0.8, "gas": 0.1, "heart wall": blood, "blood": blood,
-        "myocardium": 3 * suv_mean["heart"], "bowel wall": 1.5 * bowel, "bowel content": bowel, "stool": 0.9 * bowel,
+        "myocardium": 3 * suv_mean["heart"], "bowel wall": 1.3 * bowel, "bowel content": bowel, "stool": 0.9 * bowel,
         "pancreas": draw(1.4, 0.15), "stomach wall": draw(2.0, 0.2), "stomach content": 0.7,
-        "spleen": suv_mean["spleen"], "kidney cortex": suv_mean["kidneys"], "kidney medulla": 1.05 * suv_mean["kidneys"],
-        "urine": 0.75 * urine, "ureter": 0.45 * urine, "adrenal": 1.5, "liver": suv_mean["liver"],
+        "spleen": suv_mean["spleen"], "kidney cortex": suv_mean["kidneys"],
+        "kidney medulla": 1.05 * suv_mean["kidneys"],
+        "urine": 0.75 * urine, "ureter": 0.4 * urine, "adrenal": 1.5, "liver": suv_mean["liver"],
         "liver vein": 0.5 * (blood + suv_mean["liver"]), "thyroid": draw(1.5, 0.25), "bladder wall": 1.5,
-        "bladder urine": urine, "uterus": draw(1.6, 0.2),
+        "bladder urine": urine, "genital organ": draw(1.6, 0.2), "gall bladder": 0.9,
     }  # fmt: skip
 
 

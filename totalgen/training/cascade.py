@@ -33,7 +33,7 @@ def train_cascade(
     patch, target, condition_noise: of the second stage (tasks.SuperResolutionTask);
     channels, multipliers, blocks, attention: of the network (networks.UNet);
     noise_levels, noise_parameters, uncertainty: how training draws σ and weighs it (processes);
-    batch, microbatch, volumes, lr, …: the run (loop.fit).
+    batch, microbatch, volumes, lr, …: the run (loop.fit); more volumes later go on from the same folder.
     dry_run: only describe. Returns the path of the weights, or the description as text.
     """
     closest(stage, STAGES)
@@ -60,13 +60,13 @@ def train_cascade(
             subjects=len(task.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
         ),
         training=dict(
-            batch=batch, volumes=volumes, lr=lr, lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes,
+            batch=batch, lr=lr, lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes,
             noise_levels=noise_levels, noise_parameters=noise_parameters or {}, uncertainty=uncertainty,
             condition_noise=condition_noise, ema=list(ema), seed=seed,
         ),
     )  # fmt: skip
     if dry_run:
-        return describe(configuration, space, task)
+        return describe(configuration, space, task, volumes)
     torch.manual_seed(seed)
     denoiser = Denoiser(UNet(**network), family, uncertainty)
     return fit(
@@ -77,7 +77,7 @@ def train_cascade(
     )  # fmt: skip
 
 
-def describe(configuration, space, task):
+def describe(configuration, space, task, volumes):
     """The configuration, the size and cost of its network and the data it found, as text. Nothing is allocated."""
     network = configuration["network"]
     with torch.device("meta"):
@@ -87,13 +87,12 @@ def describe(configuration, space, task):
             unet(volume, torch.empty(1))
     parameters = sum(p.numel() for p in unet.parameters())
     gflop = counter.get_total_flops() / 1e9
-    items = configuration["training"]["volumes"]
     return "\n".join(
         [
             json.dumps(configuration, indent=1),
             f"parameters       {parameters:,} ({parameters / 1e6:.1f} M)",
             f"one evaluation   {gflop:,.1f} GFLOP at {'×'.join(map(str, space))}",
-            f"whole training   {3 * gflop * items / 1e3:,.0f} TFLOP for {items:,} items (forward and backward)",
+            f"whole training   {3 * gflop * volumes / 1e3:,.0f} TFLOP for {volumes:,} items (forward and backward)",
             f"data             {task.archive.path}: {len(task.subjects)} training subjects, "
             f"{'×'.join(map(str, task.shape))} voxels of {task.archive.voxel_mm:g} mm",
         ]

@@ -1,0 +1,81 @@
+"""The house keeps its import rules (docs/architecture.md), and the pins are what the code imports."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "totalgen"
+STAGES = ("0_Preprocess", "1_Trainings", "2_Tests", "3_Evaluations")
+
+# Which rooms a room may import from, besides itself. Top-level modules (errors, weights) are open to all but models.
+MAY_IMPORT = {
+    "models": set(),
+    "data": {"errors"},
+    "phantom": {"data", "errors"},
+    "training": {"data", "models", "errors", "weights"},
+    "generation": {"data", "models", "errors", "weights"},
+    "evaluation": {"data", "models", "errors", "weights"},
+}
+DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index
+SELF_NAMED = {"totalgen"}
+OPTIONAL = {"totalsegmentator"}
+RUN_ONLY = {"ruff"}  # a command, not a module
+NEEDED_BY_OTHERS = {"pillow": "imageio and matplotlib write PNG and GIF with it"}
+
+
+def imported(path):
+    """Full names of the modules a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_the_rooms_it_may(room):
+    for path in (PACKAGE / room).glob("**/*.py"):
+        ours = {name.split(".")[1] for name in imported(path) if name.startswith("totalgen.")}
+        assert ours <= MAY_IMPORT[room] | {room}, f"{path.name} imports {ours - MAY_IMPORT[room] - {room}}"
+
+
+def test_every_room_has_its_rules():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_data_knows_no_network():
+    for path in (PACKAGE / "data").glob("*.py"):
+        assert not any(name.startswith(("torch.nn", "monai")) for name in imported(path)), path.name
+
+
+def test_nothing_imports_a_script_and_the_package_parses_no_options():
+    scripts = {path.stem for stage in STAGES for path in (REPOSITORY / stage).glob("*.py")}
+    for path in [*PACKAGE.glob("**/*.py"), *(p for stage in STAGES for p in (REPOSITORY / stage).glob("*.py"))]:
+        assert not {name.split(".")[-1] for name in imported(path)} & scripts, path
+    for path in PACKAGE.glob("**/*.py"):
+        assert not re.search(r"click\.(command|option|argument)|argparse", path.read_text()), path
+
+
+def test_scripts_have_an_example_and_say_what_they_do():
+    for stage in STAGES:
+        for path in (REPOSITORY / stage).glob("*.py"):
+            docstring = ast.get_docstring(ast.parse(path.read_text()))
+            assert f"python {stage}/{path.name}" in docstring, path
+            assert len(path.read_text().splitlines()) <= 110, f"{path}: a script is one call into the package"
+
+
+def test_pins_and_imports_agree():
+    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins.pop() == "-e ."
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", pin) for pin in pins)
+    pinned = {pin.split("==")[0].lower() for pin in pins} - RUN_ONLY - set(NEEDED_BY_OTHERS)
+    files = [p for folder in ("totalgen", "tests", "benchmarks", *STAGES) for p in (REPOSITORY / folder).glob("**/*.py")]
+    names = {name.split(".")[0] for path in files for name in imported(path)}
+    foreign = names - set(sys.stdlib_module_names) - SELF_NAMED - OPTIONAL
+    assert {DISTRIBUTION.get(name, name).lower() for name in foreign} == pinned

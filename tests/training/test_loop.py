@@ -1,0 +1,136 @@
+"""Training resumes exactly, refuses what it cannot go on with, and several processes are one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from totalgen.data.archive import pack
+from totalgen.errors import InputError
+from totalgen.training.cascade import train_cascade
+from totalgen.training.loop import clean_gradients, draw_noise, learning_rate
+from totalgen.weights import load_weights
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "1_Trainings" / "train_totalgen.py"
+TINY = dict(
+    stage="global", family="edm", uncertainty=True, shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1,
+    attention=(), batch=4, microbatch=2, volumes=32, lr=0.01, lr_decay_steps=10, rampup_volumes=8, workers=0,
+    checkpoint_steps=2, picture_steps=1000,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, cropped_cohort):
+    root = cropped_cohort(tmp_path_factory.mktemp("cohort"), subjects=4)
+    pack(root, TINY["shape"])
+    return root
+
+
+def weights(outdir):
+    return load_weights(outdir / "ema-0.10.safetensors")[0]
+
+
+def same(one, two, **tolerance):
+    equal = torch.equal if not tolerance else lambda a, b: torch.allclose(a, b, **tolerance)
+    return all(equal(one[name], two[name]) for name in one)
+
+
+def test_a_resumed_run_is_bit_identical_to_one_never_stopped(root, tmp_path):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train_cascade(root, whole, "tiny", **TINY)
+    train_cascade(root, halves, "tiny", **TINY | dict(volumes=16))
+    train_cascade(root, halves, "tiny", **TINY)
+    assert same(weights(whole), weights(halves))
+    steps = [json.loads(line)["step"] for line in (halves / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_a_killed_run_started_again_ends_with_the_same_weights(root, tmp_path):
+    command = [
+        sys.executable, SCRIPT, "--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)",
+        "--set", "multipliers=(1,)", "--set", "attention=()", "--set", "volumes=400", "--set", "checkpoint_steps=3",
+    ]  # fmt: skip
+    subprocess.run([*command, "--outdir", tmp_path / "whole"], check=True, capture_output=True)
+    killed = 0
+    for seconds in (4, 6, 5):
+        process = subprocess.Popen([*command, "--outdir", tmp_path / "killed"], stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        killed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, "--outdir", tmp_path / "killed"], check=True, capture_output=True)
+    assert killed
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one(root, tmp_path):
+    arguments = ["--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)", "--set", "microbatch=1"]
+    arguments += ["--set", "multipliers=(1,)", "--set", "attention=()"]
+    subprocess.run([sys.executable, SCRIPT, *arguments, "--outdir", tmp_path / "one"], check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, SCRIPT, *arguments, "--outdir", tmp_path / "two"]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"), atol=1e-4)
+
+
+def test_a_damaged_checkpoint_is_passed_over(root, tmp_path):
+    train_cascade(root, tmp_path, "tiny", **TINY)
+    expected = weights(tmp_path)
+    newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (tmp_path / "ema-0.10.safetensors").unlink()
+    train_cascade(root, tmp_path, "tiny", **TINY)
+    assert same(expected, weights(tmp_path))
+
+
+def test_another_configuration_in_the_same_folder_is_refused(root, tmp_path):
+    train_cascade(root, tmp_path, "tiny", **TINY)
+    with pytest.raises(InputError, match=r"another configuration \(training differ\)"):
+        train_cascade(root, tmp_path, "tiny", **TINY | dict(lr=0.02))
+
+
+def test_training_lowers_the_loss_and_leaves_log_picture_and_weights(root, tmp_path):
+    changes = dict(volumes=400, picture_steps=100, checkpoint_steps=100, lr=0.03)
+    train_cascade(root, tmp_path, "tiny", **TINY | changes)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert sum(losses[-40:]) < 0.97 * sum(losses[:40])  # an untrained network stays at its start, 1.0 on average
+    assert (tmp_path / "samples" / "step_00000100.png").exists()
+    assert load_weights(tmp_path / "ema-0.05.safetensors")[1]["preset"] == "tiny"
+
+
+def test_batch_that_cannot_be_shared_is_refused(root, tmp_path):
+    with pytest.raises(InputError, match="not divisible by 1 processes × microbatch 3"):
+        train_cascade(root, tmp_path, "tiny", **TINY | dict(microbatch=3))
+
+
+def test_learning_rate_ramps_up_then_decays_as_one_over_the_root():
+    assert learning_rate(1, 500, 0.017, 35000, 1000) == pytest.approx(0.0085)
+    assert learning_rate(35000, 10**7, 0.017, 35000, 1000) == pytest.approx(0.017)
+    assert learning_rate(140000, 10**8, 0.017, 35000, 1000) == pytest.approx(0.0085)
+
+
+def test_noise_belongs_to_the_item_not_to_the_batch():
+    together, alone = draw_noise(3, [5, 9], (2, 4)), draw_noise(3, [9], (2, 4))
+    assert torch.equal(together[0][1], alone[0][0])
+    assert torch.equal(together[1][1], alone[1][0])
+
+
+def test_non_finite_gradients_become_zero_and_are_counted():
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    parameter.grad = torch.tensor([1.0, float("nan"), float("inf"), -2.0])
+    assert clean_gradients([parameter]) == 2
+    assert parameter.grad.tolist() == [1, 0, 0, -2]

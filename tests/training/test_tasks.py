@@ -1,0 +1,71 @@
+"""A task's items depend on their number alone, and target plus condition give the volume back."""
+
+import numpy as np
+import pytest
+import torch
+
+from totalgen.data.archive import Archive, pack
+from totalgen.errors import InputError
+from totalgen.training.tasks import GlobalTask, SuperResolutionTask
+
+SHAPE, PATCH = (16, 16, 24), (8, 8, 12)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, cropped_cohort):
+    root = cropped_cohort(tmp_path_factory.mktemp("cohort"), subjects=4)
+    return Archive(pack(root, SHAPE)[0])
+
+
+def test_items_depend_on_seed_and_number_alone(archive):
+    one, two = (SuperResolutionTask(archive, SHAPE, PATCH, seed=5) for _ in range(2))
+    for n in (17, 0, 17, 4):
+        a, b = one[n], two[n]
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not torch.equal(SuperResolutionTask(archive, SHAPE, PATCH, seed=6)[17][0], one[17][0])
+
+
+def test_every_subject_comes_once_per_epoch(archive):
+    task = GlobalTask(archive, SHAPE, seed=1)
+    assert [sorted(task._draw(n)[0] for n in range(e * 3, e * 3 + 3)) for e in (0, 7)] == [[0, 1, 2]] * 2
+
+
+def test_global_target_has_sigma_data_and_decodes_to_a_stored_phase(archive):
+    task = GlobalTask(archive, SHAPE)
+    targets = torch.stack([task[n][0] for n in range(60)])
+    assert torch.allclose(targets.std((0, 2, 3, 4)), torch.full((2,), 0.5), rtol=0.15)
+    subject, _ = task._draw(3)
+    volume = task.volume(*task[3]).numpy()
+    assert min(np.abs(volume - archive.low[subject, p].astype(np.float32)).max() for p in range(64)) < 1e-3
+
+
+@pytest.mark.parametrize("target", ["residual", "direct"])
+def test_second_stage_target_and_condition_give_the_true_patch_back(archive, target):
+    task = SuperResolutionTask(archive, SHAPE, PATCH, target=target)
+    subject, random = task._draw(8)
+    random.integers(64)
+    start = [int(random.integers(s - p + 1)) for s, p in zip(SHAPE, PATCH, strict=True)]
+    box = tuple(slice(s, s + p) for s, p in zip(start, PATCH, strict=True))
+    truth = archive.high[(subject, slice(None), *box)].astype(np.float32)
+    assert np.abs(task.volume(*task[8]).numpy() - truth).max() < 1e-3
+
+
+def test_conditioning_noise_changes_the_condition_and_leaves_the_target(archive):
+    plain, noisy = (SuperResolutionTask(archive, SHAPE, PATCH, condition_noise=c) for c in (0.0, 0.3))
+    assert torch.equal(plain[2][0], noisy[2][0])
+    difference = noisy[2][1] - plain[2][1]
+    assert float(difference[:2].std()) == pytest.approx(0.3, rel=0.1)
+    assert float(difference[2:].abs().max()) == 0
+
+
+def test_condition_channels_are_those_of_the_paper(archive):
+    demographics, (_, condition) = GlobalTask(archive, SHAPE).demographics(0), GlobalTask(archive, SHAPE)[0]
+    assert condition[:, 0, 0, 0].tolist() == pytest.approx([1.7, 0.7, 0.6, float(demographics.sex == "M")])
+    assert SuperResolutionTask(archive, SHAPE, PATCH)[0][1].shape == (2 + 4 + 3, *PATCH)
+
+
+def test_another_shape_than_the_preset_expects_is_refused_with_the_cure(archive):
+    with pytest.raises(InputError, match=r"16×16×24 voxels, the preset expects 16×16×32.*--shape 16 16 32"):
+        GlobalTask(archive, (16, 16, 32))
+    with pytest.raises(InputError, match="larger than the volume"):
+        SuperResolutionTask(archive, SHAPE, (32, 8, 8))
