@@ -58,9 +58,10 @@ PRESETS = {
 @click.option("--split", help="Only subjects of this split of the cohort table.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the first subject; the next one has seed + 1.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder for the studies.")
+@click.option("--beside", type=click.Path(path_type=Path), help="Cohort root: draw each study under the real one.")
 @click.option("--global-weights", type=click.Path(path_type=Path), help="Weights of the global stage.")
 @click.option("--sr-weights", type=click.Path(path_type=Path), help="Weights of the second stage.")
-def main(preset, sex, age, height_cm, weight_kg, cohort, split, seed, outdir, global_weights, sr_weights):
+def main(preset, sex, age, height_cm, weight_kg, cohort, split, seed, outdir, beside, global_weights, sr_weights):
     settings = dict(closest(preset, PRESETS))
     low, high = settings.pop("low"), settings.pop("high")
     if cohort is not None:
@@ -75,7 +76,7 @@ def main(preset, sex, age, height_cm, weight_kg, cohort, split, seed, outdir, gl
         Stage.load(global_weights or HERE / low, "global", device), Stage.load(sr_weights or HERE / high, "sr", device),
         **settings,
     )  # fmt: skip
-    generate_cohort(cascade, subjects, outdir, preset, rank, ranks)
+    generate_cohort(cascade, subjects, outdir, preset, rank, ranks, beside)
     distributed.stop()
     if rank == 0:
         shown = outdir / subjects[0][0]

@@ -75,7 +75,8 @@ def test_pins_and_imports_agree():
     assert pins.pop() == "-e ."
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", pin) for pin in pins)
     pinned = {pin.split("==")[0].lower() for pin in pins} - RUN_ONLY - set(NEEDED_BY_OTHERS)
-    files = [p for folder in ("totalgen", "tests", "benchmarks", *STAGES) for p in (REPOSITORY / folder).glob("**/*.py")]
+    folders = ("totalgen", "tests", "benchmarks", *STAGES)
+    files = [path for folder in folders for path in (REPOSITORY / folder).glob("**/*.py")]
     names = {name.split(".")[0] for path in files for name in imported(path)}
     foreign = names - set(sys.stdlib_module_names) - SELF_NAMED - OPTIONAL
     assert {DISTRIBUTION.get(name, name).lower() for name in foreign} == pinned

@@ -7,15 +7,17 @@ from tqdm import tqdm
 
 from totalgen.data.cohort import for_each_subject
 from totalgen.data.demographics import Demographics
+from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.export import write_manifest, write_study
+from totalgen.generation.export import caption, write_manifest, write_preview, write_study
 
 
-def generate_cohort(cascade, subjects, outdir, preset, rank=0, ranks=1):
+def generate_cohort(cascade, subjects, outdir, preset, rank=0, ranks=1, beside=None):
     """Write <outdir>/<name>/ for every (name, Demographics, seed) that is not there yet, and manifest.csv.
 
-    rank, ranks: this process and their number; each takes every ranks-th subject. Returns the manifest. A subject that
-    fails is listed in <outdir>/failures.csv and does not stop the others; InputError when all of them failed.
+    rank, ranks: this process and their number; each takes every ranks-th subject;  beside: cohort root whose study of
+    the same name is drawn above the generated one in <name>/beside.png. Returns the manifest. A subject that fails is
+    listed in <outdir>/failures.csv and does not stop the others; InputError when all of them failed.
     """
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
@@ -27,7 +29,12 @@ def generate_cohort(cascade, subjects, outdir, preset, rank=0, ranks=1):
     def work(name):
         demographics, seed = mine[name]
         ct, suv = cascade.generate(demographics, seed, bar)
-        write_study(outdir / name, ct, suv, manifest_row(cascade, name, demographics, seed, preset))
+        row = manifest_row(cascade, name, demographics, seed, preset)
+        write_study(outdir / name, ct, suv, row)
+        if beside is not None:
+            folder = Path(beside) / "cropped" / name
+            real = f"{name}, as acquired", read_nifti(folder / "CT.nii.gz"), read_nifti(folder / "SUV.nii.gz")
+            write_preview(outdir / name / "beside.png", [real, (caption(row), ct, suv)])
         write_manifest(outdir)
 
     for_each_subject(outdir, "generate", mine, work, lambda name: (outdir / name / "study.json").exists())

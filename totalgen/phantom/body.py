@@ -62,8 +62,9 @@ def _add_legs(canvas, frame, skin, muscle):
 def _add_shoulders(canvas, frame, skin, muscle):
     """Raised arms leaving the field, and the slope from the neck (in place)."""
     s, fat = frame.scale, frame.fat_mm
-    box = canvas.box((-400, -400, 0.78 * frame.length_mm), (400, 400, 1.5 * frame.length_mm))
     for sign in SIDES.values():
+        sides = (-80, 400) if sign > 0 else (-400, 80)  # fillets reach a little across the middle
+        box = canvas.box((sides[0], -400, 0.78 * frame.length_mm), (sides[1], 400, 1.5 * frame.length_mm))
         arm = ((sign * 112, -24, 0.86), (sign * 160, -14, 0.965), (sign * 184, -8, 1.06), (sign * 198, -5, 1.25))
         trapezius = ((sign * 30, -50, 1.06), (sign * 80, -48, 0.97), (sign * 125, -45, 0.92))
         for line, radii, cover, fillets in (

@@ -89,4 +89,4 @@ def draw_organs(demographics, rng, variability=1.0):
 def _lognormal(rng, coefficient_of_variation, variability):
     """A positive factor of mean 1; exactly 1 without variability."""
     spread = np.sqrt(np.log1p((coefficient_of_variation * variability) ** 2))
-    return float(np.exp(spread * np.clip(rng.standard_normal(), -2.5, 2.5) - spread**2 / 2))
+    return float(np.exp(spread * np.clip(rng.standard_normal(), -2.2, 2.2) - spread**2 / 2))

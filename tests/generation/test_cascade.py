@@ -1,0 +1,60 @@
+"""The cascade puts volumes where and how large they belong, and windows cannot be seen."""
+
+import numpy as np
+import pytest
+import torch
+
+from totalgen.data.axial_extent import PUBLISHED
+from totalgen.data.demographics import Demographics
+from totalgen.data.intensity import HU_RANGE, SUV_MAX
+from totalgen.errors import InputError
+from totalgen.generation.cascade import Stage
+
+WOMAN = Demographics("F", 60, 1.65, 66)
+
+
+@pytest.mark.parametrize("height_m", [1.5, 1.65, 1.9])
+def test_a_volume_has_the_axial_extent_of_its_height(cascade, height_m):
+    ct, suv = cascade().generate(Demographics("M", 60, height_m, 80), seed=1)
+    assert ct.shape[:2] == (16, 16)
+    assert ct.shape[2] * 12.0 == pytest.approx(PUBLISHED.mm(height_m), abs=6)  # half a voxel
+    assert np.array_equal(ct.affine, suv.affine)
+    assert ct.voxel_mm == pytest.approx([12, 12, 12])
+    assert np.allclose(ct.world([7.5, 7.5, 0])[:2], 0)  # centred
+    assert ct.voxels.min() >= HU_RANGE[0]
+    assert ct.voxels.max() <= HU_RANGE[1]
+    assert suv.voxels.min() >= 0
+    assert suv.voxels.max() <= SUV_MAX * 1.0001
+
+
+def test_the_same_seed_gives_the_same_volume_and_another_seed_another(cascade):
+    one, two, other = (cascade().generate(WOMAN, seed)[0].voxels for seed in (3, 3, 4))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_windows_with_enough_context_equal_one_window(cascade):
+    """One evaluation of a network of 12 convolutions sees 12 voxels to each side; 16 discarded slices hide the cut."""
+    low = cascade().generate_low(WOMAN, 1)
+    whole = cascade().refine(low, WOMAN, 1)
+    tiled = cascade(slab=48, context=16).refine(low, WOMAN, 1)
+    assert torch.allclose(whole, tiled, atol=1e-5)
+    cut = cascade(slab=16, context=0).refine(low, WOMAN, 1)
+    assert float((whole - cut)[..., 15:17].abs().max()) > 1e-3  # without context the cut shows
+
+
+def test_demographics_reach_both_stages(cascade):
+    low = cascade().generate_low(WOMAN, 1)
+    heavy = Demographics("F", 60, 1.65, 120)
+    assert not torch.equal(low, cascade().generate_low(heavy, 1))
+    assert not torch.equal(cascade().refine(low, WOMAN, 1), cascade().refine(low, heavy, 1))
+
+
+def test_a_stage_in_the_place_of_the_other_is_refused(stage_files):
+    with pytest.raises(InputError, match="holds stage sr, global is needed"):
+        Stage.load(stage_files[1], "global")
+
+
+def test_an_unknown_sampler_is_refused(cascade):
+    with pytest.raises(InputError, match='Did you mean "heun"'):
+        cascade(sr_sampling=dict(sampler="heunn", steps=2))
