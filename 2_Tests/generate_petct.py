@@ -23,8 +23,8 @@ PAPER = dict(
     global_sampling=dict(sampler="heun", steps=35), sr_sampling=dict(sampler="heun", steps=100), slab=96, context=0
 )
 DEMO = dict(
-    global_sampling=dict(sampler="dpm_solver", steps=24), sr_sampling=dict(sampler="dpm_solver", steps=12),
-    slab=64, context=8,
+    global_sampling=dict(sampler="dpm_solver", steps=24), sr_sampling=dict(sampler="dpm_solver", steps=8),
+    slab=128, context=8,  # one window: 80×80×128 voxels fit into memory
 )  # fmt: skip
 SMOKE = dict(
     global_sampling=dict(sampler="euler", steps=3), sr_sampling=dict(sampler="euler", steps=2), slab=32, context=4

@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
+from totalgen.data.archive import Archive
 from totalgen.data.dicom import find_series, read_series
 from totalgen.data.metadata import choose, describe_cohort
 from totalgen.data.suv import suv_factors
 from totalgen.data.volume import read_nifti
+from totalgen.generation.cascade import Stage
 
-DICOM = Path(__file__).parents[2].parent / "shared" / "data" / "acrin_petct" / "dicom"
+REPOSITORY = Path(__file__).resolve().parents[2]
+DICOM = REPOSITORY.parent / "shared" / "data" / "acrin_petct" / "dicom"
 SUBJECT = "ACRIN-NSCLC-FDG-PET-042"
 FACTOR, SUV_MAX = 4.2111e-4, 51.1  # from the study's own factor objects
 
@@ -69,6 +72,26 @@ def test_the_study_passes_to_the_crop(root, script):
     cropped = read_nifti(root / "cropped" / SUBJECT / "CT.nii.gz")
     assert cropped.shape == (224, 224, 221)
     assert "published" in script("5", "--root", root).output
+    assert script("6", "--root", root).exit_code == 0
+    archive = Archive(root / "training.zarr")
+    assert archive.high.shape == (1, 2, 224, 224, 384)  # the partial torso is packed like a whole one
+    assert 0.9 < archive.high[0, 1].max() <= 1  # a lesion beyond SUV 25 is clipped there
+
+
+@pytest.mark.slow
+def test_a_generated_subject_of_the_same_demographics_is_drawn_beside_it(root, run_script, tmp_path):
+    """Needs the cropped study of the test above."""
+    weights = [REPOSITORY / "Resource" / f"demo-{stage}-edm.safetensors" for stage in ("global", "sr")]
+    arguments = ["--preset", "smoke", "--global-weights", weights[0], "--sr-weights", weights[1]]
+    arguments += ["--cohort", root / "cohort.csv", "--beside", root, "--outdir", tmp_path]
+    process = run_script("2_Tests/generate_petct.py", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / SUBJECT / "beside.png").stat().st_size > 10_000
+    generated = read_nifti(tmp_path / SUBJECT / "CT.nii.gz")
+    expected_mm = Stage.load(weights[0], "global").configuration["data"]["axial_extent"]
+    assert generated.shape[2] * generated.voxel_mm[2] == pytest.approx(
+        expected_mm["slope_mm_per_m"] * 1.88 + expected_mm["intercept_mm"], abs=3
+    )
 
 
 def best_shift_mm(ct, suv):

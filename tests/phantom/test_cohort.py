@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import pandas as pd
 import pytest
 
@@ -39,6 +40,8 @@ def test_the_folder_holds_what_the_contract_names(made):
         ct, suv = (read_nifti(made / "resampled" / subject / f"{name}.nii.gz") for name in ("CT", "SUV"))
         organs = read_nifti(made / "given" / subject / "organs.nii.gz", dtype="uint8")
         assert ct.shape == suv.shape == organs.shape
+        header = nibabel.load(made / "resampled" / subject / "CT.nii.gz").header
+        assert b"phantom, not a patient" in header["descrip"].item()
         truth = pd.read_csv(made / "truth.csv").set_index("subject").loc[subject]
         liver_ml = (organs.voxels == 5).sum() * organs.voxel_ml
         assert truth["liver_volume_ml"] == pytest.approx(liver_ml, rel=1e-5)

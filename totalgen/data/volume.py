@@ -107,10 +107,11 @@ def read_nifti(path, dtype=np.float32):
     return Volume(voxels, image.affine)
 
 
-def write_nifti(path, volume):
-    """Write a Volume (float32 or an integer type) as compressed NIfTI, atomically."""
+def write_nifti(path, volume, note=""):
+    """Write a Volume (float32 or an integer type) as compressed NIfTI, atomically. note: at most 79 bytes of text."""
     image = nibabel.Nifti1Image(volume.voxels, volume.affine)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = note.encode()[:79]
     with whole(path) as part:
         nibabel.save(image, part)
 

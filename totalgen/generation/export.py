@@ -48,9 +48,11 @@ def caption(row):
 
 def write_preview(path, studies):
     """One row of pictures per (caption, ct, suv): coronal CT, axial CT, coronal PET, PET projection."""
-    figure = Figure(figsize=(11, 4.6 * len(studies)), layout="constrained")
-    rows = figure.subplots(len(studies), 4, squeeze=False, width_ratios=(1, 1, 1, 1))
-    for row, (text, ct, suv) in zip(rows, studies, strict=True):
+    figure = Figure(figsize=(10, 4.2 * len(studies)), layout="constrained")
+    strips = np.atleast_1d(figure.subfigures(len(studies), 1))
+    for strip, (text, ct, suv) in zip(strips, studies, strict=True):
+        strip.suptitle(text, fontsize=10)
+        row = strip.subplots(1, 4)
         level = ct.shape[2] * 55 // 100  # about the dome of the liver to its middle
         width, depth, height = np.array(ct.shape) * ct.voxel_mm
         panels = [
@@ -64,7 +66,6 @@ def write_preview(path, studies):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="bilinear")
             axes.set_title(title, fontsize=9)
             axes.axis("off")
-        row[0].text(0, -0.02, text, transform=row[0].transAxes, va="top", fontsize=8)
     with whole(path) as part:
         figure.savefig(part, dpi=110)
 

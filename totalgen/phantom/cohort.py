@@ -15,6 +15,7 @@ from totalgen.phantom.population import draw_demographics
 from totalgen.phantom.subject import make_subject
 
 SOURCE = "phantom"
+NOTE = "Computer-generated phantom, not a patient (TotalGen)"
 STEP = "make_phantom"
 TEST_FRACTION = 0.26  # 200 of 765 subjects in the paper
 FORMATS = ("nifti", "dicom")
@@ -123,9 +124,9 @@ def _record_truth(path, row):
 
 
 def _write_nifti(root, row, made):
-    write_nifti(root / "resampled" / row.subject / "CT.nii.gz", made.ct)
-    write_nifti(root / "resampled" / row.subject / "SUV.nii.gz", made.suv)
-    write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs)
+    write_nifti(root / "resampled" / row.subject / "CT.nii.gz", made.ct, NOTE)
+    write_nifti(root / "resampled" / row.subject / "SUV.nii.gz", made.suv, NOTE)
+    write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs, NOTE)
     return row.subject
 
 
@@ -133,5 +134,5 @@ def _write_dicom(root, row, made):
     from totalgen.phantom.dicom_writer import write_study  # pydicom is only needed here
 
     write_study(root / "dicom" / row.subject, row.subject, made, row.demographics, row.seed)
-    write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs)
+    write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs, NOTE)
     return row.subject
