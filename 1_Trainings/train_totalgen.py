@@ -21,16 +21,17 @@ FLOW = dict(family="flow")
 # The phantom cohort at 6 mm on two CPU cores.
 DEMO = dict(
     shape=(80, 80, 128), multipliers=(1, 2, 3), weights_dtype="float16",
-    lr=0.01, rampup_volumes=2000, checkpoint_steps=50, picture_steps=250, workers=1,
+    checkpoint_steps=50, picture_steps=250, workers=1,
 )  # fmt: skip
 # A volume's coarse shape survives more noise than an image's, so the global stage trains at higher noise levels.
 DEMO_GLOBAL = dict(
-    stage="global", channels=16, blocks=2, attention=(2,), batch=8, microbatch=8, lr_decay_steps=300,
+    stage="global", channels=16, blocks=2, attention=(2,), batch=8, microbatch=8,
+    lr=0.01, lr_decay_steps=300, rampup_volumes=2000,
     noise_parameters=dict(mean=0.4, std=1.2),
 )  # fmt: skip
 DEMO_SR = dict(
-    stage="sr", patch=(40, 40, 32), channels=12, blocks=2, attention=(), batch=4, microbatch=4, lr_decay_steps=300,
-    condition_noise=0.1,
+    stage="sr", patch=(24, 24, 24), channels=12, blocks=2, attention=(), batch=8, microbatch=8,
+    lr=0.02, lr_decay_steps=200, rampup_volumes=400, condition_noise=0.1,
 )  # fmt: skip
 
 # Seconds, for tests and for a first look at the stages.

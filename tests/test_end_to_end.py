@@ -53,6 +53,6 @@ def test_from_dicom_to_the_table(run_script, tmp_path):
     compare = ("--reference", f"Phantom={root}", "--candidate", f"EDM={out}", "--outdir", table)
     printed = run("3_Evaluations/3_compare_cohorts.py", *compare)
     assert printed.strip() in (table / "table1.md").read_text()
-    assert "phantom" in printed
+    assert "phantom: not evidence about patients" in printed
     assert "liver" in printed.lower()
     assert (table / "violins.png").stat().st_size > 10_000

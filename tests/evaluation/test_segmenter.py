@@ -13,7 +13,7 @@ from totalgen.evaluation.segmenter import build_network, dice, load_segmenter, s
 from totalgen.weights import load_weights, save_weights
 
 SCRIPT = "1_Trainings/train_segmenter.py"
-TINY = dict(steps=4, batch=1, patch=32, channels=2, lr=0.003, checkpoint_every=2)
+TINY = dict(steps=4, batch=1, patch=16, channels=2, lr=0.003, checkpoint_every=2)
 IDS = [1, 2, 3, 5, 51]  # the organs of the blob cohort
 
 
@@ -144,6 +144,14 @@ def test_patches_are_never_mirrored_and_keep_image_and_label_together():
         assert cut_image[cut_label == 1].mean() > cut_image[cut_label != 1].mean() + 0.5
 
 
+def test_rare_classes_weigh_more_at_first_and_all_the_same_at_the_end():
+    shares = torch.tensor([0.9, 0.09, 0.01])
+    first = segmenter._class_weights(shares, 0.0)
+    assert first[2] / first[0] == pytest.approx(90**0.5)
+    assert (first * shares).sum() == pytest.approx(1)
+    assert segmenter._class_weights(shares, 0.9).tolist() == pytest.approx([1, 1, 1])
+
+
 def test_dice_is_its_formula():
     a, b = np.zeros(10, bool), np.zeros(10, bool)
     a[:4], b[2:8] = True, True
@@ -208,9 +216,9 @@ def test_weights_that_are_missing_damaged_or_of_another_network_are_refused(gene
         assert result.stderr.count("\n") == 1
 
 
-def test_a_patch_that_the_network_cannot_halve_four_times_is_refused(cohort, tmp_path):
-    with pytest.raises(InputError, match="multiple of 16, at least 32"):
-        train_segmenter(cohort, tmp_path / "run", **(TINY | dict(patch=40)))
+def test_a_patch_that_the_network_cannot_halve_three_times_is_refused(cohort, tmp_path):
+    with pytest.raises(InputError, match="multiple of 8, at least 16"):
+        train_segmenter(cohort, tmp_path / "run", **(TINY | dict(patch=20)))
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest(cohort, tmp_path, run_script):

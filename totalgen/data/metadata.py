@@ -24,6 +24,7 @@ def describe_cohort(dicom, test_fraction, seed):
 
     Returns (cohort, series, failures): the cohort table and the table of all series as DataFrames, failures a list of
     (subject, error). The split depends on seed and subject alone, so further subjects move no-one.
+    The source of a subject is the maker of the PET scanner, which a phantom's files use to say that they are one.
     A subject is a Patient ID; when it has several studies, the first that holds a PET and a CT is used.
     Raises InputError when there is no DICOM at all.
     """
@@ -67,7 +68,8 @@ def describe_cohort(dicom, test_fraction, seed):
             continue
         split = "test" if share(seed, subject) < test_fraction else "train"
         values = (subject, person.sex, round(person.age_years, 3), round(person.height_m, 4), person.weight_kg)
-        rows.append(dict(zip(COLUMNS, (*values, split, "dicom"), strict=True)))
+        maker = str(pet.header.get("Manufacturer", "") or "").strip()
+        rows.append(dict(zip(COLUMNS, (*values, split, maker or "unknown scanner"), strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(listed, columns=SERIES_COLUMNS), failures
 
 

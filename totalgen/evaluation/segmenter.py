@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 import torch
+import torch.nn.functional as functional
 from monai.inferers import sliding_window_inference
-from monai.losses import DiceCELoss
-from monai.networks.nets import BasicUNet
+from monai.losses import DiceLoss
+from monai.networks.nets import UNet
 from tqdm import tqdm
 
 from totalgen.data.files import forget_failures, record_failure, whole
@@ -26,7 +27,9 @@ from totalgen.evaluation.studies import read_studies
 from totalgen.weights import load_weights, save_weights
 
 KIND = "segmenter"
-HALVINGS = 16  # BasicUNet halves each axis four times: a patch is a multiple of this, and more than one
+HALVINGS = 8  # the network halves each axis three times: a patch is a multiple of this, and more than one
+OVERLAP = 0.25  # of neighbouring windows when a whole volume is segmented
+BALANCED_UNTIL = 0.6  # share of the training over which rare classes weigh more in the cross-entropy
 VOXEL_TOLERANCE = 0.01  # relative; a grid further from the training voxel is resampled
 STEP, TRAIN_STEP = "segment", "train_segmenter"  # names of the steps in failures.csv
 
@@ -34,12 +37,13 @@ STEP, TRAIN_STEP = "segment", "train_segmenter"  # names of the steps in failure
 # ------------------------------------------------------------------------------------------------- network
 
 def build_network(channels, ids):
-    """BasicUNet [B, 1, x, y, z] → logits [B, 1 + len(ids), x, y, z]; channel 0 is background.
+    """Residual U-Net [B, 1, x, y, z] → logits [B, 1 + len(ids), x, y, z]; channel 0 is background.
 
-    channels: width at full resolution, doubled at each of four levels.
+    Its first convolution already halves the grid: most of the work is done on an eighth of the voxels.
+    channels: width at half resolution, doubled at each of three further levels.
     """
-    features = tuple(channels * factor for factor in (1, 2, 4, 8, 16, 1))
-    network = BasicUNet(3, in_channels=1, out_channels=1 + len(ids), features=features)
+    widths = tuple(channels * factor for factor in (1, 2, 4, 8))
+    network = UNet(3, in_channels=1, out_channels=1 + len(ids), channels=widths, strides=(2, 2, 2), num_res_units=1)
     return network.to(memory_format=torch.channels_last_3d)
 
 
@@ -93,7 +97,8 @@ def _segment(network, configuration, device, ct):
     image = torch.from_numpy(encode_ct(grid.voxels.astype(np.float32)))[None, None]
     patch = (configuration["patch"],) * 3
     logits = sliding_window_inference(
-        image, patch, sw_batch_size=1, predictor=network, overlap=0.5, mode="gaussian", sw_device=device, device="cpu"
+        image, patch, sw_batch_size=1, predictor=network, overlap=OVERLAP, mode="gaussian",
+        sw_device=device, device="cpu",
     )
     lookup = np.array([0, *configuration["ids"]], dtype=np.uint8)
     labels = _largest_pieces(lookup[logits[0].argmax(0).numpy()])
@@ -116,7 +121,7 @@ def _largest_pieces(labels):
 # ------------------------------------------------------------------------------------------------ training
 
 def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, checkpoint_every=50, device=None):
-    """Train on ``<root>/cropped/<subject>/{CT,organs}.nii.gz`` of the train split; Dice + cross-entropy.
+    """Train on ``<root>/cropped/<subject>/{CT,organs}.nii.gz`` of the train split; Dice loss + cross-entropy.
 
     Every random choice depends on (seed, step) alone, so a run continued after a kill is the run that was never
     killed. Writes ``<outdir>/checkpoint.pt``, ``log.jsonl`` (step, loss, seconds) and, at the end,
@@ -128,7 +133,7 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     """
     if patch % HALVINGS or patch < 2 * HALVINGS:
         cure = f"Give a multiple of {HALVINGS}, at least {2 * HALVINGS}."
-        raise InputError(f"patch is {patch} voxels; the network halves it four times. {cure}")
+        raise InputError(f"patch is {patch} voxels; the network halves it three times. {cure}")
     studies = read_studies(root)
     split = studies["split"] if "split" in studies else ["train"] * len(studies)
     folders = {
@@ -149,9 +154,9 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
         if weights.exists():
             return weights, load_weights(weights)[1]["dice"]
     else:
-        train, voxel_mm, ids = _inspect(root, folders["train"])
+        train, voxel_mm, ids, shares = _inspect(root, folders["train"])
         sources = sorted(studies["source"].dropna().unique()) if "source" in studies else []
-        configuration |= dict(voxel_mm=voxel_mm, ids=ids, subjects=len(train), source=sources)
+        configuration |= dict(voxel_mm=voxel_mm, ids=ids, shares=shares, subjects=len(train), source=sources)
 
     device = _device(device)
     torch.manual_seed(seed)
@@ -160,7 +165,8 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-    loss_of = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    dice_loss = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    shares = torch.tensor(configuration["shares"], device=device)
     read = functools.lru_cache(maxsize=64)(functools.partial(_read_pair, ids=tuple(configuration["ids"])))
     log = outdir / "log.jsonl"
     outdir.mkdir(parents=True, exist_ok=True)
@@ -173,7 +179,9 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
             image, label = (torch.from_numpy(np.stack(part)[:, None]).to(device) for part in zip(*pairs, strict=True))
             for group in optimiser.param_groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-            loss = loss_of(network(image.to(memory_format=torch.channels_last_3d)), label)
+            logits = network(image.to(memory_format=torch.channels_last_3d))
+            class_weights = _class_weights(shares, step / steps)
+            loss = dice_loss(logits, label) + functional.cross_entropy(logits, label[:, 0], weight=class_weights)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -196,6 +204,17 @@ def dice(predicted, truth):
     """Dice coefficient of two boolean arrays; NaN when both are empty."""
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else float("nan")
+
+
+def _class_weights(shares, progress):
+    """Weights of the classes in the cross-entropy: share^−½ at first, falling to 1 for all.
+
+    At first, since a kidney fills half a percent of the voxels and would wait long to be seen; not at the end, since
+    weights make organs come out too large and volume is what will be measured.  shares: [classes];  progress: 0…1.
+    """
+    exponent = 0.5 * max(0.0, 1 - progress / BALANCED_UNTIL)
+    weights = shares**-exponent
+    return weights / (weights * shares).sum()  # mean weight of a voxel is 1
 
 
 def _test(root, network, configuration, device, folders):
@@ -253,26 +272,28 @@ def _random_patch(image, label, patch, random):
 
 
 def _inspect(root, folders):
-    """(usable folders, voxel edge in mm, sorted organ ids in their masks) of the training subjects.
+    """(usable folders, voxel edge in mm, sorted organ ids, share of the voxels of each class) of the training subjects.
+
+    The classes are background and the ids, in their order.
 
     A subject that cannot be read is listed in failures.csv and left out. Raises InputError when none is left, when
     the masks are empty or when the volumes do not share one isotropic voxel.
     """
     forget_failures(root, TRAIN_STEP)
-    usable, edges, ids = [], [], set()
+    usable, edges, voxels = [], [], np.zeros(256)
     for folder in tqdm(folders, desc="inspect"):
         try:
             edge = read_nifti(folder / "CT.nii.gz").voxel_mm
-            found = np.unique(read_nifti(folder / "organs.nii.gz", np.uint8).voxels)
+            counts = np.bincount(read_nifti(folder / "organs.nii.gz", np.uint8).voxels.ravel(), minlength=256)
         except InputError as error:
             record_failure(root, folder.name, TRAIN_STEP, error)
             continue
         usable.append(folder)
         edges.append(edge)
-        ids |= set(found.tolist())
+        voxels += counts
     if not usable:
         raise InputError(f"{root}: no train subject has a readable CT and organs in cropped/. Run 0_Preprocess first.")
-    ids -= {0}
+    ids = [number for number in range(1, 256) if voxels[number]]
     if not ids:
         raise InputError(f"{root}: the masks in cropped/ are empty. Run 0_Preprocess/3_segment_organs.py.")
     voxel_mm = float(np.median(edges))
@@ -280,7 +301,8 @@ def _inspect(root, folders):
         if np.abs(edge - voxel_mm).max() > VOXEL_TOLERANCE * voxel_mm:
             found = "×".join(f"{e:.3g}" for e in edge)
             raise InputError(f"{folder}: voxels of {found} mm among {voxel_mm:.3g} mm ones. Resample the cohort anew.")
-    return usable, round(voxel_mm, 4), sorted(ids)
+    shares = voxels[[0, *ids]] / voxels.sum()
+    return usable, round(voxel_mm, 4), ids, [float(f"{share:.4g}") for share in shares]
 
 
 def _read_checkpoint(path):
