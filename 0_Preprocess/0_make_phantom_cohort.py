@@ -17,14 +17,14 @@ from totalgen.phantom import write_cohort
 CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=0.26, variability=1.0)
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
-@click.option("--subjects", type=int, default=CONFIG["subjects"], show_default=True)
-@click.option("--seed", type=int, default=CONFIG["seed"], show_default=True, help="The same seed, the same cohort.")
-@click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"], show_default=True)
-@click.option("--voxel-mm", type=float, default=CONFIG["voxel_mm"], show_default=True)
-@click.option("--test-fraction", type=float, default=CONFIG["test_fraction"], show_default=True)
-@click.option("--variability", type=float, default=CONFIG["variability"], show_default=True,
+@click.option("--subjects", type=int, default=CONFIG["subjects"])
+@click.option("--seed", type=int, default=CONFIG["seed"], help="The same seed, the same cohort.")
+@click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"])
+@click.option("--voxel-mm", type=float, default=CONFIG["voxel_mm"])
+@click.option("--test-fraction", type=float, default=CONFIG["test_fraction"])
+@click.option("--variability", type=float, default=CONFIG["variability"],
               help="0 makes the deterministic phantom: organs follow from the demographics alone.")  # fmt: skip
 def main(root, subjects, **settings):
     failed = write_cohort(root, subjects, **settings)

@@ -20,7 +20,7 @@ from totalgen.data.metadata import describe_cohort
 from totalgen.errors import InputError
 
 
-@click.command(help=__doc__, context_settings=dict(show_default=True))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 @click.option("--test-fraction", type=click.FloatRange(0, 1), default=0.26, help="Share of test subjects (200 of 765).")
 @click.option("--seed", type=int, default=0, help="Of the split.")

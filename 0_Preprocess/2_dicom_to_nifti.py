@@ -37,7 +37,7 @@ def chosen_files(root, series, subject, modality):
     return files
 
 
-@click.command(help=__doc__, context_settings=dict(show_default=True))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 @click.option("--voxel-mm", type=click.FloatRange(0.5, 20), default=2.0, help="Edge of the isotropic voxels.")
 @click.option("--any-tracer", is_flag=True, help="Accept tracers other than F-18 FDG.")

@@ -35,7 +35,7 @@ BACKENDS = {  # name → (root, weights) → backend(subject, ct)
 }
 
 
-@click.command(help=__doc__, context_settings=dict(show_default=True))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 @click.option("--backend", type=click.Choice(list(BACKENDS)), default="given", help="Where the labels come from.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of the network backend.")

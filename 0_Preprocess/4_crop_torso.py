@@ -20,7 +20,7 @@ from totalgen.data.files import whole
 from totalgen.data.volume import read_nifti, write_nifti
 
 
-@click.command(help=__doc__, context_settings=dict(show_default=True))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 @click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(min=50), help="Edge of the in-plane square.")
 @click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(min=0), help="Kept beyond clavicles and sacrum.")

@@ -17,7 +17,7 @@ from totalgen.data.demographics import read_cohort
 from totalgen.errors import InputError
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 def main(root):
     cohort = read_cohort(root / "cohort.csv")

@@ -12,9 +12,9 @@ import click
 from totalgen.data.archive import pack
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort folder.")
-@click.option("--shape", type=int, nargs=3, default=(224, 224, 384), show_default=True, help="Voxels in x, y and z.")
+@click.option("--shape", type=int, nargs=3, default=(224, 224, 384), help="Voxels in x, y and z.")
 @click.option("--overwrite", is_flag=True, help="Replace an archive of other subjects or another shape.")
 def main(root, shape, overwrite):
     path, packed, failed = pack(root, shape, overwrite)

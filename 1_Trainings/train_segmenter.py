@@ -20,12 +20,12 @@ PRESETS = {
 }
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--preset", default="demo", show_default=True, help=f"One of {', '.join(PRESETS)}.")
+@click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, in place of the preset's.")
-@click.option("--seed", default=0, show_default=True, help="Seed of weights, patches and noise.")
+@click.option("--seed", default=0, help="Seed of weights, patches and noise.")
 @click.option("--device", help="cpu, cuda, cuda:1 …; default CUDA when present.")
 def main(root, outdir, preset, steps, seed, device):
     settings = dict(closest(preset, PRESETS))

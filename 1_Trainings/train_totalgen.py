@@ -59,7 +59,7 @@ PRESETS = {
 # fmt: on
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--preset", required=True, help=f"One of: {', '.join(PRESETS)}.")
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort folder with training.zarr.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Run folder: weights, log, pictures.")

@@ -48,15 +48,15 @@ PRESETS = {
 # fmt: on
 
 
-@click.command(help=__doc__.split("\n\n")[0])
-@click.option("--preset", default="demo", show_default=True, help=f"One of: {', '.join(PRESETS)}.")
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@click.option("--preset", default="demo", help=f"One of: {', '.join(PRESETS)}.")
 @click.option("--sex", type=str, help="F or M.")
 @click.option("--age", type=float, help="Years.")
 @click.option("--height-cm", type=float, help="Centimetres, such as 165.")
 @click.option("--weight-kg", type=float, help="Kilograms.")
 @click.option("--cohort", type=click.Path(path_type=Path), help="Cohort table: one study for each of its subjects.")
 @click.option("--split", help="Only subjects of this split of the cohort table.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the first subject; the next one has seed + 1.")
+@click.option("--seed", type=int, default=1, help="Of the first subject; the next one has seed + 1.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder for the studies.")
 @click.option("--beside", type=click.Path(path_type=Path), help="Cohort root: draw each study under the real one.")
 @click.option("--global-weights", type=click.Path(path_type=Path), help="Weights of the global stage.")

@@ -14,10 +14,10 @@ import click
 from totalgen.evaluation.segmenter import segment_cohort
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Generated folder or cohort root.")
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help="segmenter.safetensors of a run.")
-@click.option("--masks", default="organs", show_default=True, help="Name of the mask file, without .nii.gz.")
+@click.option("--masks", default="organs", help="Name of the mask file, without .nii.gz.")
 @click.option("--device", help="cpu, cuda, cuda:1 …; default CUDA when present.")
 def main(root, weights, masks, device):
     written, kept, failed = segment_cohort(root, weights, masks, device)

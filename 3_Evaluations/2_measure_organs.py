@@ -13,9 +13,9 @@ import click
 from totalgen.evaluation.measures import measure_cohort
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root or generated folder.")
-@click.option("--masks", default="organs", show_default=True, help="Name of the mask file and of the table.")
+@click.option("--masks", default="organs", help="Name of the mask file and of the table.")
 def main(root, masks):
     path, failed = measure_cohort(root, masks)
     click.echo(f"{path}")

@@ -20,12 +20,12 @@ def named(text):
     return (name, Path(folder)) if given else (Path(text).name, Path(text))
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--reference", required=True, metavar="[NAME=]FOLDER", help="Cohort root that the others are held to.")
 @click.option("--candidate", "candidates", multiple=True, metavar="[NAME=]FOLDER", help="May be given several times.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder of the tables.")
 @click.option("--split", help="Only subjects of this split, e.g. test; tables without splits are taken whole.")
-@click.option("--masks", default="organs", show_default=True, help="Table of the candidates: <folder>/<masks>.csv.")
+@click.option("--masks", default="organs", help="Table of the candidates: <folder>/<masks>.csv.")
 @click.option("--reference-masks", help="Table of the reference, when another than --masks.")
 def main(reference, candidates, outdir, split, masks, reference_masks):
     held_to = load_cohort(*named(reference), split, reference_masks or masks)
