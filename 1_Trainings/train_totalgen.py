@@ -47,10 +47,10 @@ PRESETS = {
     "paper-global-flow": dict(PAPER, stage="global", **FLOW),
     "paper-sr-edm":      dict(PAPER, stage="sr", **EDM),                               # 72 h on 4×A100 (the paper)
     "paper-sr-flow":     dict(PAPER, stage="sr", **FLOW, batch=8, lr=0.001),           # as released
-    "demo-global-edm":   dict(DEMO, **DEMO_GLOBAL, **EDM, volumes=16_000),
-    "demo-global-flow":  dict(DEMO, **DEMO_GLOBAL, **FLOW, volumes=16_000),
-    "demo-sr-edm":       dict(DEMO, **DEMO_SR, **EDM, volumes=7_000),
-    "demo-sr-flow":      dict(DEMO, **DEMO_SR, **FLOW, volumes=7_000),
+    "demo-global-edm":   dict(DEMO, **DEMO_GLOBAL, **EDM, volumes=10_400),
+    "demo-global-flow":  dict(DEMO, **DEMO_GLOBAL, **FLOW, volumes=10_400),
+    "demo-sr-edm":       dict(DEMO, **DEMO_SR, **EDM, volumes=4_000),
+    "demo-sr-flow":      dict(DEMO, **DEMO_SR, **FLOW, volumes=4_000),
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),
     "smoke-global-flow": dict(SMOKE, stage="global", **FLOW),
     "smoke-sr-edm":      dict(SMOKE, stage="sr", patch=(16, 16, 16), **EDM),
