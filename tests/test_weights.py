@@ -14,6 +14,7 @@ def test_tensors_and_configuration_survive(tmp_path):
     assert torch.equal(loaded["a.weight"], state["a.weight"].half())
     assert int(loaded["n"]) == 7
     assert configuration == {"network": {"channels": 4}}
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o044 == 0o044  # others may read it
 
 
 def test_missing_cut_and_foreign_files_are_refused(tmp_path):

@@ -17,6 +17,7 @@ def save_weights(path, state_dict, configuration, dtype=None):
         tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
     with whole(path) as part:
         safetensors.torch.save_file(tensors, part, metadata={"configuration": json.dumps(configuration)})
+        part.chmod(0o644)  # the library makes files that nobody else can read
 
 
 def load_weights(path):
