@@ -7,7 +7,7 @@ import pytest
 from totalgen.data.archive import Archive, fit_plane, pack
 from totalgen.data.intensity import decode_ct, decode_pet, encode_ct
 from totalgen.data.resolution import subsample
-from totalgen.data.volume import read_nifti
+from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
 
 SHAPE = (16, 16, 24)
@@ -28,6 +28,9 @@ def test_volumes_survive_the_archive(tmp_path, cropped_cohort):
 
 def test_statistics_come_from_the_training_split_alone(tmp_path, cropped_cohort):
     cropped_cohort(tmp_path)
+    path = tmp_path / "cropped" / "s2" / "CT.nii.gz"  # the test subject, made unlike the others
+    brighter = read_nifti(path)
+    write_nifti(path, Volume(brighter.voxels + 1000, brighter.affine))
     archive = Archive(pack(tmp_path, SHAPE)[0])
     train = np.stack([archive.high[i].astype(np.float64) for i in archive.indices("train")])
     assert archive.indices("test") == [2]
