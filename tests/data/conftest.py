@@ -10,7 +10,9 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "PT": "1.2.840.10008.5.1.4.1.1.128"}
-PERSON = dict(PatientID="P1", PatientName="Doe^Jane", PatientBirthDate="19500101", PatientSex="F")
+PERSON = dict(
+    PatientID="P1", PatientName="Doe^Jane", PatientBirthDate="19500101", PatientSex="F", PatientIdentityRemoved="YES"
+)
 
 
 def pet_tags(**changes):

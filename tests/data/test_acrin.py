@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from totalgen.data.archive import Archive
 from totalgen.data.axial_extent import read_axial_extent
+from totalgen.data.demographics import Demographics
 from totalgen.data.dicom import find_series, read_series
 from totalgen.data.metadata import choose, describe_cohort
 from totalgen.data.suv import suv_factors
@@ -27,11 +28,12 @@ pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the ACRIN study is n
 
 
 def test_the_study_is_described_from_all_its_series():
-    cohort, series, failures = describe_cohort(DICOM, 0.26, 0)
+    cohort, series, demographics, failures = describe_cohort(DICOM, 0.26, 0)
     row = cohort.iloc[0]
     assert failures == []
     assert (row.subject, row.sex, row.age_years, row.weight_kg) == (SUBJECT, "M", 69, 91)
     assert row.height_m == pytest.approx(1.88)  # stands in the PET headers only
+    assert demographics.set_index("field").loc["height_m", "source"] == "Patient's Size of PET AC"
     by_name = series.set_index("description")
     assert by_name["chosen"].to_dict() == {"CT IMAGES": "yes", "PET AC": "yes", "PET NAC": "no"}
     assert "PROPCNTS" in by_name.loc["PET NAC", "reason"]
@@ -40,12 +42,12 @@ def test_the_study_is_described_from_all_its_series():
 def test_the_suv_factor_is_the_studys_own():
     pet, _, _ = choose(find_series(DICOM)[0])
     volume, headers = read_series(pet.files)
-    found = suv_factors(headers, 91.0)
+    found = suv_factors(headers, Demographics("M", 69, 1.88, 91))
     assert found.factors == pytest.approx(FACTOR, rel=1e-4)
     assert len({float(h.RescaleSlope) for h in headers}) == 135
     assert (volume.voxels * found.factors).max() == pytest.approx(SUV_MAX, abs=0.1)
     assert found.reference == "series date-time"
-    assert "1959-12-24" in found.warnings[0]  # shifted by de-identification
+    assert "differ by 23 days" in found.warnings[0]  # 1959-12-24 and 1960-01-16: shifted by de-identification
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +80,8 @@ def test_the_study_passes_to_the_archive(root):
     assert cropped.shape == (224, 224, 221)
     assert "published" in read_axial_extent(root / "axial_extent.json").source
     archive = Archive(root / "training.zarr")
-    assert archive.high.shape == (1, 2, 224, 224, 384)  # the partial torso is packed like a whole one
-    assert 0.9 < archive.high[0, 1].max() <= 1  # a lesion beyond SUV 25 is clipped there
+    assert archive.high(0).shape == (2, 224, 224, 384)  # the partial torso is packed like a whole one
+    assert 0.9 < archive.high(0)[1].max() <= 1  # a lesion beyond SUV 25 is clipped there
 
 
 @pytest.mark.slow

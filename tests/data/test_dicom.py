@@ -1,13 +1,56 @@
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, get_frame
 
 from totalgen.data.dicom import find_series, read_series
 from totalgen.errors import InputError
 
 AFFINE = np.array([[-4.0, 0, 0, 50], [0, -4.0, 0, 60], [0, 0, 3.0, -20], [0, 0, 0, 1]])  # head-first supine
+ENHANCED = {
+    "enhanced CT": ("CT", "1.2.840.10008.5.1.4.1.1.2.1"),
+    "enhanced CT, converted": ("CT", "1.2.840.10008.5.1.4.1.1.2.2"),
+    "enhanced PET": ("PT", "1.2.840.10008.5.1.4.1.1.130"),
+    "enhanced PET, converted": ("PT", "1.2.840.10008.5.1.4.1.1.128.1"),
+}
+
+
+def edit(path, change):
+    """Read a DICOM file, change(dataset), and write it back."""
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path)
+
+
+def merge(files, path, sop_class):
+    """The slices ``files`` as one multi-frame file: what PS3.3 calls functional groups, in the order of ``files``."""
+    slices = [pydicom.dcmread(file) for file in files]
+    data = pydicom.dcmread(files[0])
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
+    groups = dict(PlanePositionSequence=["ImagePositionPatient"])
+    groups["PixelValueTransformationSequence"] = ["RescaleSlope", "RescaleIntercept"]
+    shared = dict(PlaneOrientationSequence=["ImageOrientationPatient"], PixelMeasuresSequence=["PixelSpacing"])
+
+    def functional(one, groups):
+        whole = pydicom.Dataset()
+        for name, tags in groups.items():
+            group = pydicom.Dataset()
+            for tag in tags:
+                group[tag] = one[tag]
+            setattr(whole, name, [group])
+        return whole
+
+    data.SharedFunctionalGroupsSequence = [functional(data, shared)]
+    data.PerFrameFunctionalGroupsSequence = [functional(one, groups) for one in slices]
+    for tag in sum([*groups.values(), *shared.values()], []):
+        delattr(data, tag)
+    data.NumberOfFrames, data.PixelData = len(slices), b"".join(one.PixelData for one in slices)
+    data.save_as(path)
+    return path
 
 
 @pytest.fixture
@@ -31,10 +74,124 @@ def test_every_slice_has_its_own_rescale_slope(dicom, tmp_path, ramp):
     assert volume.voxels == pytest.approx(voxels)
 
 
+@pytest.mark.parametrize(("modality", "sop_class"), ENHANCED.values(), ids=ENHANCED)
+def test_a_multi_frame_file_is_read_like_its_single_frames(dicom, tmp_path, ramp, modality, sop_class):
+    slopes = 0.5 + np.arange(12)
+    files = dicom.series(tmp_path / "single", ramp, AFFINE, modality, slopes=slopes, intercept=-5.0, **dicom.pet())
+    expected, single = read_series(files)
+    (tmp_path / "multi").mkdir()
+    order = np.random.default_rng(0).permutation(12)
+    path = merge([files[k] for k in order], tmp_path / "multi" / "all.dcm", sop_class)
+    volume, headers = read_series([path])
+    assert np.array_equal(volume.voxels, expected.voxels)
+    assert np.array_equal(volume.affine, expected.affine)
+    assert [h.RescaleSlope for h in headers] == list(slopes)
+    assert [h.ImagePositionPatient for h in headers] == [h.ImagePositionPatient for h in single]
+    (series,), _ = find_series(tmp_path / "multi")
+    assert (series.count, series.is_image, series.problem) == (12, True, "")
+    assert series.header.ImagePositionPatient == single[order[0]].ImagePositionPatient
+    assert np.allclose(series.box, find_series(tmp_path / "single")[0][0].box)
+
+
+def test_time_points_in_one_multi_frame_file_are_no_volume(dicom, tmp_path, ramp):
+    files = dicom.series(tmp_path / "single", ramp, AFFINE, "PT", **dicom.pet())
+    (tmp_path / "multi").mkdir()
+    path = merge(files * 3, tmp_path / "multi" / "all.dcm", ENHANCED["enhanced PET"][1])
+    (series,), _ = find_series(tmp_path / "multi")
+    assert series.count == 36
+    assert "36 slices at 12 places" in series.problem
+    with pytest.raises(InputError, match=r"all\.dcm: two different slices at one place"):
+        read_series([path])
+
+
 def test_a_missing_slice_is_named(dicom, tmp_path, ramp):
     files = dicom.series(tmp_path, ramp, AFFINE, "CT")
     with pytest.raises(InputError, match=r"0006\.dcm: a slice is missing before it \(6\.00 mm"):
         read_series(files[:5] + files[6:])
+
+
+def moved_by(k, *mm):
+    """A slice-wise change: slice k is written ``mm`` (LPS) away from its place."""
+
+    def change(files):
+        def shift(data):
+            data.ImagePositionPatient = [a + b for a, b in zip(data.ImagePositionPatient, mm, strict=True)]
+
+        edit(files[k], shift)
+
+    return change
+
+
+def tagged(k, **tags):
+    """A slice-wise change: slice k is written with other values, or without those that are None."""
+
+    def write(data):
+        for name, value in tags.items():
+            if value is None:
+                delattr(data, name)
+            else:
+                setattr(data, name, value)
+
+    return lambda files: edit(files[k], write)
+
+
+TURNED = [0.9848, 0.1736, 0, -0.1736, 0.9848, 0]  # by 10°
+PROBLEMS = {  # what was done to a good series → what must be said of it
+    "a gap": (lambda files: files[5].unlink(), "a slice is missing before it (6.00 mm, elsewhere 3.00 mm)"),
+    "uneven": (moved_by(5, 0, 0, 0.4), "not evenly spaced"),
+    "nearer": (moved_by(5, 0, 0, -0.9), "not evenly spaced before it (2.10 mm"),
+    "one doubled": (moved_by(5, 0, 0, 3.0), "one place (12 slices at 11 places"),
+    "a bend": (moved_by(5, 0, 4.0, 0), "lies 4.0 mm off the straight line"),
+    "another orientation": (tagged(5, ImageOrientationPatient=TURNED), "ImageOrientationPatient differs"),
+    "another spacing": (tagged(5, PixelSpacing=[4.1, 4.1]), "PixelSpacing differs"),
+    "no position": (tagged(5, ImagePositionPatient=None), "position, orientation or pixel spacing is missing"),
+    "no orientation": (tagged(0, ImageOrientationPatient=None), "position, orientation or pixel spacing is missing"),
+    "one left": (lambda files: [path.unlink() for path in files[1:]], "the only slice"),
+    "promised": (tagged(0, NumberOfSlices=14), "12 of 14 slices"),
+    "colour": (lambda files: [tagged(k, SamplesPerPixel=3, Rows=2)(files) for k in range(12)], "colour"),
+    "frames, not enhanced": (tagged(0, NumberOfFrames=2, Rows=4), "2 frames in a file of a single-frame kind"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), PROBLEMS.values(), ids=PROBLEMS)
+def test_slices_that_form_no_volume_are_told_from_their_headers_and_refused(dicom, tmp_path, ramp, change, words):
+    files = dicom.series(tmp_path, ramp, AFFINE, "CT")
+    assert find_series(tmp_path)[0][0].problem == ""
+    change(files)
+    files = [path for path in files if path.exists()]
+    (series,), damaged = find_series(tmp_path)
+    assert words in series.problem
+    assert ".dcm" not in series.problem  # goes into a table that may leave the hospital
+    assert damaged == []
+    with pytest.raises(InputError) as error:
+        read_series(files)
+    assert words in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_directions_that_are_not_perpendicular_are_refused(dicom, tmp_path, ramp):
+    files = dicom.series(tmp_path, ramp, AFFINE, "CT", ImageOrientationPatient=[0, 0, 0, 0, 0, 0])
+    with pytest.raises(InputError, match="no pair of perpendicular directions"):
+        read_series(files)
+
+
+def test_positions_and_directions_rounded_to_two_decimals_do_no_harm(dicom, tmp_path, ramp):
+    tilt = np.radians(20)
+    turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    oblique = AFFINE.copy()
+    oblique[:3, :3] = turn @ AFFINE[:3, :3] @ np.diag([1, 1, 0.2])  # slices of 0.6 mm
+
+    def rounded(k):
+        position = np.diag([-1, -1, 1]) @ (oblique[:3, :3] @ [0, 0, k] + oblique[:3, 3])
+        return dict(ImagePositionPatient=[round(v, 2) for v in position])
+
+    orientation = [round(v, 2) for v in (np.diag([-1, -1, 1]) @ turn @ np.diag([-1, -1, 1]))[:, :2].T.ravel()]
+    files = dicom.series(tmp_path, ramp, oblique, "CT", per_slice=rounded, ImageOrientationPatient=orientation)
+    volume, _ = read_series(files)
+    corner = [9, 7, 11]
+    assert np.array_equal(volume.voxels, ramp)
+    assert volume.voxel_mm == pytest.approx([4, 4, 0.6], abs=0.002)  # 0.02 mm over eleven steps
+    assert np.abs(volume.world(corner) - (oblique @ [*corner, 1])[:3]).max() < 0.2  # 0.005 of 36 mm
 
 
 def test_a_missing_last_slice_is_told_by_the_number_of_slices(dicom, tmp_path, ramp):
@@ -56,26 +213,153 @@ def test_an_exact_copy_of_a_slice_does_no_harm(dicom, tmp_path, ramp):
     assert np.array_equal(volume.voxels, ramp)
 
 
-def test_a_tilted_gantry_is_refused(dicom, tmp_path, ramp):
+def test_copies_are_not_counted_and_a_uid_shared_by_all_slices_is(dicom, tmp_path, ramp):
+    files = dicom.series(tmp_path, ramp, AFFINE, "CT", SOPInstanceUID="1.2.3")  # a careless anonymiser
+    for k in (3, 4):
+        shutil.copy(files[k], tmp_path / f"copy{k}.dcm")
+    (series,), _ = find_series(tmp_path)
+    assert (series.count, series.problem, len(series.files)) == (12, "", 12)
+    volume, _ = read_series(sorted(tmp_path.iterdir()))
+    assert np.array_equal(volume.voxels, ramp)
+
+
+@pytest.mark.parametrize("shift_mm", [1.0, -0.8])  # per slice of 3 mm: gantry tilts of 18° and −15°
+def test_a_tilted_gantry_shears_the_affine(dicom, tmp_path, ramp, shift_mm):
     sheared = AFFINE.copy()
-    sheared[1, 2] = 1.0
-    with pytest.raises(InputError, match="tilted"):
-        read_series(dicom.series(tmp_path, ramp, sheared, "CT"))
+    sheared[1, 2] = shift_mm
+    volume, _ = read_series(dicom.series(tmp_path, ramp, sheared, "CT"))
+    assert np.array_equal(volume.voxels, ramp)
+    assert volume.affine == pytest.approx(sheared)
+    assert volume.voxel_ml == pytest.approx(0.048)  # 4 · 4 · 3 mm³: shear moves, and does not grow
 
 
-def test_compressed_pixels_are_rescaled_once(dicom, tmp_path, ramp):
-    files = dicom.series(tmp_path, ramp, AFFINE, "CT", intercept=-1024.0)
-    expected, _ = read_series(files)
-    for path in files:
-        image = sitk.ReadImage(str(path))
+def compressed(stored, kind, folder):
+    """(bytes, transfer syntax) of int16 pixels [rows, columns], by encoders that are not the reader's."""
+    path = str(folder / "encoded.dcm")
+    if kind == "JPEG-LS":  # nothing here writes it; pydicom brings this one image
+        data = pydicom.dcmread(get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False))
+    elif kind == "RLE":
+        data = pydicom.dcmread(get_testdata_file("MR_small.dcm", download=False))
+        data.PixelData = stored.astype("<i2").tobytes()
+        data.compress(pydicom.uid.RLELossless)
+    else:
         writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
         writer.UseCompressionOn()
-        writer.SetFileName(str(path))
-        writer.Execute(sitk.Cast(image, sitk.sitkInt16))
+        writer.SetCompressor(kind)
+        writer.SetFileName(path)
+        writer.Execute(sitk.GetImageFromArray(stored[None]))
+        data = pydicom.dcmread(path)
+    return get_frame(data.PixelData, 0, number_of_frames=1), data.file_meta.TransferSyntaxUID
+
+
+SYNTAXES = {
+    "JPEG": pydicom.uid.JPEGLosslessSV1,
+    "JPEG2000": pydicom.uid.JPEG2000Lossless,
+    "JPEG-LS": pydicom.uid.JPEGLSLossless,
+    "RLE": pydicom.uid.RLELossless,
+}
+
+
+@pytest.mark.parametrize("multi_frame", [False, True], ids=["single-frame", "multi-frame"])
+@pytest.mark.parametrize("kind", SYNTAXES)
+def test_compressed_pixels_are_rescaled_once_and_each_slice_by_its_own_slope(dicom, tmp_path, kind, multi_frame):
+    image = pydicom.dcmread(get_testdata_file("MR_small.dcm", download=False)).pixel_array.astype(np.int16)
+    stored = [image if kind == "JPEG-LS" else np.roll(image, 7 * k, axis=0) - 500 for k in range(4)]
+    slopes = 0.5 + np.arange(4)
+    voxels = np.stack([values.T * slope - 1024 for values, slope in zip(stored, slopes, strict=True)], axis=2)
+    files = dicom.series(tmp_path, voxels, AFFINE, "PT", slopes=slopes, intercept=-1024.0, **dicom.pet())
+    assert np.array_equal(read_series(files)[0].voxels, voxels)
+    frames = [compressed(values, kind, tmp_path)[0] for values in stored]
+    if multi_frame:
+        files, frames = [merge(files, tmp_path / "all.dcm", ENHANCED["enhanced PET"][1])], [frames]
+    else:
+        frames = [[frame] for frame in frames]
+    for path, own in zip(files, frames, strict=True):
+
+        def compress(data, own=own):
+            data.file_meta.TransferSyntaxUID = SYNTAXES[kind]
+            data.PixelData = encapsulate(own)
+
+        edit(path, compress)
     volume, headers = read_series(files)
-    assert headers[0].file_meta.TransferSyntaxUID.is_compressed
+    assert np.array_equal(volume.voxels, voxels)
+    assert compressed(image, kind, tmp_path)[1] == SYNTAXES[kind]
+    assert [float(header.RescaleSlope) for header in headers] == list(slopes)
+
+
+@pytest.mark.filterwarnings("ignore:End of file reached")
+def test_a_cut_compressed_file_is_refused_by_name(dicom, tmp_path):
+    image = np.random.default_rng(0).integers(0, 2000, (64, 64)).astype(np.int16)
+    files = dicom.series(tmp_path, np.repeat(image.T[:, :, None], 4, axis=2), AFFINE, "CT")
+    frame, syntax = compressed(image, "JPEG", tmp_path)
+
+    def compress(data):
+        data.file_meta.TransferSyntaxUID, data.PixelData = syntax, encapsulate([frame])
+
+    edit(files[2], compress)
+    assert read_series(files)[0].shape == (64, 64, 4)
+    files[2].write_bytes(files[2].read_bytes()[: -len(frame) // 2])
+    with pytest.raises(InputError, match=r"0002\.dcm: is cut in its header or its pixels"):
+        read_series(files)
+
+
+@pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian"])
+def test_other_uncompressed_transfer_syntaxes_are_read(dicom, tmp_path, ramp, syntax):
+    files = dicom.series(tmp_path, ramp, AFFINE, "CT", PixelPaddingValue=0)  # stored at one corner of one slice
+    expected, _ = read_series(files)
+    assert expected.voxels[0, 0, 0] == -1000
+    for path in files:
+        data = pydicom.dcmread(path)
+        if syntax == "ExplicitVRBigEndian":
+            data.PixelData = data.pixel_array.astype(">i2").tobytes()
+        data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+        pydicom.dcmwrite(path, data, little_endian="Big" not in syntax, implicit_vr="Implicit" in syntax)
+    (series,), damaged = find_series(tmp_path)
+    assert damaged == []
+    volume, _ = read_series(series.files)
     assert np.array_equal(volume.voxels, expected.voxels)
+
+
+PADDING = {  # stored value at the corners, signed?, intercept, (VR, padding value, range limit) → HU there, HU inside
+    "below air": (-2000, True, 0, ("SS", -2000, None), -1000, 40),
+    "above air": (3000, True, 0, ("SS", 3000, None), -1000, 40),
+    "−2000 written as unsigned": (-2000, False, 0, ("US", 63536, None), -1000, 40),
+    "−2000 named beside unsigned pixels": (-2000, False, 0, ("SS", -2000, None), -1000, 40),
+    "63536 named beside signed pixels": (-2000, True, 1500, ("US", 63536, None), -1000, 1540),
+    "a range": (3050, True, 0, ("SS", 3000, 3100), -1000, 40),
+    "a range the other way round": (3050, True, 0, ("SS", 3100, 3000), -1000, 40),
+    "outside the range": (3200, True, 0, ("SS", 3000, 3100), 3200, 40),
+    "not named": (-2000, True, 0, None, -2000, 40),
+    "named, but it is tissue": (-1000, True, 0, ("SS", 40, None), -1000, 40),
+}
+
+
+@pytest.mark.parametrize(("corner", "signed", "intercept", "tag", "outside", "inside"), PADDING.values(), ids=PADDING)
+def test_padding_becomes_air_and_tissue_stays(dicom, tmp_path, corner, signed, intercept, tag, outside, inside):
+    stored = np.full((8, 8, 3), 40.0)
+    stored[[0, 0, -1, -1], [0, -1, 0, -1]] = corner
+    tags = dict(PixelRepresentation=int(signed))
+    files = dicom.series(tmp_path, stored + intercept, AFFINE, "CT", intercept=intercept, **tags)
+
+    def name(data):
+        for number, value in zip((0x00280120, 0x00280121), tag[1:], strict=True):
+            if value is not None:
+                data.add_new(number, tag[0], value)
+
+    for path in files if tag else ():
+        edit(path, name)
+    volume, _ = read_series(files)
+    assert set(volume.voxels[[0, 0, -1, -1], [0, -1, 0, -1]].ravel()) == {outside}
+    assert set(volume.voxels[1:-1].ravel()) == {inside}
+
+
+def test_padding_of_a_pet_is_no_activity(dicom, tmp_path):
+    stored = np.full((8, 8, 3), 40.0)
+    stored[0, 0] = -32768
+    files = dicom.series(tmp_path, stored * 2, AFFINE, "PT", slopes=[2.0] * 3, PixelPaddingValue=-32768, **dicom.pet())
+    volume, _ = read_series(files)
+    assert volume.voxels[0, 0].tolist() == [0, 0, 0]
+    assert volume.voxels[1, 0].tolist() == [80, 80, 80]
 
 
 @pytest.mark.parametrize("share", [0.002, 0.4, 0.95])

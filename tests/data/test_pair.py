@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
+from totalgen.data.demographics import Demographics
 from totalgen.data.dicom import read_series
 from totalgen.data.pair import convert, on_one_grid
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
 
+PERSON = Demographics("F", 60, 1.70, 70)
 SOURCE = np.array([12.0, -23.0, 41.0])  # mm, RAS+: off every axis of symmetry
 
 
@@ -17,25 +19,38 @@ def turned(degrees, axes):
     return matrix
 
 
+SUPINE = np.diag([-1.0, -1.0, 1.0])  # LPS
 # Directions of columns, rows and slices in RAS+: what scanners write, and what they seldom write.
 POSES = {
-    "head first supine": np.diag([-1.0, -1.0, 1.0]),
+    "head first supine": SUPINE,
+    "head first prone": np.diag([1.0, 1.0, 1.0]),  # RAS
     "feet first supine": np.diag([1.0, -1.0, -1.0]),
-    "head first prone": np.diag([1.0, 1.0, 1.0]),
-    "slices written downwards": np.diag([-1.0, -1.0, -1.0]),
-    "oblique": turned(20, (1, 2)) @ np.diag([-1.0, -1.0, 1.0]),
+    "feet first prone": np.diag([-1.0, 1.0, -1.0]),
+    "on the right side": turned(90, (0, 1)) @ SUPINE,
+    "slices written downwards": np.diag([-1.0, -1.0, -1.0]),  # DICOM sorts by position, so it is read head first
+    "oblique": turned(20, (1, 2)) @ SUPINE,
+    "oblique by two angles": turned(20, (1, 2)) @ turned(-15, (0, 2)) @ SUPINE,
     "coronal": np.array([[-1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]),
+    "sagittal": np.array([[0, 0, -1.0], [-1.0, 0, 0], [0, -1.0, 0]]),
+    "gantry tilted by 15°": SUPINE + [[0, 0, 0], [0, 0, np.tan(np.radians(15))], [0, 0, 0]],
+    "gantry tilted by −20°": SUPINE + [[0, 0, 0], [0, 0, np.tan(np.radians(-20))], [0, 0, 0]],
+    "tilted and oblique": turned(-10, (0, 1)) @ (SUPINE + [[0, 0, 0], [0, 0, np.tan(np.radians(15))], [0, 0, 0]]),
 }
+PAIRS = [(name, list(POSES)[(k + 5) % len(POSES)]) for k, name in enumerate(POSES)]  # each once as CT, once as PET
 
 
-def point_source(shape, spacing, pose, centre=(5.0, -10.0, 30.0)):
-    """(voxels in 0…1, affine): a blob of 8 mm width at SOURCE, in a box around ``centre``."""
+def field_of_view(shape, spacing, pose, centre=(5.0, -10.0, 30.0)):
+    """(affine, world): of a box around ``centre``; world: [x, y, z, 3] mm of its voxels."""
     affine = np.eye(4)
     affine[:3, :3] = pose * spacing
     affine[:3, 3] = np.array(centre) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
-    world = index @ affine[:3, :3].T + affine[:3, 3]
-    return np.exp(-((world - SOURCE) ** 2).sum(-1) / (2 * 8.0**2)), affine
+    return affine, index @ affine[:3, :3].T + affine[:3, 3]
+
+
+def blob(world, sigma_mm):
+    """A Gaussian of height 1 at SOURCE."""
+    return np.exp(-((world - SOURCE) ** 2).sum(-1) / (2 * sigma_mm**2))
 
 
 def centroid(volume, background):
@@ -44,24 +59,64 @@ def centroid(volume, background):
     return (volume.world(index) * weight[..., None]).sum((0, 1, 2)) / weight.sum()
 
 
-@pytest.mark.parametrize("pose", POSES.values(), ids=POSES)
-def test_a_point_stays_at_its_world_point_in_ct_and_pet(dicom, tmp_path, pose):
-    blob, affine = point_source((50, 44, 36), (2.5, 2.9, 3.3), pose)
-    ct_files = dicom.series(tmp_path / "ct", blob * 2000 - 1000, affine, "CT")
-    blob, affine = point_source((30, 28, 26), (4.7, 4.1, 3.9), POSES["head first supine"])
-    pet_files = dicom.series(tmp_path / "pet", blob * 20000, affine, "PT", **dicom.pet())
-    ct, suv, _ = convert(pet_files, ct_files, 70.0, voxel_mm=3.0)
+def point_errors_mm(dicom, folder, ct_pose, pet_pose):
+    """Largest coordinate error (CT, PET) of a point source after reading and resampling to 3 mm."""
+    affine, world = field_of_view((44, 40, 34), (2.9, 3.3, 3.7), POSES[ct_pose])
+    ct_files = dicom.series(folder / "ct", blob(world, 8) * 2000 - 1000, affine, "CT")
+    affine, world = field_of_view((30, 28, 26), (4.7, 4.1, 3.9), POSES[pet_pose])
+    pet_files = dicom.series(folder / "pet", blob(world, 8) * 20000, affine, "PT", **dicom.pet())
+    ct, suv, _ = convert(pet_files, ct_files, PERSON, voxel_mm=3.0)
     assert np.array_equal(ct.affine, suv.affine)
     assert ct.shape == suv.shape
-    assert np.abs(centroid(ct, -1000) - SOURCE).max() < 1.5  # half a voxel
-    assert np.abs(centroid(suv, 0) - SOURCE).max() < 1.5
+    return np.abs(centroid(ct, -1000) - SOURCE).max(), np.abs(centroid(suv, 0) - SOURCE).max()
+
+
+@pytest.mark.parametrize(("ct_pose", "pet_pose"), PAIRS)
+def test_a_point_stays_at_its_world_point_in_ct_and_pet(dicom, tmp_path, ct_pose, pet_pose):
+    assert max(point_errors_mm(dicom, tmp_path, ct_pose, pet_pose)) < 0.3  # a tenth of a voxel
 
 
 @pytest.mark.parametrize("pose", POSES.values(), ids=POSES)
 def test_the_affine_of_a_series_leads_to_its_world_point(dicom, tmp_path, pose):
-    blob, affine = point_source((30, 28, 26), (4.0, 4.5, 5.0), pose)
-    volume, _ = read_series(dicom.series(tmp_path, blob * 20000, affine, "PT"))
-    assert np.abs(centroid(volume, 0) - SOURCE).max() < 0.5
+    affine, world = field_of_view((30, 28, 26), (4.0, 4.5, 5.0), pose)
+    volume, _ = read_series(dicom.series(tmp_path, blob(world, 8) * 20000, affine, "PT"))
+    assert np.abs(centroid(volume, 0) - SOURCE).max() < 0.3
+
+
+def activity_error(spacing, pose, grid_mm, sigma_mm):
+    """Relative change of SUV · mL of a blob of uptake when it is resampled."""
+    affine, world = field_of_view(np.ceil(150 / np.array(spacing)).astype(int), spacing, pose)
+    pet = Volume(blob(world, sigma_mm).astype(np.float32), affine)
+    out = on_one_grid(pet, pet, grid_mm)[1]
+    return out.voxels.sum(dtype=float) * out.voxel_ml / (pet.voxels.sum(dtype=float) * pet.voxel_ml) - 1
+
+
+SPACINGS = [(4.07, 4.07, 3.0), (2.73, 2.73, 3.27), (5.47, 5.47, 3.27), (4.0, 4.0, 5.0)]  # mm, of clinical PET
+SOME = ["head first supine", "oblique by two angles", "gantry tilted by 15°", "coronal"]
+
+
+@pytest.mark.parametrize("grid_mm", [2.0, 4.0])
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+@pytest.mark.parametrize("pose", SOME)
+def test_total_activity_is_preserved(pose, spacing, grid_mm):
+    assert abs(activity_error(spacing, POSES[pose], grid_mm, 8.0)) < 0.01
+
+
+def volume_error(spacing, pose, grid_mm, radius_mm=40.0):
+    """Relative error of a ball's volume on the grid, thresholded half-way between air and tissue."""
+    affine, world = field_of_view(np.ceil(160 / np.array(spacing)).astype(int), spacing, pose, centre=SOURCE + 1.3)
+    depth = radius_mm - np.linalg.norm(world - SOURCE, axis=-1)
+    edge = np.clip(0.5 + depth / max(spacing), 0, 1)  # partial volume
+    ct = Volume((edge * 1040 - 1000).astype(np.float32), affine)
+    out = on_one_grid(ct, Volume(edge.astype(np.float32), affine), grid_mm)[0]
+    return (out.voxels > -480).sum() * out.voxel_ml / (4 / 3 * np.pi * radius_mm**3 / 1000) - 1
+
+
+@pytest.mark.parametrize("grid_mm", [2.0, 4.0])
+@pytest.mark.parametrize("spacing", [(1.37, 1.37, 3.27), (1.95, 1.95, 5.0), (4.07, 4.07, 2.0)], ids=str)
+@pytest.mark.parametrize("pose", SOME)
+def test_physical_volume_is_preserved(pose, spacing, grid_mm):
+    assert abs(volume_error(spacing, POSES[pose], grid_mm)) < 0.01
 
 
 def test_the_grid_covers_where_both_reach_along_the_body():
@@ -98,10 +153,12 @@ def test_ct_and_pet_of_different_places_are_refused():
 
 def test_an_impossible_suv_is_told(dicom, tmp_path):
     ct, pet = dicom.study(tmp_path)
-    _, suv, report = convert(pet, ct, 70.0, voxel_mm=5.0)
+    _, suv, report = convert(pet, ct, PERSON, voxel_mm=5.0)
     factor = 70000 / (350e6 * 2 ** (-3600 / 6586.2))
     assert float(report["suv_max_native"]) == pytest.approx(5000 * factor, rel=1e-3)
     assert suv.voxels.max() == pytest.approx(5000 * factor, rel=1e-5)
     assert report["warnings"] == ""
-    assert "mean SUV" in convert(pet, ct, 7000.0, voxel_mm=5.0)[2]["warnings"]
-    assert "SUVmax" in convert(pet, ct, 20.0, voxel_mm=5.0)[2]["warnings"]
+    light = Demographics("F", 60, 1.70, 20)
+    assert "SUVmax" in convert(pet, ct, light, voxel_mm=5.0)[2]["warnings"]
+    ct, pet = dicom.study(tmp_path, "P2", **dicom.pet(RadionuclideTotalDose=10e6))  # a 35th of the dose
+    assert "mean SUV" in convert(pet, ct, PERSON, voxel_mm=5.0)[2]["warnings"]

@@ -3,37 +3,79 @@
 Headers are read, names and birth dates are never passed on.
 """
 
+import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from tqdm import tqdm
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import pixel_array
+from pydicom.uid import SecondaryCaptureImageStorage
 
+from totalgen.data.enhanced import frame_headers
+from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
+
+warnings.filterwarnings("ignore", module="pydicom")  # they name files and values of headers: a patient's, perhaps
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 IMAGES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",  # enhanced: all slices in one file
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",  # enhanced, converted from single slices
     "1.2.840.10008.5.1.4.1.1.128": "PT",
+    "1.2.840.10008.5.1.4.1.1.130": "PT",
+    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
 }
 DICOMDIR = "1.2.840.10008.1.3.10"  # lists other files
-SAME_PLACE_MM = 0.01  # slices nearer to each other are one place
+PLANE = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}  # tag → how many numbers
+PIXELS = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames", "PixelData"),
+)
+OUTSIDE = {"CT": AIR_HU, "PT": 0.0}  # what padding becomes: HU, Bq/mL
+SAME_PLACE_MM = 0.05  # slices nearer to each other are one place
 SPACING_TOLERANCE = 0.1  # of the slice spacing; scanners round positions, a missing slice doubles it
-TILT_MM = 0.5  # how far slice origins may leave a straight line along the normal
+OFF_LINE_MM = 0.5  # how far slice positions may leave one straight line
+SAME_PLANE = 1e-3  # cosines, mm
+PERPENDICULAR = 0.01  # cosines; some headers round them to two decimals
 
 
 @dataclass
 class Series:
-    """uid: see series_uid;  header: pydicom Dataset of one slice, without pixels;  files: its slices;
-    origins: [n] image positions, mm."""
+    """uid: see series_uid;  header: pydicom Dataset of one slice, without pixels;  files: without exact copies;
+    instances, origins, planes: [count] of every slice (see ``instance`` and ``place``);  fault: why a file's frames
+    cannot be told, or ""."""
 
     uid: str
     header: pydicom.Dataset
     files: list = field(default_factory=list)
+    instances: dict = field(default_factory=dict)  # → its file; a set that keeps the order
     origins: list = field(default_factory=list)
+    planes: list = field(default_factory=list)
+    fault: str = ""
+
+    def add(self, path, instance, origin, plane):
+        """Take in a slice, unless it is a copy of one that is there."""
+        if instance in self.instances:
+            return
+        self.instances[instance] = path
+        if not self.files or self.files[-1] != path:
+            self.files.append(path)
+        if self.planes and self.planes[-1] == plane:
+            plane = self.planes[-1]  # one tuple for all slices: a cohort has half a million
+        self.origins.append(origin)
+        self.planes.append(plane)
+
+    @property
+    def count(self):
+        """Number of slices; the frames of a multi-frame file are counted, exact copies are not."""
+        return len(self.planes)
 
     @property
     def study(self):
@@ -49,9 +91,16 @@ class Series:
 
     @property
     def is_image(self):
-        """Whether it is a stack of single-frame CT or PET images."""
-        one_frame = int(self.header.get("NumberOfFrames", 1) or 1) == 1
-        return str(self.header.get("SOPClassUID", "")) in IMAGES and one_frame and len(self.origins) == len(self.files)
+        """Whether it holds CT or PET images."""
+        return str(self.header.get("SOPClassUID", "")) in IMAGES
+
+    @property
+    def problem(self):
+        """Why its slices form no volume, or "". Told from the headers alone, without names of files."""
+        if self.fault:
+            return self.fault
+        _, _, why, k = stack(self.origins, self.planes, promised(self.header))
+        return why if k is None else f"slice {k + 1} of {self.count}: {why}"
 
     @property
     def folder(self):
@@ -71,6 +120,18 @@ class Series:
         return corners.min(0), corners.max(0)
 
 
+class Slice(NamedTuple):
+    """One slice while its series is read. index: its frame in the file;  pixels: see bare_pixels;  origin, plane: see
+    place."""
+
+    path: Path
+    header: pydicom.Dataset
+    index: int
+    pixels: pydicom.Dataset
+    origin: tuple
+    plane: tuple
+
+
 @dataclass(frozen=True)
 class Damaged:
     """A DICOM file that cannot be used: path, why, and what its header still tells (or None)."""
@@ -81,26 +142,46 @@ class Damaged:
     series: str | None
 
 
-def find_series(folder, show=False):
+def find_series(folder):
     """(series, damaged): every series below ``folder`` at any depth, and the DICOM files that are cut or broken.
 
-    Files that are not DICOM are passed over, unless their name ends in .dcm.  show: with a progress bar.
+    Files that are not DICOM are passed over, unless their name ends in .dcm.  folder: or a single file.
     """
-    series, damaged = {}, []
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
-    for path in tqdm(files, desc="headers", unit="file", disable=None if show else True):
-        header, why = read_header(path)
+    series, damaged, folder = {}, [], Path(folder)
+    files = [folder] if folder.is_file() else folder.rglob("*")
+    for path in sorted(path for path in files if path.is_file() and not path.name.startswith(".")):
+        header, why = read_file(path)
         if header is None and why is None:
             continue
         if why is not None:
             patient, uid = (header or {}).get("PatientID"), (header or {}).get("SeriesInstanceUID")
             damaged.append(Damaged(path, why, str(patient) if patient else None, str(uid) if uid else None))
             continue
-        uid = series_uid(header, path)
-        found = series.setdefault(uid, Series(uid, header))
-        found.files.append(path)
-        if "ImagePositionPatient" in header and "ImageOrientationPatient" in header:
-            found.origins.append(tuple(float(v) for v in header.ImagePositionPatient))
+        uid, fault, frames = series_uid(header, path), "", [header]
+        if str(header.get("SOPClassUID", "")) in IMAGES:
+            try:
+                frames = split(header)
+            except InputError as error:
+                fault = str(error)
+        found = series.setdefault(uid, Series(uid, frames[0]))
+        found.fault = found.fault or fault
+        for index, frame in enumerate(frames):
+            origin, plane = place(frame)
+            found.add(path, instance(frame, path, index, origin), origin, plane)
+    return list(series.values()), damaged
+
+
+def join(parts):
+    """What ``find_series`` found in several folders, as if they were one: a series may lie in more than one."""
+    series, damaged = {}, []
+    for found, bad in parts:
+        damaged += bad
+        for each in found:
+            first = series.setdefault(each.uid, each)
+            if first is not each:
+                first.fault = first.fault or each.fault
+                for (key, path), origin, plane in zip(each.instances.items(), each.origins, each.planes, strict=True):
+                    first.add(path, key, origin, plane)
     return list(series.values()), damaged
 
 
@@ -111,123 +192,225 @@ def series_uid(header, path):
     return uid or "/".join(str(part) for part in parts)
 
 
-def read_header(path):
-    """(header, why): pydicom Dataset without pixels; why is None, or says in what way the file is damaged.
+def read_file(path, pixels=False):
+    """(dataset, why): pydicom Dataset, without its pixels unless ``pixels``; why is None, or says in what way the file
+    is damaged.
 
     Both are None for a file that is not DICOM and does not claim to be.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    try:
+        size, opened = path.stat().st_size, path.open("rb")
+    except OSError as error:
+        return None, f"cannot be opened ({error.strerror})"
+    with opened as file:
         if file.read(132)[128:] != b"DICM":
             return None, ("is no DICOM file, or cut in its first bytes" if path.suffix.lower() == ".dcm" else None)
         file.seek(0)
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
+            dataset = pydicom.dcmread(file, stop_before_pixels=not pixels)
         except Exception as error:  # pydicom raises many kinds for a broken file
             return None, f"cannot be read as DICOM ({' '.join(str(error).split())[:120]})"
-        left = size - file.tell()
-    kind = str(header.get("SOPClassUID", ""))
+        left = len(dataset.get("PixelData", b"")) if pixels else size - file.tell()
+    kind, cut = str(dataset.get("SOPClassUID", "")), "is cut in its header" + " or its pixels" * pixels
     if not kind:
-        if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
+        if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
             return None, None
-        return header, "is cut in its header"
-    if kind in IMAGES:
+        return dataset, cut
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if kind in IMAGES and (pixels or not syntax.is_deflated):  # a deflated file is unpacked whole, or not at all
         needed = 1
-        if not header.file_meta.TransferSyntaxUID.is_compressed and "Rows" in header:
-            bits = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated)
-            needed = bits // 8 * int(header.get("SamplesPerPixel", 1)) * int(header.get("NumberOfFrames", 1) or 1)
-        if left == 0 or "Rows" not in header:
-            return header, "is cut in its header"
+        if not syntax.is_compressed and "Rows" in dataset:
+            bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+            needed = bits // 8 * int(dataset.get("SamplesPerPixel", 1)) * int(dataset.get("NumberOfFrames", 1) or 1)
+        if left == 0 or "Rows" not in dataset:
+            return dataset, cut
         if left < needed:
-            return header, f"is cut: {left} of {needed} bytes of pixels are left"
-    return header, None
+            return dataset, f"is cut: {left} of {needed} bytes of pixels are left"
+    return dataset, None
+
+
+def split(dataset):
+    """[frames] headers of a CT or PET file, as of single-frame files. Raises InputError when it holds none."""
+    if int(dataset.get("SamplesPerPixel", 1) or 1) != 1:
+        raise InputError("colour pictures, not values in one unit. Choose another series.")
+    headers, frames = frame_headers(dataset), int(dataset.get("NumberOfFrames", 1) or 1)
+    if len(headers) != frames:
+        raise InputError(f"{frames} frames in a file of a single-frame kind. Export them one by one.")
+    return headers
+
+
+def instance(header, path, index, origin):
+    """What is the same for two slices only if one is a copy of the other. Some anonymisers give all slices one UID."""
+    return str(header.get("SOPInstanceUID", "") or path), index, origin
+
+
+def place(header):
+    """(origin, plane) of a slice: tuples of Image Position (mm, LPS, [3]) and of the numbers of ``PLANE`` ([10]).
+
+    Both are None when one of the tags is missing.
+    """
+    try:
+        origin = tuple(float(v) for v in header.ImagePositionPatient)
+        plane = tuple(float(v) for name in PLANE for v in np.atleast_1d(header[name].value))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None, None
+    return (origin, plane) if (len(origin), len(plane)) == (3, sum(PLANE.values())) else (None, None)
+
+
+def promised(header):
+    """Number of Slices of a PET header, or 0."""
+    return int(header.get("NumberOfSlices", 0) or 0)
+
+
+def stack(origins, planes, promised=0):
+    """(order, step, why, k): how slices at these places form a volume, or why they do not.
+
+    origins, planes: [n] as ``place`` gives them, in any order;  promised: Number of Slices, or 0.
+    order: [n] indices of the slices along their normal;  step: [3] mm (LPS) from one slice to the next. It is not along
+    the normal when the gantry is tilted.  why: "", or a text; then order[k] is the slice it is about, or k is None.
+    """
+    count, order, first = len(origins), np.arange(len(origins)), planes[0]
+    if None in planes:
+        return order, None, "its position, orientation or pixel spacing is missing", planes.index(None)
+    for k, plane in enumerate(planes):
+        if plane is not first and not np.allclose(plane, first, rtol=0, atol=SAME_PLANE):
+            other = int(np.argmax(~np.isclose(plane, first, rtol=0, atol=SAME_PLANE)))
+            name = [name for name, n in PLANE.items() for _ in range(n)][other]
+            return order, None, f"{name} differs from the other slices", k
+    row, column = np.reshape(first[:6], (2, 3))
+    if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], rtol=0, atol=PERPENDICULAR):
+        return order, None, "ImageOrientationPatient is no pair of perpendicular directions", None
+    if count < 2:
+        return order, None, "is the only slice of its series; a volume needs more", 0
+
+    origins = np.array(origins)
+    along = origins @ np.cross(row, column)
+    order = np.argsort(along, kind="stable")
+    origins, gaps = origins[order], np.diff(along[order])
+    step = float(np.median(gaps))
+    doubled, uneven = gaps < SAME_PLACE_MM, abs(gaps - step) > SPACING_TOLERANCE * step
+    if doubled.any():
+        places = f"{count} slices at {count - doubled.sum()} places: several time points, gates or reconstructions"
+        return order, None, f"two different slices at one place ({places})", int(doubled.argmax()) + 1
+    if uneven.any():
+        k = int(uneven.argmax())
+        what = "a slice is missing" if gaps[k] > 1.5 * step else "the slices are not evenly spaced"
+        return order, None, f"{what} before it ({gaps[k]:.2f} mm, elsewhere {step:.2f} mm)", k + 1
+    if promised > count:
+        return order, None, f"{count} of {promised} slices are there (Number of Slices)", None
+    step = (origins[-1] - origins[0]) / (count - 1)
+    off = np.linalg.norm(origins - (origins[0] + np.arange(count)[:, None] * step), axis=1)
+    if off.max() > max(OFF_LINE_MM, SPACING_TOLERANCE * np.linalg.norm(step)):
+        k = int(off.argmax())
+        return order, None, f"lies {off[k]:.1f} mm off the straight line through the first and the last slice", k
+    return order, step, "", None
 
 
 def read_series(files):
-    """(volume, headers) of a single-frame series.
+    """(volume, headers) of a CT or PET series; single-frame and multi-frame files are read alike.
 
     volume: Volume of float32, [x, y, z] in the order columns, rows, slices along the normal, each slice with its own
-    Rescale Slope and Intercept;  headers: list of Datasets without pixels, in slice order.
+    Rescale Slope and Intercept, padding replaced (``OUTSIDE``);  headers: list of Datasets without pixels, in slice
+    order. The affine of a tilted gantry is sheared.
     The order of the files does not matter; an exact copy of a slice is left out.
-    Raises InputError naming the file for cut pixel data, missing or doubled slices, changing orientation or size, and
-    a tilted gantry.
+    Raises InputError naming the file for damaged pixel data and for slices that form no volume (see ``stack``).
     """
     slices = {}
     for path in map(Path, files):
-        header, why = read_header(path)
-        if header is None or why is not None:
+        dataset, why = read_file(path, pixels=True)
+        if dataset is None or why is not None:
             raise InputError(f"{path}: {why or 'is no DICOM file'}. Restore the file.")
-        slices.setdefault(str(header.get("SOPInstanceUID", path)), (path, header))
+        pixels = bare_pixels(dataset)
+        dataset.pop("PixelData", None)
+        try:
+            headers = split(dataset)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        for index, header in enumerate(headers):
+            at = place(header)
+            slices.setdefault(instance(header, path, index, at[0]), Slice(path, header, index, pixels, *at))
+    if not slices:
+        raise InputError("a series without files cannot be read. Run 1_dicom_to_metadata.py.")
     slices = list(slices.values())
-    first = slices[0][1]
-    for path, header in slices:
-        for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-            if tag not in header:
-                raise InputError(f"{path}: {tag} is missing, so the slice has no place. Restore the file.")
-        for tag in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-            if not np.allclose(np.array(header[tag].value, float), np.array(first[tag].value, float), atol=1e-3):
-                raise InputError(f"{path}: {tag} differs from the other slices. Export the series alone.")
-    row, column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
-    normal = np.cross(row, column)
-    slices.sort(key=lambda item: float(np.dot(normal, np.array(item[1].ImagePositionPatient, float))))
-    step = slice_step(slices, normal)
+    first = slices[0]
+    order, step, why, k = stack([s.origin for s in slices], [s.plane for s in slices], promised(first.header))
+    if why:
+        where = first.path.parent if k is None else slices[order[k]].path
+        raise InputError(f"{where}: {why}. Export the series again, whole and alone.")
+    slices = [slices[k] for k in order]
+    headers = [s.header for s in slices]
 
+    *orientation, down, across, rows, columns = first.plane
     affine = np.eye(4)
-    down, across = (float(v) for v in first.PixelSpacing)  # DICOM: distance between rows, then between columns
-    affine[:3, :3] = np.stack([row * across, column * down, normal * step], axis=1)
-    affine[:3, 3] = np.array(slices[0][1].ImagePositionPatient, float)
-    voxels = np.empty((int(first.Columns), int(first.Rows), len(slices)), np.float32)
-    for k, (path, _) in enumerate(slices):
-        voxels[:, :, k] = read_pixels(path).T
-    return Volume(voxels, LPS_TO_RAS @ affine), [header for _, header in slices]
+    row, column = np.reshape(orientation, (2, 3))
+    row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
+    affine[:3, :3] = np.stack([row * across, column * down, step], axis=1)  # Pixel Spacing: between rows comes first
+    affine[:3, 3] = slices[0].origin
+    voxels = np.empty((len(slices), int(rows), int(columns)), np.float32)
+    for k in range(len(slices)):
+        this, slices[k] = slices[k], None  # lets go of its stored values once they are converted
+        try:
+            rescale(this.header, stored_values(this.pixels, this.index), out=voxels[k])
+        except InputError as error:
+            raise InputError(f"{this.path}: {error}") from None
+        except Exception as error:  # decoders raise many kinds for damaged data
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"{this.path}: its pixels cannot be read ({reason}). Restore the file.") from None
+    return Volume(voxels.transpose(2, 1, 0), LPS_TO_RAS @ affine), headers
 
 
-def slice_step(slices, normal):
-    """Distance in mm between neighbouring slices, sorted along ``normal``; checks that none is missing or doubled."""
-    if len(slices) < 2:
-        raise InputError(f"{slices[0][0]}: is the only slice of its series; a volume needs more. Restore the others.")
-    origins = np.array([header.ImagePositionPatient for _, header in slices], float)
-    gaps = np.diff(origins @ normal)
-    step = float(np.median(gaps))
-    for k, gap in enumerate(gaps):
-        (before, _), (after, _) = slices[k], slices[k + 1]
-        if gap < SAME_PLACE_MM:
-            raise InputError(
-                f"{before} and {after.name}: two different slices at one place. Export one time point of the series."
-            )
-        if abs(gap - step) > SPACING_TOLERANCE * step:
-            what = "a slice is missing" if gap > step else "the slices are not evenly spaced"
-            raise InputError(
-                f"{after}: {what} before it ({gap:.2f} mm after {before.name}, elsewhere {step:.2f} mm). "
-                "Restore the series."
-            )
-    promised = int(slices[0][1].get("NumberOfSlices", 0) or 0)
-    if promised > len(slices):
-        raise InputError(
-            f"{slices[0][0].parent}: {len(slices)} of {promised} slices are there (Number of Slices). "
-            "Restore the series."
-        )
-    step = float((origins[-1] - origins[0]) @ normal) / (len(slices) - 1)
-    straight = origins[0] + np.arange(len(slices))[:, None] * step * normal
-    off = float(np.linalg.norm(origins - straight, axis=1).max())
-    if off > max(TILT_MM, SPACING_TOLERANCE * step):
-        raise InputError(f"{slices[-1][0]}: lies {off:.1f} mm off the stack's axis; a tilted gantry is not read.")
-    return step
+def bare_pixels(dataset):
+    """A Dataset of the stored values and of what it takes to decode them, and nothing else."""
+    bare = pydicom.Dataset()
+    for name in PIXELS:
+        if name in dataset:
+            bare[name] = dataset[name]
+    bare.file_meta = pydicom.dataset.FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    return bare
 
 
-def read_pixels(path):
-    """[rows, columns] float32 of one slice, Rescale Slope and Intercept applied. Raises InputError naming the file."""
-    try:
-        header = pydicom.dcmread(path)
-        if header.file_meta.TransferSyntaxUID.is_compressed:  # GDCM knows every kind, and rescales by itself
-            return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0].astype(np.float32)
-        stored = header.pixel_array
-    except Exception as error:  # decoders raise many kinds for damaged data
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: its pixels cannot be read ({reason}). Restore the file.") from None
-    slope = header.get("RescaleSlope", None)
-    if slope is None:
-        if header.get("Modality") == "PT":
-            raise InputError(f"{path}: Rescale Slope (0028,1053) is missing, so its values have no unit.")
-        slope = 1.0
-    return (stored * float(slope) + float(header.get("RescaleIntercept", 0) or 0)).astype(np.float32)
+def stored_values(pixels, index):
+    """[rows, columns] integers of one frame of ``bare_pixels``, as stored: not rescaled."""
+    if not pixels.file_meta.TransferSyntaxUID.is_compressed:
+        return pixel_array(pixels, index=index)
+    # GDCM decodes every kind, but rescales what it takes for CT or PET with one slope for all frames: it is given one
+    # frame at a time, without a slope and without the patient.
+    frames = int(pixels.get("NumberOfFrames", 1) or 1)
+    alone = pydicom.Dataset()
+    alone.update({element.tag: element for element in pixels if element.keyword not in ("NumberOfFrames", "PixelData")})
+    alone.SOPClassUID, alone.SOPInstanceUID = SecondaryCaptureImageStorage, pydicom.uid.generate_uid()
+    alone.PixelData = encapsulate([get_frame(pixels.PixelData, index, number_of_frames=frames)])
+    alone.file_meta = pixels.file_meta
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frame.dcm"
+        alone.save_as(path, enforce_file_format=True)
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).reshape(pixels.Rows, pixels.Columns)
+
+
+def rescale(header, stored, out):
+    """Write the [rows, columns] stored values of a slice to ``out`` (float32) in its unit, padding replaced."""
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    modality = header.get("Modality")
+    if slope is None and modality == "PT":
+        raise InputError("Rescale Slope (0028,1053) is missing, so its values have no unit. Export the series again.")
+    np.multiply(stored, np.float32(1 if slope is None else slope), out=out)
+    out += np.float32(intercept or 0)
+    padded = padding(header, stored)
+    if padded is not None:
+        out[padded] = OUTSIDE[modality]
+
+
+def padding(header, stored):
+    """[rows, columns] bool, the pixels that Pixel Padding Value and Range Limit mark; None when there are none.
+
+    The marks count only where a corner of the slice bears them: padding fills what lies outside a round field of view,
+    and some headers name a value, such as 0, that is tissue.
+    """
+    value = header.get("PixelPaddingValue")
+    if value is None:
+        return None
+    # A signed value may be written as unsigned, and the other way round: −2000 is 63536.
+    limits = [np.int64(v).astype(stored.dtype) for v in (value, header.get("PixelPaddingRangeLimit", value))]
+    padded = (stored >= min(limits)) & (stored <= max(limits))
+    return padded if padded[[0, 0, -1, -1], [0, -1, 0, -1]].any() else None

@@ -5,7 +5,7 @@ import numpy as np
 from totalgen.data.dicom import read_series
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.suv import suv_factors
-from totalgen.data.volume import Volume, canonical, isotropic_grid, moved, resample
+from totalgen.data.volume import Volume, isotropic_grid, moved, resample
 from totalgen.errors import InputError
 
 BODY_HU = -500.0
@@ -13,8 +13,8 @@ SUV_MAX_PLAUSIBLE = 1.0  # SUVmax below is no FDG scan
 SUV_BODY_PLAUSIBLE = 20.0  # mean over the body above is a wrong dose or weight
 
 
-def convert(pet_files, ct_files, weight_kg, voxel_mm=2.0, any_tracer=False):
-    """(ct, suv, report) of a PET and a CT series given as lists of DICOM files.
+def convert(pet_files, ct_files, person, voxel_mm=2.0, any_tracer=False):
+    """(ct, suv, report) of a PET and a CT series given as lists of DICOM files; person: Demographics.
 
     ct: Volume in HU, air where the CT does not reach;  suv: Volume of SUVbw, both float32 on one grid of ``voxel_mm``.
     report: dict of factor (of the middle slice), suv_max_native (before resampling), reference (where the reference
@@ -22,10 +22,9 @@ def convert(pet_files, ct_files, weight_kg, voxel_mm=2.0, any_tracer=False):
     Raises InputError (SUVError) naming the file or the tag.
     """
     pet, headers = read_series(pet_files)
-    found = suv_factors(headers, weight_kg, any_tracer)
+    found = suv_factors(headers, person, any_tracer)
     pet = Volume(pet.voxels * found.factors.astype(np.float32), pet.affine)
-    ct, _ = read_series(ct_files)
-    ct_out, suv_out = on_one_grid(ct, pet, voxel_mm)
+    ct_out, suv_out = on_one_grid(read_series(ct_files)[0], pet, voxel_mm)
 
     warnings, suv_max = list(found.warnings), float(pet.voxels.max())
     if suv_max < SUV_MAX_PLAUSIBLE:
@@ -48,8 +47,7 @@ def on_one_grid(ct, pet, voxel_mm):
     Linear; the CT's padding (−1024, −3024, …) becomes air first, so that it does not bleed into the field of view;
     outside its field of view the CT is air, outside the PET's the PET is 0. Raises InputError when they do not overlap.
     """
-    pet = canonical(pet)
-    ct = canonical(Volume(np.maximum(ct.voxels, np.float32(AIR_HU)), ct.affine))
+    ct = Volume(np.maximum(ct.voxels, np.float32(AIR_HU)), ct.affine)
     shape, affine = isotropic_grid(pet, voxel_mm)
     z = affine[2, 3] + voxel_mm * np.arange(shape[2])
     (pet_low, pet_high), (ct_low, ct_high) = axial_reach(pet), axial_reach(ct)

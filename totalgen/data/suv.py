@@ -4,8 +4,9 @@ Source: QIBA FDG-PET/CT profile (vendor-neutral SUV pseudo-code), IBSI's SUV gui
 is activity concentration (Bq/mL) · weight (g) / dose (Bq) decayed to the time the activity was corrected to.
 """
 
+import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import pydicom.valuerep
@@ -15,7 +16,12 @@ from totalgen.errors import InputError
 F18_HALF_LIFE_S = 6586.2
 HALF_LIFE_TOLERANCE = 0.01  # headers write 6580 to 6600 s
 LONGEST_UPTAKE = 7  # half-lives; 12.8 h for F-18. Later than that no image can be taken.
+F18_HALF_LIFE_MIN = (109.4, 110.2)  # no PET nuclide has a half-life of so many seconds
+F18_CODES = ("C-111A1", "77004003")  # SNM3 or SRT, SCT
 DOSE_BQ = (1e6, 1e11)  # a dose outside is written in another unit
+DOSE_MBQ = (37.0, 1100.0)  # 1 to 30 mCi; as Bq these would be no dose
+SAME_CLOCK_S = 60.0  # how far two statements of the injection's time of day may differ
+NO_DATE = date(1900, 1, 2)  # stands where a header has a time but no date
 SAME_START_S = 60.0  # how far the Decay Factor may put the scan start from where the times put it
 FDG_NAMES = ("fdg", "fluorodeoxyglucose", "fludeoxyglucose", "fluoro-2-deoxy", "fluorodesoxyglucose")
 NAMELESS = ("", "solution", "other", "unknown", "isotope", "18f", "f18", "f-18", "^18^fluorine", "fluorine", "none")
@@ -37,88 +43,166 @@ class SUV:
     warnings: tuple
 
 
-def suv_factors(headers, weight_kg, any_tracer=False):
+def _james(person, male):
+    """Lean body mass in kg after James; PS3.16 CID 85 gives both coefficients that are in use for men."""
+    own, square = (1.10, male) if person.sex == "M" else (1.07, 148.0)
+    return own * person.weight_kg - square * (person.weight_kg / (100 * person.height_m)) ** 2
+
+
+def _janmahasatian(person):
+    base, slope = (6680, 216) if person.sex == "M" else (8780, 244)
+    return 9270 * person.weight_kg / (base + slope * person.bmi)
+
+
+def _ideal(person):
+    base, slope = (48.0, 1.06) if person.sex == "M" else (45.5, 0.91)
+    return base + slope * (100 * person.height_m - 152)
+
+
+def _surface(person):
+    """DuBois surface (m²) · 10: SUVbsa (cm²/mL) · weight (1000 g/kg) / surface (10⁴ cm²/m²) is SUVbw (g/mL)."""
+    return 10 * 0.007184 * person.weight_kg**0.425 * (100 * person.height_m) ** 0.725
+
+
+NORMALISATIONS = {  # SUV Type (0054,1006) → what that SUV is normalised by, kg; SUVbw = SUV · weight / it
+    "BW": lambda person: person.weight_kg,
+    "LBM": lambda person: _james(person, 120.0),
+    "LBMJAMES128": lambda person: _james(person, 128.0),
+    "LBMJANMA": _janmahasatian,  # Clin Pharmacokinet 2005
+    "IBW": _ideal,  # Sugawara, Radiology 1999
+    "BSA": _surface,
+}
+
+
+def suv_factors(headers, person, any_tracer=False):
     """SUV factors of a PET series.
 
-    headers: list of pydicom Datasets, one per slice;  weight_kg: of the patient, merged over all series;  any_tracer:
-    accept tracers other than F-18 FDG.
-    Every slice of a decay-corrected series gets the same reference time.
+    headers: list of pydicom Datasets, one per slice;  person: Demographics, merged over all series;  any_tracer: accept
+    tracers other than F-18 FDG.
+    Every slice of a decay-corrected series gets the same reference time. No text in the result holds a date.
     Raises SUVError naming the tag when units, dose, times or tracer do not allow a conversion.
     """
     first = headers[0]
-    for keyword in ("Units", "DecayCorrection"):
+    for keyword in ("Units", "SUVType", "DecayCorrection"):
         values = {str(header.get(keyword, "")) for header in headers}
         if len(values) > 1:
             raise SUVError(f"{keyword} differs between slices ({', '.join(sorted(values))}). Export one series alone.")
     units = check_units(first)
-    if units == "GML":
-        return SUV(np.ones(len(headers)), "none: the values are SUV already", ())
-    if units == "CNTS":
-        suv = [_private(header, 0x7053, PHILIPS_PRIVATE, PHILIPS_SUV) or 0.0 for header in headers]
-        if min(suv) > 0:
-            return SUV(np.array(suv, float), "none: Philips SUV factor (7053,1000)", ())
-        to_bqml = np.array([_private(h, 0x7053, PHILIPS_PRIVATE, PHILIPS_ACTIVITY) for h in headers], float)
+    if units != "BQML":
+        already = _already_suv(headers, units, person)
+        if already is not None:
+            drugs = first.get("RadiopharmaceuticalInformationSequence") or ()
+            return SUV(*already, _once(said for drug in drugs for said in check_tracer(drug, any_tracer)))
+        to_bqml = _philips(headers, PHILIPS_ACTIVITY)
+        if min(to_bqml) <= 0:
+            raise SUVError("Units is CNTS and Philips's activity factor (7053,1009) is missing in some slices.")
     else:
         to_bqml = np.ones(len(headers))
 
-    warnings = check_tracer(first, any_tracer)
-    dose, half_life = dose_bq(first), half_life_s(first)
+    drug, warnings = radiopharmaceutical(first)
+    warnings += check_tracer(drug, any_tracer)
+    dose, said = dose_bq(drug)
+    half_life, more = half_life_s(drug)
+    warnings += said + more
+    zone = first.get("TimezoneOffsetFromUTC")
     correction = str(first.get("DecayCorrection", ""))
-    corrected = first.get("CorrectedImage", ())
+    corrected = first.get("CorrectedImage") or ()
     if correction != "NONE" and corrected and "DECY" not in corrected:
         warnings.append(f"Corrected Image lacks DECY though Decay Correction is {correction}")
     if correction == "ADMIN":
         elapsed, reference = np.zeros(len(headers)), "administration (Decay Correction ADMIN)"
     elif correction == "START":
         start, reference, said = scan_start(headers, half_life)
-        seconds, more = uptake_s(first, start, half_life)
+        seconds, more = uptake_s(drug, start, half_life, zone)
         elapsed = np.full(len(headers), seconds)
         warnings += said + more
     elif correction == "NONE":
         reference = "mid-frame time of each slice (Decay Correction NONE)"
-        pairs = [uptake_s(header, frame_time(header, half_life), half_life) for header in headers]
+        pairs = [uptake_s(drug, frame_time(header, half_life), half_life, zone) for header in headers]
         elapsed = np.array([seconds for seconds, _ in pairs])
         warnings += pairs[0][1]
     else:
         shown = f'"{correction}"' if correction else "missing"
         raise SUVError(f"Decay Correction (0054,1102) is {shown}; SUV needs START, ADMIN or NONE.")
-    factors = to_bqml * 1000 * weight_kg / (dose * 0.5 ** (elapsed / half_life))
-    return SUV(factors, reference, tuple(dict.fromkeys(warnings)))
+    factors = to_bqml * 1000 * person.weight_kg / (dose * 0.5 ** (elapsed / half_life))
+    return SUV(factors, reference, _once(warnings))
+
+
+def _already_suv(headers, units, person):
+    """(factors, reference) of values that are SUV before any dose is known; None when they are not."""
+    if units == "CNTS":
+        factors = _philips(headers, PHILIPS_SUV)
+        return (factors, "none: Philips SUV factor (7053,1000)") if min(factors) > 0 else None
+    kind = _suv_type(headers[0], units)
+    by = NORMALISATIONS[kind](person)
+    if by <= 0:
+        raise SUVError(
+            f"SUV Type (0054,1006) is {kind}, which is {by:.1f} kg for {person.weight_kg:g} kg and "
+            f"{100 * person.height_m:g} cm. Correct weight and height, or export the series in BQML."
+        )
+    reference = "none: the values are SUV already" + ("" if kind == "BW" else f", from {kind} to body weight")
+    return np.full(len(headers), person.weight_kg / by), reference
+
+
+def _once(texts):
+    return tuple(dict.fromkeys(texts))
+
+
+def _suv_type(header, units):
+    return str(header.get("SUVType", "") or ("BSA" if units == "CM2ML" else "BW"))
+
+
+def _philips(headers, element):
+    """[n] float64 of a Philips factor of the group (7053,xx), 0 where it is missing."""
+    return np.array([float(_private(header, 0x7053, PHILIPS_PRIVATE, element) or 0) for header in headers])
 
 
 def check_units(header):
-    """The Units of a PET header, when they can become SUVbw: BQML, GML or CNTS. Raises SUVError otherwise."""
-    units = str(header.get("Units", "")) or "missing"
-    if units == "GML":
-        kind = str(header.get("SUVType", "") or "BW")
-        if kind != "BW":
-            raise SUVError(f"SUV Type (0054,1006) is {kind}; only BW, normalised by body weight, is read.")
+    """The Units of a PET header, when they can become SUVbw: BQML, GML, CM2ML or CNTS. Raises SUVError otherwise."""
+    units = str(header.get("Units", "") or "missing")
+    if units in ("GML", "CM2ML"):
+        kind = _suv_type(header, units)
+        if kind not in NORMALISATIONS:
+            raise SUVError(f"SUV Type (0054,1006) is {kind}; one of {', '.join(NORMALISATIONS)} is read.")
     elif units == "CNTS":
-        known = [_private(header, 0x7053, PHILIPS_PRIVATE, n) or 0 for n in (PHILIPS_SUV, PHILIPS_ACTIVITY)]
-        if max(known) <= 0:
+        if max(*_philips([header], PHILIPS_SUV), *_philips([header], PHILIPS_ACTIVITY)) <= 0:
             raise SUVError("Units is CNTS without Philips's SUV factor (7053,1000) or activity factor (7053,1009).")
     elif units != "BQML":
-        raise SUVError(f"Units (0054,1001) is {units}; SUV needs BQML, GML or CNTS with (7053,1000).")
+        raise SUVError(f"Units (0054,1001) is {units}; SUV needs BQML, GML, CM2ML or CNTS with (7053,1000).")
     return units
 
 
 def scan_start(headers, half_life):
     """(datetime, source, warnings): the one time that a START-corrected series is corrected to.
 
-    The series date-time, unless it lies after the earliest acquisition, as in a series processed later: then GE's own
-    scan start; else the earliest slice's acquisition − frame reference time + average-count-rate time; else the
-    earliest acquisition. Never each slice's own acquisition time.
+    Decay Correction DateTime, where the file states it; else the series date-time, unless it lies after the earliest
+    acquisition, as in a series processed later: then GE's own scan start; else the earliest slice's acquisition −
+    frame reference time + average-count-rate time; else the earliest acquisition. Never each slice's own acquisition
+    time.
     """
     acquired = sorted(
         ((time, i) for i, h in enumerate(headers) if (time := _moment(h, "Acquisition")) is not None),
     )
-    series = _moment(headers[0], "Series")
-    if not acquired and series is None:
+    series, warnings = _moment(headers[0], "Series"), []
+    stated = {str(header.get("DecayCorrectionDateTime", "") or "") for header in headers}
+    if len(stated) > 1:
+        raise SUVError("Decay Correction DateTime (0018,9701) differs between slices. Export one series alone.")
+    start = local_time(stated.pop(), headers[0].get("TimezoneOffsetFromUTC"))
+    if start is None and not acquired and series is None:
         raise SUVError("neither Series Time (0008,0031) nor Acquisition Time (0008,0032) stands in the header.")
-    if not acquired or (series is not None and series <= acquired[0][0]):
-        start, source, warnings = series, "series date-time", _ge_scan_start(headers[0], series)[1]
+    if acquired and series is not None:
+        earliest = acquired[0][0]
+        if (earliest - series).total_seconds() > LONGEST_UPTAKE * half_life:
+            warnings.append(f"series and acquisition dates {_apart(series, earliest)}; times of day were used")
+            series = datetime.combine(earliest.date(), series.time())
+    if start is not None:
+        source = "Decay Correction DateTime (0018,9701)"
+    elif not acquired or (series is not None and series <= acquired[0][0]):
+        start, source = series, "series date-time"
+        warnings += _ge_scan_start(headers[0], series)[1]
     else:
-        start, source, warnings = _start_before_processing(headers, acquired, half_life)
+        start, source, said = _start_before_processing(headers, acquired, half_life)
+        warnings += said
     return start, source, warnings + _decay_factor_disagrees(headers, acquired, start, half_life)
 
 
@@ -142,13 +226,12 @@ def _start_before_processing(headers, acquired, half_life):
 def _ge_scan_start(header, like):
     """(datetime or None, warnings): GE's own scan start, on the date of ``like``: de-identification may shift one of
     the two dates and forget the other."""
-    written = str(_private(header, 0x0009, GE_PRIVATE, GE_SCAN_DATETIME) or "")
-    own = _parse(written[:8], written[8:])
+    own = local_time(_private(header, 0x0009, GE_PRIVATE, GE_SCAN_DATETIME), header.get("TimezoneOffsetFromUTC"))
     if own is None:
         return None, []
     warnings = []
     if own.date() != like.date():
-        warnings.append(f"GE scan date {own.date()} is not the header's date {like.date()}; times of day were used")
+        warnings.append(f"GE's scan date and the header's {_apart(own, like)}; times of day were used")
     return datetime.combine(like.date(), own.time()), warnings
 
 
@@ -187,24 +270,34 @@ def average_count_time(duration_s, half_life):
     return float(np.log(decay * duration_s / -np.expm1(-decay * duration_s)) / decay)
 
 
-def uptake_s(header, moment, half_life):
+def uptake_s(drug, moment, half_life, zone=None):
     """(seconds, warnings) from injection to ``moment``, a datetime.
 
-    Dates are believed when they give a time that is possible. Otherwise – de-identified dates, or a start time without
-    a date – the times of day are taken, and an injection later than the scan is one of the evening before.
+    drug: item of the Radiopharmaceutical Information Sequence;  zone: the header's Timezone Offset From UTC.
+    Radiopharmaceutical Start DateTime goes before Start Time when it gives a time that is possible. Otherwise –
+    de-identified dates, or a start time without a date – the times of day are taken, and an injection later than the
+    scan is one of the evening before.
     """
-    drug, warnings = _drug(header), []
-    longest = LONGEST_UPTAKE * half_life
-    injected = str(drug.get("RadiopharmaceuticalStartDateTime", "") or "")
-    time = _parse(None, str(drug.get("RadiopharmaceuticalStartTime", "") or ""))
-    if injected:
-        full = _parse(injected[:8], injected[8:])
-        if full is not None:
-            seconds = (moment - full).total_seconds()
-            if 0 <= seconds <= longest:
-                return seconds, warnings
-            warnings.append(f"injection date {full.date()} contradicts scan date {moment.date()}; times of day used")
-            time = time or full
+    warnings, longest = [], LONGEST_UPTAKE * half_life
+    written = str(drug.get("RadiopharmaceuticalStartDateTime", "") or "")
+    full = local_time(written, zone)
+    time = _parse(None, drug.get("RadiopharmaceuticalStartTime"))
+    if full is not None and time is not None:
+        apart = abs((datetime.combine(full.date(), time.time()) - full).total_seconds())
+        if min(apart, 24 * 3600 - apart) > SAME_CLOCK_S:
+            # An offset that the header's own clock cannot be related to says nothing against the header's Start Time.
+            adrift = not zone and re.search(r"[+-]\d{4}$", written.strip()) is not None
+            warnings.append(
+                f"Radiopharmaceutical Start DateTime (0018,1078) says {full:%H:%M:%S}, Start Time (0018,1072) "
+                f"{time:%H:%M:%S}; the {'latter' if adrift else 'former'} goes first"
+            )
+            full = datetime.combine(full.date(), time.time()) if adrift else full
+    if full is not None:
+        seconds = (moment - full).total_seconds()
+        if 0 <= seconds <= longest:
+            return seconds, warnings
+        warnings.append(f"injection contradicts the scan (dates {_apart(full, moment)}); times of day were used")
+        time = time or full
     if time is None:
         raise SUVError("Radiopharmaceutical Start Time (0018,1072) is missing or unreadable; SUV needs it.")
     seconds = (moment - datetime.combine(moment.date(), time.time())).total_seconds()
@@ -214,73 +307,168 @@ def uptake_s(header, moment, half_life):
     if seconds > longest:
         raise SUVError(
             f"Radiopharmaceutical Start Time (0018,1072) is {time:%H:%M:%S} and the scan {moment:%H:%M:%S}: "
-            f"{seconds / 3600:.1f} h apart. Correct the times."
+            f"{seconds / 3600:.1f} h apart at a half-life of {half_life:g} s. Correct the times."
         )
     return seconds, warnings
 
 
-def check_tracer(header, any_tracer=False):
-    """Warnings about the tracer. Raises SUVError when it is not F-18 FDG, unless ``any_tracer``."""
-    drug = _drug(header)
-    names = [str(drug.get("Radiopharmaceutical", "") or "")]
-    names += [str(code.get("CodeMeaning", "") or "") for code in drug.get("RadiopharmaceuticalCodeSequence", ()) or ()]
-    half_life = half_life_s(header)
+def radiopharmaceutical(header):
+    """(item, warnings): the item of the Radiopharmaceutical Information Sequence that the image shows.
+
+    Copies of an item count once; of different ones the only F-18 FDG is taken. Raises SUVError when there is none, or
+    no single one.
+    """
+    items = []
+    for item in header.get("RadiopharmaceuticalInformationSequence") or ():
+        if item not in items:
+            items.append(item)
+    if not items:
+        raise SUVError("Radiopharmaceutical Information Sequence (0054,0016) is missing; SUV needs dose and times.")
+    if len(items) == 1:
+        return items[0], []
+    fdg = [item for item in items if _named_fdg(item) and not _other_tracer(item)]
+    if len(fdg) == 1:
+        return fdg[0], [f"{len(items)} radiopharmaceuticals are listed; the only F-18 FDG was used"]
+    named = ", ".join((_names(item) or ["unnamed"])[0] for item in items)
+    raise SUVError(
+        f"Radiopharmaceutical Information Sequence (0054,0016) lists {len(items)} different injections ({named}), "
+        f"{len(fdg)} of them of F-18 FDG. Keep the one that the image shows."
+    )
+
+
+def check_tracer(drug, any_tracer=False):
+    """Warnings about the tracer. Raises SUVError when it is not F-18 FDG, unless ``any_tracer``; and always when
+    nuclide and half-life contradict each other."""
+    nuclide, half_life = _nuclide(drug), _half_life(drug)[0]
     if any_tracer:
+        if nuclide and half_life and _is_f18(nuclide) != _decays_like_f18(half_life):
+            raise SUVError(
+                f"Radionuclide Code Sequence (0054,0300) is {nuclide[1]} and Radionuclide Half Life (0018,1075) "
+                f"{half_life:g} s, which is {'not ' if _is_f18(nuclide) else ''}that of F-18. Correct one of them."
+            )
         return []
-    if abs(half_life / F18_HALF_LIFE_S - 1) > HALF_LIFE_TOLERANCE:
-        raise SUVError(f"Radionuclide Half Life (0018,1075) is {half_life:g} s; that of F-18 is {F18_HALF_LIFE_S:g} s.")
-    if any(fdg in name.lower() for name in names for fdg in FDG_NAMES):
-        return []
-    named = [name for name in names if name.strip().lower() not in NAMELESS]
-    if named:
-        raise SUVError(f"Radiopharmaceutical (0018,0031) is {named[0]}; the cohort is of F-18 FDG. Allow any tracer.")
-    return ["the tracer has no name; F-18 by its half-life, taken for FDG"]
+    other = _other_tracer(drug)
+    if other:
+        raise SUVError(other)
+    return [] if _named_fdg(drug) else ["the tracer has no name; taken for F-18 FDG"]
 
 
-def dose_bq(header):
-    """Radionuclide Total Dose in Bq. Raises SUVError when it is missing or in another unit."""
-    value = _drug(header).get("RadionuclideTotalDose")
+def _other_tracer(drug):
+    """Why a radiopharmaceutical is not F-18 FDG; "" when nothing speaks against it."""
+    nuclide, half_life = _nuclide(drug), _half_life(drug)[0]
+    if nuclide and not _is_f18(nuclide):
+        return f"Radionuclide Code Sequence (0054,0300) is {nuclide[1]}; the cohort is of F-18 FDG. Allow any tracer."
+    if half_life and not _decays_like_f18(half_life):
+        return f"Radionuclide Half Life (0018,1075) is {half_life:g} s; that of F-18 is {F18_HALF_LIFE_S:g} s."
+    named = [name for name in _names(drug) if name.lower() not in NAMELESS]
+    if named and not _named_fdg(drug):
+        return f"Radiopharmaceutical (0018,0031) is {named[0]}; the cohort is of F-18 FDG. Allow any tracer."
+    return ""
+
+
+def _names(drug):
+    names = [drug.get("Radiopharmaceutical")]
+    names += [code.get("CodeMeaning") for code in drug.get("RadiopharmaceuticalCodeSequence") or ()]
+    return [str(name).strip() for name in names if str(name or "").strip()]
+
+
+def _named_fdg(drug):
+    return any(fdg in name.lower() for name in _names(drug) for fdg in FDG_NAMES)
+
+
+def _nuclide(drug):
+    """(code, name) of the Radionuclide Code Sequence; None when it names nothing."""
+    for code in drug.get("RadionuclideCodeSequence") or ():
+        value, meaning = (str(code.get(keyword, "") or "").strip() for keyword in ("CodeValue", "CodeMeaning"))
+        if value or meaning:
+            return value, meaning or value
+    return None
+
+
+def _is_f18(nuclide):
+    return nuclide[0] in F18_CODES or ("18" in nuclide[1] and "f" in nuclide[1].lower())
+
+
+def _decays_like_f18(half_life):
+    return abs(half_life / F18_HALF_LIFE_S - 1) <= HALF_LIFE_TOLERANCE
+
+
+def dose_bq(drug):
+    """(Radionuclide Total Dose in Bq, warnings). Raises SUVError when it is missing or in no known unit."""
+    value = drug.get("RadionuclideTotalDose")
+    if value is not None and DOSE_MBQ[0] <= float(value) <= DOSE_MBQ[1]:
+        return float(value) * 1e6, [f"Radionuclide Total Dose (0018,1074) of {float(value):g} read as MBq"]
     if value is None or not DOSE_BQ[0] <= float(value) <= DOSE_BQ[1]:
         shown = "missing" if value is None else f"{float(value):g}, which is no dose in Bq"
         raise SUVError(f"Radionuclide Total Dose (0018,1074) is {shown}. Correct it in the PET headers.")
-    return float(value)
+    return float(value), []
 
 
-def half_life_s(header):
-    """Radionuclide Half Life in seconds. Raises SUVError when it is missing."""
-    value = _drug(header).get("RadionuclideHalfLife")
-    if value is None or not float(value) > 0:
+def half_life_s(drug):
+    """(Radionuclide Half Life in seconds, warnings). Raises SUVError when it is missing."""
+    seconds, warnings = _half_life(drug)
+    if seconds is None:
         raise SUVError("Radionuclide Half Life (0018,1075) is missing. Add it to the PET headers.")
-    return float(value)
+    return seconds, warnings
 
 
-def _drug(header):
-    sequence = header.get("RadiopharmaceuticalInformationSequence")
-    if not sequence:
-        raise SUVError("Radiopharmaceutical Information Sequence (0054,0016) is missing; SUV needs dose and times.")
-    return sequence[0]
+def _half_life(drug):
+    value = float(drug.get("RadionuclideHalfLife") or 0)
+    if F18_HALF_LIFE_MIN[0] <= value <= F18_HALF_LIFE_MIN[1]:
+        return value * 60, [f"Radionuclide Half Life (0018,1075) of {value:g} read as minutes"]
+    return (value if value > 0 else None), []
 
 
 def _private(header, group, creator, element):
+    """A private value as text; None when missing."""
     try:
         value = header.private_block(group, creator)[element].value
     except KeyError:
         return None
-    return float(value) if group == 0x7053 else value
+    return value.decode("ascii", "ignore").strip("\0 ") if isinstance(value, bytes) else str(value or "")
 
 
 def _moment(header, prefix):
-    """Datetime of a header's <prefix>DateTime, or <prefix>Date and Time; None when missing. Any date will do when only
-    the date is missing: times of day remain."""
-    return _parse(str(header.get(f"{prefix}Date", "") or ""), str(header.get(f"{prefix}Time", "") or ""))
+    """Datetime of a header's <prefix>Date and Time, or <prefix>DateTime; None when missing. Without its own date, that
+    of another step of the same session."""
+    dates = (header.get(keyword) for keyword in (f"{prefix}Date", "AcquisitionDate", "SeriesDate", "StudyDate"))
+    moment = _parse(next((day for day in dates if day), None), header.get(f"{prefix}Time"))
+    return moment or local_time(header.get(f"{prefix}DateTime"), header.get("TimezoneOffsetFromUTC"))
 
 
-def _parse(date, time):
-    if not time:
-        return None
+def local_time(text, zone):
+    """Datetime of a DT value on the clock of its header; None when it is missing, unreadable or without time of day.
+
+    zone: the header's Timezone Offset From UTC, as "+0100". Where one of the two states no offset, the value is taken
+    as local.
+    """
+    parts = re.fullmatch(r"(\d{8})(\d[\d.:]*)([+-]\d{4})?", str(text or "").strip())
+    moment = _parse(parts[1], parts[2]) if parts else None
+    if moment is None or not parts[3] or not re.fullmatch(r"[+-]\d{4}", str(zone or "").strip()):
+        return moment
+    return moment + _offset(str(zone).strip()) - _offset(parts[3])
+
+
+def _offset(zone):
+    return int(f"{zone[0]}1") * timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+
+
+def _parse(day, time):
+    """Datetime of a DA and a TM value; None without a readable time. NO_DATE serves where the date is not readable."""
     try:
-        clock = pydicom.valuerep.TM(time.split("+")[0].split("-")[0].strip())
-        day = pydicom.valuerep.DA(date) if date else datetime(1900, 1, 2).date()
+        clock = pydicom.valuerep.TM(str(time or "").strip().replace(":", ""))  # hh:mm:ss was legal before 1993
     except ValueError:
         return None
-    return datetime.combine(day, clock)
+    if not clock:
+        return None
+    try:
+        return datetime.combine(pydicom.valuerep.DA(str(day or "")) or NO_DATE, clock)
+    except ValueError:
+        return datetime.combine(NO_DATE, clock)
+
+
+def _apart(one, other):
+    """How two dates disagree, in words that name neither: warnings may leave the hospital."""
+    if NO_DATE in (one.date(), other.date()):
+        return "cannot be compared"
+    return f"differ by {abs((one.date() - other.date()).days)} days"

@@ -77,7 +77,10 @@ def isotropic_grid(volume, voxel_mm):
 
 
 def resample(volume, shape, affine, fill, nearest=False):
-    """``volume`` on the grid (shape, affine): linear, or nearest neighbour for labels; ``fill`` outside its voxels."""
+    """``volume`` on the grid (shape, affine): linear, or nearest neighbour for labels; ``fill`` outside its voxels.
+
+    Both affines may be oblique, left-handed or sheared (a tilted gantry): ITK inverts the whole matrix.
+    """
     resampler = sitk.ResampleImageFilter()
     resampler.SetSize([int(n) for n in shape])
     spacing, direction, origin = _itk_geometry(np.asarray(affine))
