@@ -4,9 +4,17 @@
 
 Folders may be nested in any way. Sex, age, height and weight are merged over all series of a study; the PET is the one
 corrected for attenuation, the CT the one that shares its frame of reference and overlaps it most.
+
 Writes <root>/cohort.csv (subject, sex, age_years, height_m, weight_kg, split, source), <root>/series.csv (every series,
-chosen or not, and why) and <root>/failures.csv. No name and no birth date is written. Rows of cohort.csv that were
-added by hand stay; subjects keep their split when others are added.
+chosen or not, and why), <root>/demographics.csv (subject, field, value, source: the series that states it, what was
+repaired, who disagrees) and <root>/failures.csv. Rows of cohort.csv that were added by hand stay; subjects keep their
+split when others are added.
+
+No name, no date and no other identifier is written. A subject whose headers all say Patient Identity Removed YES keeps
+its Patient ID, its paths and its descriptions of series. Of any other subject the tables hold salted hashes of Patient
+ID ("sub-…") and series UIDs, "PT series 4" for a description, and a path as places in the sorted folders, dicom/#3/#1.
+<root>/.salt links these ids to patients for whoever also holds the DICOM files: keep it as private as them, and keep
+it, for without it no subject can be added. --subject-ids patient-id treats all subjects as de-identified, hash none.
 """
 
 from pathlib import Path
@@ -14,8 +22,9 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.data.demographics import read_cohort, write_cohort
+from totalgen.data.demographics import read_cohort, with_coverage, write_cohort
 from totalgen.data.files import forget_failures, record_failure, require_folder, whole
+from totalgen.data.identity import SUBJECT_IDS
 from totalgen.data.metadata import describe_cohort
 from totalgen.errors import InputError
 
@@ -24,12 +33,17 @@ from totalgen.errors import InputError
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 @click.option("--test-fraction", type=click.FloatRange(0, 1), default=0.26, help="Share of test subjects (200 of 765).")
 @click.option("--seed", type=int, default=0, help="Of the split.")
-def main(root, test_fraction, seed):
+@click.option("--subject-ids", type=click.Choice(SUBJECT_IDS), default="auto", help="How subjects are named.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+def main(root, test_fraction, seed, subject_ids, workers, scheduler):
     require_folder(root, "Give the folder that holds the cohort.")
     require_folder(root / "dicom", "Put the DICOM studies there, in folders of any depth.")
-    cohort, series, failures = describe_cohort(root / "dicom", test_fraction, seed)
-    with whole(root / "series.csv") as part:
-        series.to_csv(part, index=False)
+    settings = (test_fraction, seed, subject_ids, workers, scheduler)
+    cohort, series, demographics, failures = describe_cohort(root / "dicom", *settings)
+    for name, table in (("series", series), ("demographics", demographics)):
+        with whole(root / f"{name}.csv") as part:
+            table.to_csv(part, index=False)
     forget_failures(root, "metadata")
     for subject, error in failures:
         record_failure(root, subject, "metadata", error)
@@ -39,6 +53,7 @@ def main(root, test_fraction, seed):
     if (root / "cohort.csv").exists():
         known = read_cohort(root / "cohort.csv")
         cohort = pd.concat([known[~known["subject"].isin(cohort["subject"])], cohort], ignore_index=True)
+        cohort = with_coverage(cohort, root / "cohort.csv")
     write_cohort(root / "cohort.csv", cohort.sort_values("subject"))
     test = int((cohort["split"] == "test").sum())
     click.echo(f"{len(cohort)} subjects ({len(cohort) - test} train, {test} test) in {root / 'cohort.csv'}.")

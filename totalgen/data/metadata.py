@@ -1,86 +1,250 @@
 """From the headers of a study to who it is of, and to the PET and the CT that are used."""
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
+import pydicom
+from tqdm import tqdm
 
-from totalgen.data.demographics import COLUMNS, HEIGHT_M, Demographics
-from totalgen.data.dicom import Series, find_series
+from totalgen.data import identity
+from totalgen.data.cohort import read_table
+from totalgen.data.demographics import AGE_YEARS, COLUMNS, HEIGHT_M, Demographics
+from totalgen.data.dicom import Series, find_series, join, read_file
+from totalgen.data.files import error_text
+from totalgen.data.parallel import spread
 from totalgen.data.suv import SUVError, check_units
 from totalgen.errors import InputError
 
 FEWEST_SLICES = 10  # fewer is a scout or a key image, not a torso
+SAME_OVERLAP = 0.98  # of the largest overlap: reformats and other slice thicknesses of one scan differ by less
+SAME_VALUE = 0.01  # relative; further apart, two series disagree about the patient
 AGE_UNIT_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
-SCOUT = re.compile(r"scout|topogram|localizer|scanogram|surview|\bscano", re.IGNORECASE)
-UNCORRECTED = re.compile(r"\bNAC\b|_NAC|non?[ -]?AC\b|uncorrected|no[nt]?[ -]?att", re.IGNORECASE)
+SCOUT = re.compile(r"scout|topogram|locali[sz]er|scanogram|surview|\bscano", re.IGNORECASE)
+PAGE = re.compile(r"dose[ _-]*(report|record|info|summary|page|sheet)|(patient|exam)[ _-]*protocol|exam[ _-]*summary|"
+                  r"screen[ _-]*(save|shot|cap)", re.IGNORECASE)  # fmt: skip
+PROJECTION = re.compile(r"(?<![a-z])m(ax)?[ _-]?ip(?![a-z])|maximum intensity|projection image", re.IGNORECASE)
+UNCORRECTED = re.compile(r"(?<![a-z])n(on?[ _-]?)?ac(?![a-z])|uncorrected|no[nt]?[ _-]?att|"
+                         r"(w/o|without)[ _-]*(ac(?![a-z])|att)", re.IGNORECASE)  # fmt: skip
+DERIVED = {"DERIVED", "SECONDARY", "REFORMATTED", "MPR"}  # values of Image Type
 SERIES_COLUMNS = ("subject", "series", "path", "modality", "description", "slices", "chosen", "reason")
+DEMOGRAPHICS_COLUMNS = ("subject", "field", "value", "source")
 
 
-def describe_cohort(dicom, test_fraction, seed):
+def describe_cohort(dicom, test_fraction, seed, subject_ids="auto", workers=1, scheduler=None):
     """What lies below the folder ``dicom``.
 
-    Returns (cohort, series, failures): the cohort table and the table of all series as DataFrames, failures a list of
-    (subject, error). The split depends on seed and subject alone, so further subjects move no-one.
+    Returns (cohort, series, demographics, failures): the cohort table, the table of all series and the table of where
+    sex, age, height and weight stand, as DataFrames; failures a list of (subject, error). The split depends on seed and
+    subject alone, so further subjects move no-one.
     The source of a subject is the maker of the PET scanner, which a phantom's files use to say that they are one.
     A subject is a Patient ID; when it has several studies, the first that holds a PET and a CT is used.
-    Raises InputError when there is no DICOM at all.
+    subject_ids: "auto" hides who a subject is (see ``identity``) unless all its headers say that they are
+    de-identified, "hash" always, "patient-id" never.
+    workers, scheduler: where the headers are read (parallel.spread), a folder of ``dicom`` at a time.
+    Raises InputError when there is no DICOM at all, and when cohort.csv beside ``dicom`` names by its Patient ID a
+    subject that is hidden now.
     """
     dicom = Path(dicom)
-    found, damaged = find_series(dicom, show=True)
+    unread = identity.scrubbed_errors(lambda: identity.scrubber(dicom, dicom.rglob("*")))
+    with unread if subject_ids != "patient-id" else contextlib.nullcontext():
+        found, damaged = scan(dicom, workers, scheduler)
     if not found and not damaged:
         raise InputError(f"{dicom}: holds no DICOM file. Put the studies below it, in folders of any depth.")
-    subjects = {}
-    for series in found:
-        subjects.setdefault(subject_name(series.header, series.files[0], dicom), []).append(series)
-    failures = []
-    for file in damaged:
-        patient = {"PatientID": file.patient} if file.patient else {}
-        error = f"{file.path.relative_to(dicom.parent)}: {file.why}. Restore the file."
-        failures.append((subject_name(patient, file.path, dicom), error))
+    subjects, hidden = by_subject(found, damaged, dicom, subject_ids)
 
-    rows, listed = [], []
-    for subject, all_series in sorted(subjects.items()):
-        pet, ct, reasons = choose(all_series)
-        for series in all_series:
-            listed.append(
-                dict(
-                    subject=subject,
-                    series=series.uid,
-                    path=series.folder.relative_to(dicom.parent).as_posix(),
-                    modality=series.modality,
-                    description=series.description,
-                    slices=len(series.files),
-                    chosen="yes" if series in (pet, ct) else "no",
-                    reason=reasons[series.uid],
-                )
-            )
+    rows, listed, sources, failures = [], [], [], []
+    for subject, (all_series, bad_files) in sorted(subjects.items()):
+        tell = Tell.hiding(dicom, all_series, bad_files) if subject in hidden else Tell.openly(dicom)
+        for file in bad_files:
+            error = f"{file.path.relative_to(dicom.parent)}: {file.why}. Restore the file."
+            failures.append((subject, tell.clean(error)))
+        if not all_series:
+            continue
         try:
-            if pet is None or ct is None:
-                missing = "PET" if pet is None else "CT"
-                why = "; ".join(f"{s.description or s.uid}: {reasons[s.uid]}" for s in all_series)
-                raise InputError(f"{subject}: no {missing} can be used ({why}).")
-            person = merge_demographics([pet, ct, *[s for s in all_series if s.study == pet.study]])
-        except InputError as error:
-            failures.append((subject, error))
+            pet, ct, reasons = choose(all_series)
+            listed += [dict(subject=subject, **row) for row in series_rows(all_series, (pet, ct), reasons, tell)]
+            study = [series for series in all_series if not ct or series.study == pet.study]
+            values, said = merge_demographics([pet, ct, *study] if ct else study, tell.label)
+            for field, value in values.items():
+                shown = "" if value is None else value
+                sources.append(dict(subject=subject, field=field, value=shown, source=tell.clean(said[field])))
+            if ct is None:
+                why = "; ".join(f"{tell.label(s)}: {reasons[s.uid]}" for s in all_series)
+                raise InputError(f"{subject}: no {'CT' if pet else 'PET'} can be used ({why}).")
+            person = demographics(values, said)
+        except Exception as error:  # an odd header must not stop the others
+            failures.append((subject, tell.clean(error_text(error))))
             continue
         split = "test" if share(seed, subject) < test_fraction else "train"
         values = (subject, person.sex, round(person.age_years, 3), round(person.height_m, 4), person.weight_kg)
-        maker = str(pet.header.get("Manufacturer", "") or "").strip()
+        maker = tell.clean(str(pet.header.get("Manufacturer", "") or "").strip())
         rows.append(dict(zip(COLUMNS, (*values, split, maker or "unknown scanner"), strict=True)))
-    return pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(listed, columns=SERIES_COLUMNS), failures
+    tables = (rows, COLUMNS), (listed, SERIES_COLUMNS), (sources, DEMOGRAPHICS_COLUMNS)
+    return *(pd.DataFrame(table, columns=columns) for table, columns in tables), failures
 
 
-def subject_name(header, path, dicom):
-    """Subject id that can be a file name: the Patient ID, or the first folder below ``dicom`` when it has none.
+def scan(dicom, workers=1, scheduler=None):
+    """(series, damaged) of everything below ``dicom`` (see dicom.find_series), whatever the order of the work."""
+    tops, parts = sorted(path for path in dicom.iterdir() if not path.name.startswith(".")), {}
+    results = spread(find_series, tops, workers, scheduler)
+    for top, part, error in tqdm(results, desc="headers", total=len(tops), unit="folder", disable=None):
+        if error is not None:
+            raise InputError(error)
+        parts[top] = part
+    return join(parts[top] for top in tops)
 
-    A character that has no place in a file name becomes "_", and a short hash keeps two such ids apart.
+
+@dataclass(frozen=True)
+class Tell:
+    """How a subject is written of. Functions: label and uid of a Series, path of a folder, clean of a text."""
+
+    label: Callable
+    uid: Callable
+    path: Callable
+    clean: Callable
+
+    @classmethod
+    def openly(cls, dicom):
+        return cls(series_label, lambda series: series.uid, lambda path: path.relative_to(dicom.parent).as_posix(), str)
+
+    @classmethod
+    def hiding(cls, dicom, all_series, bad_files):
+        files = [file for series in all_series for file in series.files] + [file.path for file in bad_files]
+        return cls(
+            plain_label,
+            lambda series: identity.written_uid(dicom.parent, series.uid),
+            lambda path: identity.ordinals(path, dicom),
+            identity.scrubber(dicom, files, [series.header for series in all_series]),
+        )
+
+
+def series_rows(all_series, chosen, reasons, tell):
+    """Rows (dicts, without the subject) of the table of series."""
+    return [
+        dict(
+            series=tell.uid(series),
+            path=tell.path(series.folder),
+            modality=series.modality,
+            description=tell.clean(tell.label(series)),
+            slices=series.count,
+            chosen="yes" if series in chosen else "no",
+            reason=tell.clean(reasons[series.uid]),
+        )
+        for series in all_series
+    ]
+
+
+def by_subject(found, damaged, dicom, subject_ids):
+    """(subjects, hidden): dict of subject → (its series, its damaged files), and the set of subjects that are hidden.
+
+    A Patient ID is hidden for all its series and issuers as soon as one header does not say that it is de-identified.
+    A damaged file whose header is gone belongs to whom the series in its folder belong to.
     """
-    name = str(header.get("PatientID", "") or "").strip() or path.relative_to(dicom).parts[0]
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    things = [(series.header, series.files[0], series, None) for series in found]
+    neighbours = {}
+    for header, _, series, _ in things:
+        for folder in {file.parent for file in series.files}:
+            neighbours.setdefault(folder, []).append(header)
+    for file in damaged:
+        header = read_file(file.path)[0]
+        if not (header or {}).get("PatientID"):
+            near = neighbours.get(file.path.parent, [])
+            header = near[0] if len({identity.patient(h, file.path, dicom) for h in near}) == 1 else {}
+        things.append((header, file.path, None, file))
+
+    seen = {identity.patient(series.header, series.files[0], dicom)[0] for series in found}
+    exposed = set()
+    for header, path, series, _ in things:
+        name = identity.patient(header, path, dicom)[0]
+        silent = series is None and name in seen and "PatientIdentityRemoved" not in header  # cut before it says so
+        if not (silent or identity.is_deidentified(header)):
+            exposed.add(name)
+    exposed = {"auto": exposed, "patient-id": set(), "hash": None}[subject_ids]
+    subjects, hidden, open_names = {}, set(), set()
+    for header, path, series, file in things:
+        subject = identity.subject_name(header, path, dicom)
+        if exposed is None or identity.patient(header, path, dicom)[0] in exposed:
+            open_names.add(subject)
+            subject = identity.hidden_name(header, path, dicom)
+            hidden.add(subject)
+        of_series, of_files = subjects.setdefault(subject, ([], []))
+        of_series.extend([series] if series else [])
+        of_files.extend([file] if file else [])
+    cohort = dicom.parent / "cohort.csv"
+    if open_names & set(read_table(cohort)["subject"]):
+        raise InputError(
+            f"{cohort}: names subjects by their Patient IDs, which are to be hidden. Begin in a folder that holds "
+            "nothing but dicom/, or give --subject-ids patient-id."
+        )
+    return subjects, hidden
+
+
+def series_label(series):
+    """The description of a series, or its plain label when it has none."""
+    return series.description or plain_label(series)
+
+
+def plain_label(series):
+    """A name of a series that nobody typed: "PT series 4"."""
+    return f"{series.modality} series {series.header.get('SeriesNumber', '') or ''}".strip()
+
+
+def chosen_files(root, series, subject, modality):
+    """Files of the subject's chosen series of a modality ("PT" or "CT"): list of Paths below ``root``.
+
+    series: the table <root>/series.csv.
+    Raises InputError when there is no such series, when it is not what step 1 saw, or when a file of it is damaged.
+    """
+    rows = series[(series["subject"] == subject) & (series["modality"] == modality) & (series["chosen"] == "yes")]
+    if rows.empty:
+        raise InputError(f"{root / 'series.csv'}: {subject} has no chosen {modality} series. See its reasons there.")
+    row = rows.iloc[0]
+
+    def is_it(uid):
+        return (identity.written_uid(root, uid) if is_hidden(row) else uid) == row["series"]
+
+    found, damaged = find_series(_place(root, row))  # nothing, when the folder is gone
+    files = next((s.files for s in found if is_it(s.uid)), [])
+    for file in damaged:
+        if is_it(file.series) if file.series else file.path.parent in {f.parent for f in files}:
+            raise InputError(f"{file.path}: {file.why}. Restore the file.")
+    if not files:
+        raise InputError(f"{root / row['path']}: changed since step 1. Run 1_dicom_to_metadata.py again.")
+    return files
+
+
+def is_hidden(row):
+    """Whether a row of the table of series is of a subject whose identity is hidden."""
+    return row["series"].startswith(identity.HASHED_SERIES)
+
+
+def _place(root, row):
+    return identity.resolve(root, row["path"]) if is_hidden(row) else root / row["path"]
+
+
+def discreet(root, series, subject):
+    """A context in which errors name no file and no header value of a subject whose identity is hidden.
+
+    series: the table <root>/series.csv.
+    """
+    rows = [row for _, row in series[series["subject"] == subject].iterrows() if is_hidden(row)]
+
+    def scrubber():
+        folders = set()
+        for row in rows:
+            with contextlib.suppress(InputError):  # a place that is gone has no names to hide
+                folders.add(_place(root, row))
+        files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+        headers = [s.header for folder in folders for s in find_series(folder)[0]]
+        return identity.scrubber(root / "dicom", sorted(files), headers)
+
+    return identity.scrubbed_errors(scrubber) if rows else contextlib.nullcontext()
 
 
 def share(seed, subject):
@@ -92,77 +256,135 @@ def choose(all_series):
     """(pet, ct, reasons) among the series of one subject; pet or ct is None when there is none to use.
 
     reasons: dict of series UID → why it was chosen or not.
-    PET: units that can become SUV, corrected for attenuation; then original over derived, most slices, lowest number.
-    CT: no scout, same study and frame of reference as the PET; then the largest overlap with it.
+    PET: units that can become SUV, not uncorrected for attenuation, of the earliest study; then see ``pet_rank``.
+    CT: no scout or page, same study and frame of reference as the PET; then see ``ct_rank``.
     """
-    reasons, pets = {}, []
-    for series in all_series:
-        reason = refusal(series)
-        if reason:
-            reasons[series.uid] = reason
-        elif series.modality == "PT":
-            pets.append(series)
-    pets.sort(key=pet_rank)
-    taken = None, None
-    for pet in pets:
-        cts = [s for s in all_series if s.uid not in reasons and s.modality == "CT" and s.study == pet.study]
-        sharing = [s for s in cts if s.header.get("FrameOfReferenceUID") == pet.header.get("FrameOfReferenceUID")]
-        sharing = [s for s in sharing if overlap_ml(s, pet) > 0]
-        if sharing:
-            taken = pet, max(sharing, key=lambda s: (round(overlap_ml(s, pet)), len(s.files), s.uid))
+    reasons = {series.uid: reason for series in all_series if (reason := refusal(series))}
+    usable = [series for series in all_series if series.uid not in reasons]
+    pets = sorted((s for s in usable if s.modality == "PT"), key=pet_rank)
+    cts = [s for s in usable if s.modality == "CT"]
+    pet, ct, partners = (pets[0] if pets else None), None, []
+    for candidate in pets:
+        near = [s for s in cts if same_place(s, candidate) and overlap_ml(s, candidate) > 0]
+        if near:
+            pet, partners = candidate, near
+            ct = min(partners, key=lambda s: ct_rank(s, pet, partners))
             break
-    pet, ct = taken if taken[0] else (pets[0] if pets else None, None)
-    for series in all_series:
-        if series.uid in reasons:
-            continue
+    for series in usable:
         if series is pet:
-            reasons[series.uid] = f"PET corrected for attenuation, {series.header.Units}"
+            corrected = "corrected for attenuation" if says_corrected(pet) else "attenuation correction not stated"
+            reasons[series.uid] = f"PET, {corrected}, {pet.header.Units}"
         elif series is ct:
-            reasons[series.uid] = f"CT that overlaps the PET by {overlap_ml(series, pet) / 1000:.1f} L"
-        elif pet is not None and series.study != pet.study:
-            reasons[series.uid] = "another study of the subject is used"
-        elif series.modality == "PT":
-            reasons[series.uid] = "another PET of the study is original, larger or earlier"
+            reasons[series.uid] = f"CT that overlaps the PET by {overlap_ml(ct, pet) / 1000:.1f} L"
         elif pet is None:
             reasons[series.uid] = "no PET to go with"
-        elif series.header.get("FrameOfReferenceUID") != pet.header.get("FrameOfReferenceUID"):
+        elif series.study != pet.study:
+            reasons[series.uid] = "another study of the subject is used"
+        elif series.modality == "PT":
+            if pet_rank(series) < pet_rank(pet):
+                reasons[series.uid] = "no CT shares its frame of reference and overlaps it"
+            else:
+                why = first_difference(pet_rank(series), pet_rank(pet))
+                reasons[series.uid] = (*[""] * 2, *PET_REASONS)[why]
+        elif not same_place(series, pet):
             reasons[series.uid] = "not in the PET's frame of reference"
+        elif series not in partners:
+            reasons[series.uid] = "does not overlap the PET"
         else:
-            reasons[series.uid] = "another CT overlaps the PET more" if ct else "does not overlap the PET"
+            why = first_difference(ct_rank(series, pet, partners), ct_rank(ct, pet, partners))
+            litres = [overlap_ml(s, pet) / 1000 for s in (series, ct)]
+            reasons[series.uid] = CT_REASONS[why].format(*litres)
     return pet, ct, reasons
+
+
+def _values(header, keyword):
+    """Set of the values of a tag with one, several or none of them, in capitals."""
+    value = header.get(keyword, None) or ()
+    return {str(v).strip().upper() for v in ([value] if isinstance(value, str) else value)}
+
+
+def first_difference(a, b):
+    """The first position at which two tuples differ."""
+    return next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
 
 
 def refusal(series: Series):
     """Why a series can be neither the PET nor the CT, or "" when it can."""
     header = series.header
-    if int(header.get("NumberOfFrames", 1) or 1) > 1:
-        return "multi-frame object; export it with one frame per file"
     if not series.is_image:
-        return "not a stack of CT or PET images"
-    kind = " ".join(str(v) for v in header.get("ImageType", ()) or ())
-    if series.modality == "CT" and (SCOUT.search(kind) or SCOUT.search(series.description)):
-        return "scout"
-    if len(series.files) < FEWEST_SLICES:
-        return f"only {len(series.files)} slices"
+        kind = pydicom.uid.UID(str(header.get("SOPClassUID", ""))).name or "of no stated class"
+        return f"no stack of CT or PET images: {kind}"
+    kind = " ".join(_values(header, "ImageType"))
+    for pattern, what in ((SCOUT, "scout"), (PAGE, "report or screen page"), (PROJECTION, "projection, no slices")):
+        if pattern.search(kind) or pattern.search(series.description):
+            return what
+    if series.count < FEWEST_SLICES:
+        return f"only {series.count} slices"
     if series.modality == "PT":
         try:
             check_units(header)
         except SUVError as error:
             return str(error)
-        corrected = header.get("CorrectedImage", None)
-        if corrected and "ATTN" not in corrected:
+        if _values(header, "CorrectedImage") and not says_corrected(series):
             return "not corrected for attenuation: Corrected Image lacks ATTN"
         if UNCORRECTED.search(series.description):
             return "not corrected for attenuation, by its description"
-    return ""
+    return series.problem
+
+
+def says_corrected(series):
+    """Whether Corrected Image (0028,0051) lists the attenuation."""
+    return "ATTN" in _values(series.header, "CorrectedImage")
+
+
+def is_derived(series):
+    """Whether Image Type (0008,0008) tells of images computed from other images, such as a reformat."""
+    return not DERIVED.isdisjoint(_values(series.header, "ImageType"))
+
+
+PET_REASONS = (  # what sets a PET behind another of its study, in the order of pet_rank
+    "does not state that it is corrected for attenuation, as the chosen PET does",
+    "derived from other images; the chosen PET is original",
+    "covers less than the chosen PET",
+    "fewer slices than the chosen PET",
+    "the chosen PET has the lower series number",
+    "equal to the chosen PET",
+)
 
 
 def pet_rank(series):
-    """Sort key of PET series, best first: earliest study, original, most slices, lowest number."""
+    """Sort key of PET series, best first: earliest study, corrected, original, largest volume in mL, most slices."""
     header = series.header
-    when = f"{header.get('StudyDate', '') or ''}{header.get('StudyTime', '') or ''}"
-    derived = "DERIVED" in (header.get("ImageType", ()) or ())
-    return when, series.study, derived, -len(series.files), int(header.get("SeriesNumber", 0) or 0), series.uid
+    when = f"{header.get('StudyDate', '') or ''}{header.get('StudyTime', '') or ''}", series.study
+    size = -round(overlap_ml(series, series)), -series.count
+    return *when, not says_corrected(series), is_derived(series), *size, series_number(series), series.uid
+
+
+CT_REASONS = (  # what sets a CT behind another that shares the PET's place, in the order of ct_rank
+    "overlaps the PET by {:.1f} L, the chosen CT by {:.1f} L",
+    "derived from other images; the chosen CT is original",
+    "fewer slices than the chosen CT",
+    "the chosen CT has the lower series number",
+    "equal to the chosen CT",
+)
+
+
+def ct_rank(series, pet, all_ct):
+    """Sort key of CT series, best first: an overlap with the PET near the largest, original, most slices."""
+    largest = max(overlap_ml(other, pet) for other in all_ct)
+    overlap = overlap_ml(series, pet)
+    short = 0.0 if overlap >= SAME_OVERLAP * largest else largest - overlap
+    return short, is_derived(series), -series.count, series_number(series), series.uid
+
+
+def series_number(series):
+    """Series Number (0020,0011), 0 when missing."""
+    return int(series.header.get("SeriesNumber", 0) or 0)
+
+
+def same_place(a, b):
+    """Whether two series are of one study and one frame of reference."""
+    return a.study == b.study and a.header.get("FrameOfReferenceUID") == b.header.get("FrameOfReferenceUID")
 
 
 def overlap_ml(a, b):
@@ -172,54 +394,101 @@ def overlap_ml(a, b):
     return edges[0] * edges[1] * edges[2] / 1000
 
 
-def merge_demographics(all_series):
-    """Demographics of a study out of the headers of all its series; the first that states a value wins.
+def merge_demographics(all_series, label=series_label):
+    """(values, sources) of a study out of the headers of all its series: dicts over the columns of a cohort table.
 
-    Raises InputError naming what none states, what two series contradict (sex), or what no patient has.
+    values: None for what cannot be told;  sources: in words, where a value stands or why there is none.
+    PET before CT before others: the first that states a value wins, so the weight is the one the dose was given for. A
+    series that says otherwise is named in the source; about the sex, no two may disagree.
+    label: series → what to call it.
     """
-    headers = [series.header for series in all_series]
-    read = {"sex": sex, "age": age_years, "height": height_m, "weight": weight_kg}
-    values = {}
-    for name, reader in read.items():
-        stated = [value for header in headers if (value := reader(header)) is not None]
+    order = sorted(all_series, key=lambda series: {"PT": 0, "CT": 1}.get(series.modality, 2))
+    values, sources = {}, {}
+    for field, (reader, unit) in READERS.items():
+        read = [(label(series), *reader(series.header)) for series in order]
+        stated = [(name, value, words) for name, value, words in read if value is not None]
+        unusable = list(dict.fromkeys(f"{words} in {name}" for name, value, words in read if value is None and words))
         if not stated:
-            raise InputError(
-                f"{name} stands in none of its {len({s.uid for s in all_series})} series. Add the subject "
-                "to cohort.csv by hand."
-            )
-        values[name] = stated[0]
-        if name == "sex" and len(set(stated)) > 1:
-            raise InputError("sex is F in one series and M in another. Add the subject to cohort.csv by hand.")
-    return Demographics(values["sex"], values["age"], values["height"], values["weight"])
+            count = len({series.uid for series in order})
+            values[field], sources[field] = None, "; ".join(unusable) or f"not stated in {count} series"
+            continue
+        first, values[field], words = stated[0]
+        sources[field] = "; ".join([f"{words} of {first}", *unusable])
+        others = [(name, value) for name, value, _ in stated[1:] if _differ(value, values[field])]
+        shown = dict.fromkeys(f"{name} says {value if unit is None else f'{value:g} {unit}'}" for name, value in others)
+        if shown:
+            sources[field] += f"; differs: {', '.join(shown)}"
+        if field == "sex" and (others or unusable):
+            sources[field] = f"{values[field]} by {sources[field]}"
+            values[field] = None
+    return values, sources
+
+
+def _differ(a, b):
+    return a != b if isinstance(a, str) else abs(a - b) > SAME_VALUE * abs(b)
+
+
+def demographics(values, sources):
+    """Demographics from what ``merge_demographics`` returns. Raises InputError naming what is missing or impossible."""
+    missing = [f"{field}: {sources[field]}" for field, value in values.items() if value is None]
+    if missing:
+        raise InputError(f"{'. '.join(missing)}. Add the subject to cohort.csv by hand.")
+    return Demographics(**values)
 
 
 def sex(header):
-    """ "F" or "M", or None."""
-    value = str(header.get("PatientSex", "") or "").strip().upper()
-    return value if value in ("F", "M") else None
+    """("F" or "M", where it stands), or (None, why not)."""
+    value = str(header.get("PatientSex", "") or "").strip()
+    if value.upper() in ("F", "M"):
+        return value.upper(), "Patient's Sex"
+    return None, f'Patient\'s Sex is "{value}"' if value else ""
 
 
 def age_years(header):
-    """Age in years from Patient's Age ("069Y", "018M", "006W", "030D"), else from birth and study date; or None."""
-    match = re.fullmatch(r"\s*(\d{1,3})([YMWD])\s*", str(header.get("PatientAge", "") or ""))
-    if match and int(match[1]) > 0:
-        return int(match[1]) * AGE_UNIT_YEARS[match[2]]
-    born, studied = (_date(header.get(tag)) for tag in ("PatientBirthDate", "StudyDate"))
-    return (studied - born).days / 365.25 if born and studied else None
+    """(years, where they stand) by Patient's Age ("069Y", "018M", "006W", "030D"), else whole years from birth to
+    study; or (None, why not)."""
+    written = str(header.get("PatientAge", "") or "").strip()
+    match = re.fullmatch(r"(\d{1,3})([YMWD])", written)
+    years = int(match[1]) * AGE_UNIT_YEARS[match[2]] if match else 0
+    if 0 < years <= AGE_YEARS[1]:
+        return years, "Patient's Age"
+    unusable = f'Patient\'s Age is "{written}"' if written else ""
+    born, then = (_date(header.get(tag)) for tag in ("PatientBirthDate", "StudyDate"))
+    if born is None or then is None or born > then:
+        return None, unusable
+    # no finer than Patient's Age tells it: no birth date follows from whole years
+    years = then.year - born.year - ((then.month, then.day) < (born.month, born.day))
+    return years, "birth and study date" + (f" ({unusable})" if unusable else "")
 
 
 def height_m(header):
-    """Patient's Size in m; a value that can only be centimetres is divided by 100; None when absent or 0."""
-    value = float(header.get("PatientSize", 0) or 0)
-    if HEIGHT_M[0] * 100 <= value <= HEIGHT_M[1] * 100:
-        value /= 100
-    return value if value > 0 else None
+    """(m, where it stands) by Patient's Size; a value that can only be centimetres is divided by 100; (None, why not)
+    when absent, unreadable or 0."""
+    value, words = _number(header, "PatientSize", "Patient's Size")
+    if value is not None and HEIGHT_M[0] * 100 <= value <= HEIGHT_M[1] * 100:
+        return value / 100, f"{words} ({value:g} read as centimetres)"
+    return value, words
 
 
 def weight_kg(header):
-    """Patient's Weight in kg; None when absent or 0."""
-    value = float(header.get("PatientWeight", 0) or 0)
-    return value if value > 0 else None
+    """(kg, where it stands) by Patient's Weight; (None, why not) when absent, unreadable or 0."""
+    return _number(header, "PatientWeight", "Patient's Weight")
+
+
+def _number(header, keyword, words):
+    try:
+        value = float(header.get(keyword, 0) or 0)
+    except (TypeError, ValueError):  # text, or several values
+        return None, f"{words} is no number"
+    return (value, words) if value > 0 else (None, "")
+
+
+READERS = {  # column of a cohort table → its reader, and the unit of what it returns
+    "sex": (sex, None),
+    "age_years": (age_years, "years"),
+    "height_m": (height_m, "m"),
+    "weight_kg": (weight_kg, "kg"),
+}
 
 
 def _date(value):

@@ -1,0 +1,201 @@
+"""What may leave the DICOM files: who a subject is, and how files and errors are told of without naming anybody.
+
+A subject counts as de-identified when all its headers say so (Patient Identity Removed, DICOM PS3.3 C.7.1.1). It keeps
+its Patient ID, and its folders and series are written as they are. Of every other subject only this is written:
+
+    subject      "sub-" and 12 digits of a salted hash of Patient ID and Issuer of Patient ID
+    series UID   "hash-" and 12 digits of a salted hash
+    path         each folder or file as its place in the sorted list of its folder: dicom/#3/#1/#2
+
+The salt, <root>/.salt, links ids to patients for whoever holds the DICOM files too: it is as private as they are.
+"""
+
+import contextlib
+import hashlib
+import logging
+import re
+import secrets
+from pathlib import Path
+
+import pydicom
+import SimpleITK as sitk
+
+from totalgen.data.files import error_text, whole
+from totalgen.errors import InputError
+
+SUBJECT_IDS = ("auto", "patient-id", "hash")  # auto: hashed unless the headers say that they are de-identified
+HASHED_SERIES = "hash-"  # no UID begins so
+DIGITS = 12  # 48 bits: two of a million patients meet with a chance of 0.2 %
+SHORTEST = 4  # characters of a header's value that is looked for in a text; names count from 3
+TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UT")  # value representations that hold free text
+STANDARD_UID = "1.2.840.10008."  # names a kind of object, not an object
+SAYABLE = {  # texts that say nothing about a person, and that reasons quote
+    "CodeMeaning",
+    "CodeValue",
+    "CodingSchemeDesignator",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "Radiopharmaceutical",
+}
+DESCRIPTIONS = {"ProtocolName", "SeriesDescription", "StudyDescription"}  # a single word there, "Scout", is no name
+
+# Both readers warn of odd values and quote them, with names of files, on the terminal.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def is_deidentified(header):
+    """Whether Patient Identity Removed (0012,0062) is YES."""
+    return str(header.get("PatientIdentityRemoved", "") or "").strip().upper() == "YES"
+
+
+def subject_name(header, path, dicom):
+    """Subject id that can be a file name: the Patient ID, or the first folder below ``dicom`` when it has none.
+
+    A character that has no place in a file name becomes "_", and a short hash keeps two such ids apart.
+    """
+    name = patient(header, path, dicom)[0]
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def hidden_name(header, path, dicom):
+    """Subject id that tells nothing: see the module's text. Reads <root>/.salt, or makes it."""
+    return f"sub-{hashed(Path(dicom).parent, *patient(header, path, dicom))}"
+
+
+def patient(header, path, dicom):
+    """(Patient ID, Issuer of Patient ID); without an ID, the first folder below ``dicom`` stands for it."""
+    name, issuer = (str(header.get(tag, "") or "").strip() for tag in ("PatientID", "IssuerOfPatientID"))
+    return name or path.relative_to(dicom).parts[0], issuer
+
+
+def hashed(root, *texts):
+    """The first 12 hexadecimal digits of the SHA-256 of the cohort's salt and some texts."""
+    return hashlib.sha256("\0".join((salt(root), *texts)).encode()).hexdigest()[:DIGITS]
+
+
+def salt(root):
+    """32 hexadecimal digits, made at random once for a cohort and kept in <root>/.salt, which only its owner may read.
+
+    Raises InputError when the file is gone though the cohort table holds ids that were made with it.
+    """
+    path, cohort = Path(root) / ".salt", Path(root) / "cohort.csv"
+    if not path.exists():
+        if cohort.exists() and re.search(rf"^sub-[0-9a-f]{{{DIGITS}}},", cohort.read_text(), re.MULTILINE):
+            raise InputError(f"{path}: is gone, and subjects are named with it. Restore it, or begin another folder.")
+        with whole(path) as part:
+            part.touch(mode=0o600)
+            part.write_text(secrets.token_hex(16))
+    return path.read_text().strip()
+
+
+def written_uid(root, uid):
+    """The hash by which a series UID of a subject that is not de-identified is written."""
+    return f"{HASHED_SERIES}{hashed(root, uid)}"
+
+
+def ordinals(path, dicom):
+    """``path`` below ``dicom`` as dicom/#3/#1: each part is its place, from 1, among the sorted names of its folder.
+
+    Names are compared character by character (as ``LC_ALL=C ls`` does), hidden ones come last.
+    """
+    parts, place = [Path(dicom).name], Path(dicom)
+    for name in Path(path).relative_to(dicom).parts:
+        names = _names(place)
+        parts.append(f"#{names.index(name) + 1}" if name in names else "#?")
+        place /= name
+    return "/".join(parts)
+
+
+def resolve(root, written):
+    """The Path below ``root`` that ``ordinals`` wrote. Raises InputError when there is no such place any more."""
+    place = Path(root)
+    for part in Path(written).parts:
+        if not part.startswith("#"):
+            place /= part
+            continue
+        names = _names(place)
+        if int(part[1:]) > len(names):
+            raise InputError(f"{Path(root) / written}: changed since step 1. Run 1_dicom_to_metadata.py again.")
+        place /= names[int(part[1:]) - 1]
+    return place
+
+
+def _names(folder):
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(names, key=lambda name: (name.startswith("."), name))
+
+
+def scrubber(dicom, files=(), headers=()):
+    """A function text → text that takes out what would tell who a subject is.
+
+    files: the subject's files below ``dicom``; they, their folders and their names become ordinals.
+    headers: pydicom Datasets; names, identifiers, free texts, UIDs and dates in them become "[removed]".
+    """
+    dicom, files = Path(dicom), list(files)
+    paths = {path for file in files for path in (file, *file.parents) if dicom in path.parents}
+    paths = sorted(paths, key=lambda path: -len(str(path)))
+    names = sorted({file.name: file for file in reversed(files)}.items(), key=lambda item: -len(item[0]))
+    values = sorted({value for header in headers for value in identifiers(header)}, key=len, reverse=True)
+    left_over = re.compile(rf"(?<=\b{re.escape(dicom.name)}/)((?:#\d+/)*)(?!#\d)(?=\S).*", re.DOTALL)
+
+    def scrub(text):
+        text = text.replace(str(dicom.resolve()), str(dicom))
+        for path in paths:
+            written = path.relative_to(dicom.parent).as_posix()
+            if written in text:
+                text = re.sub(rf"{re.escape(written)}(?!\w)", lambda _, path=path: ordinals(path, dicom), text)
+        text = left_over.sub(r"\1…", text)  # a path that was cut short, or spelled in another way
+        for name, file in names:
+            if name in text and (len(name) >= SHORTEST or not name.isdigit()):
+                place = ordinals(file, dicom).rpartition("/")[2]
+                text = re.sub(_alone(name), lambda _, place=place: place, text)
+        for value in values:
+            if value.lower() in text.lower():
+                text = re.sub(_alone(value), "[removed]", text, flags=re.IGNORECASE)
+        return text
+
+    return scrub
+
+
+def identifiers(dataset):
+    """Set of texts in a pydicom Dataset, nested ones too, that may tell who or when: see ``scrubber``."""
+    found = set()
+    for tag in dataset.keys():  # noqa: SIM118 – iterating a Dataset reads its values, and a broken one would end it
+        try:
+            element = dataset[tag]
+            values = element.value if element.VM > 1 or element.VR == "SQ" else [element.value]
+        except Exception:  # pydicom raises many kinds for a value that is not what its tag promises
+            continue
+        for value in values or ():
+            text = str(value).strip()
+            if element.VR == "SQ":
+                found |= identifiers(value)
+            elif element.VR == "PN":
+                found |= {word for word in re.split(r"[\W\d_]+", text) if len(word) >= SHORTEST - 1}
+            elif element.VR in ("DA", "DT") and re.match(r"\d{8}", text):
+                found |= {text, text[:8], f"{text[:4]}-{text[4:6]}-{text[6:8]}"}
+            elif element.VR == "UI":
+                found |= set() if text.startswith(STANDARD_UID) else {text}
+            elif element.VR in TEXT and len(text) >= SHORTEST and element.keyword not in SAYABLE:
+                found |= set() if element.keyword in DESCRIPTIONS and text.isalpha() else {text}
+    return found
+
+
+def _alone(text):
+    """Pattern of ``text`` where it is not part of a longer word."""
+    return rf"(?<!\w){re.escape(text)}(?!\w)"
+
+
+@contextlib.contextmanager
+def scrubbed_errors(scrubber):
+    """An exception raised inside becomes an InputError whose text went through ``scrubber()``, a text → text.
+
+    The scrubber is made only when it is needed: it may have to look at many files.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise InputError(scrubber()(error_text(error))) from None
