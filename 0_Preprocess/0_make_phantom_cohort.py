@@ -26,11 +26,10 @@ CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=0
 @click.option("--test-fraction", type=float, default=CONFIG["test_fraction"])
 @click.option("--variability", type=float, default=CONFIG["variability"],
               help="0 makes the deterministic phantom: organs follow from the demographics alone.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
 def main(root, subjects, **settings):
-    failed = write_cohort(root, subjects, **settings)
-    click.echo(f"{subjects - failed} of {subjects} phantom subjects stand in {root}.")
-    if failed:
-        click.echo(f"{failed} failed: see {root / 'failures.csv'}.")
+    write_cohort(root, subjects, **settings)
 
 
 if __name__ == "__main__":

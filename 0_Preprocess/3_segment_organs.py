@@ -22,10 +22,15 @@ def network(weights):
     """Backend of our own network. Imported here: `data` knows no network."""
     if weights is None:
         raise InputError("the network backend needs its weights. Name them with --weights FILE.")
-    from totalgen.evaluation.segmenter import load_segmenter
+    from totalgen.evaluation.segmenter import load_segmenter, segmenter_of_process
 
-    segment = load_segmenter(weights)
-    return lambda subject, ct: segmentation.on_grid_of(ct, segment(ct), f"the network's labels of {subject}")
+    load_segmenter(weights)  # what is wrong with it is no subject's fault
+
+    def backend(subject, ct):
+        labels = segmenter_of_process(weights)(ct)
+        return segmentation.on_grid_of(ct, labels, f"the network's labels of {subject}")
+
+    return backend
 
 
 BACKENDS = {  # name → (root, weights) → backend(subject, ct)
@@ -39,7 +44,9 @@ BACKENDS = {  # name → (root, weights) → backend(subject, ct)
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 @click.option("--backend", type=click.Choice(list(BACKENDS)), default="given", help="Where the labels come from.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of the network backend.")
-def main(root, backend, weights):
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+def main(root, backend, weights, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
     label = BACKENDS[backend](root, weights)
 
@@ -47,7 +54,10 @@ def main(root, backend, weights):
         ct = read_nifti(root / "resampled" / subject / "CT.nii.gz")
         write_nifti(root / "organs" / f"{subject}.nii.gz", label(subject, ct))
 
-    for_each_subject(root, "organs", subjects, work, lambda s: (root / "organs" / f"{s}.nii.gz").exists())
+    def done(subject):
+        return (root / "organs" / f"{subject}.nii.gz").exists()
+
+    for_each_subject(root, "organs", subjects, work, done, None, workers, scheduler)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from totalgen.evaluation.segmenter import segment_cohort
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help="segmenter.safetensors of a run.")
 @click.option("--masks", default="organs", help="Name of the mask file, without .nii.gz.")
 @click.option("--device", help="cpu, cuda, cuda:1 …; default CUDA when present.")
-def main(root, weights, masks, device):
-    written, kept, failed = segment_cohort(root, weights, masks, device)
-    click.echo(f"{written} segmented, {kept} had {masks}.nii.gz already, {failed} failed.")
-    if failed:
-        click.echo(f"Reasons: {root / 'failures.csv'}")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+def main(root, weights, masks, device, workers, scheduler):
+    segment_cohort(root, weights, masks, device, workers, scheduler)
 
 
 if __name__ == "__main__":

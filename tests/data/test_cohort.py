@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from totalgen.data.cohort import for_each_subject, read_table, subjects_in
+from totalgen.data.cohort import for_each_subject, put_column, read_table, subjects_in
 from totalgen.errors import InputError
 
 
@@ -75,3 +75,23 @@ def test_an_empty_folder_is_an_error(tmp_path):
         subjects_in(tmp_path, "Run this.")
     with pytest.raises(InputError, match="no such folder. Run this"):
         subjects_in(tmp_path / "x", "Run this.")
+
+
+def test_the_row_of_a_subject_that_is_tried_again_and_fails_does_not_stay(loop, tmp_path):
+    loop(["a", "b"])
+    (tmp_path / "a.txt").unlink()
+    loop(["a", "b"], bad=["a"])
+    assert list(read_table(tmp_path / "table.csv")["subject"]) == ["b"]
+
+
+def test_work_may_return_several_rows_and_text_in_the_table_stays_as_it_is(tmp_path):
+    (tmp_path / "table.csv").write_text("subject,factor\n007,0.10\n")
+    rows = {"007": None, "b": [dict(factor=1), dict(factor=2)]}
+    for_each_subject(tmp_path, "step", rows, rows.get, lambda s: s == "007", tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == "subject,factor\n007,0.10\nb,1\nb,2\n"
+
+
+def test_a_column_is_put_in_by_subject(tmp_path):
+    (tmp_path / "cohort.csv").write_text("subject,sex\n007,F\nb,M\n")
+    put_column(tmp_path / "cohort.csv", "covers_torso", {"b": True})
+    assert (tmp_path / "cohort.csv").read_text() == "subject,sex,covers_torso\n007,F,\nb,M,True\n"

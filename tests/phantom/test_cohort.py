@@ -22,7 +22,7 @@ def files(root):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("cohort")
-    assert write_cohort(root, 3, **QUICK) == 0
+    assert write_cohort(root, 3, **QUICK) == []
     return root
 
 
@@ -53,7 +53,7 @@ def test_the_same_command_again_only_makes_what_is_missing(made):
     missing = Path("resampled/phantom_0002/SUV.nii.gz")
     content = read_nifti(made / missing).voxels
     (made / missing).unlink()
-    assert write_cohort(made, 3, **QUICK) == 0
+    assert write_cohort(made, 3, **QUICK) == []
     after = files(made)
     assert set(after) == set(before)
     changed = {str(p.parent.name) for p in after if after[p] != before[p]}
@@ -71,26 +71,26 @@ def test_one_bad_subject_is_recorded_and_the_others_are_made(tmp_path, monkeypat
         return genuine(demographics, seed, *args)
 
     monkeypatch.setattr(cohort, "make_subject", sometimes)
-    assert write_cohort(tmp_path, 3, **QUICK) == 1
+    assert write_cohort(tmp_path, 3, **QUICK) == ["phantom_0002"]
     failures = pd.read_csv(tmp_path / "failures.csv")
     assert list(failures["subject"]) == ["phantom_0002"]
     assert "no such torso" in failures["error"][0]
     assert list(read_cohort(tmp_path / "cohort.csv")["subject"]) == ["phantom_0001", "phantom_0003"]
     monkeypatch.undo()
-    assert write_cohort(tmp_path, 3, **QUICK) == 0
+    assert write_cohort(tmp_path, 3, **QUICK) == []
     assert len(read_cohort(tmp_path / "cohort.csv")) == 3
     assert not len(pd.read_csv(tmp_path / "failures.csv"))
 
 
 def test_dicom_cohorts_leave_the_cohort_table_to_the_first_step(tmp_path):
-    assert write_cohort(tmp_path, 1, format="dicom", **QUICK) == 0
+    assert write_cohort(tmp_path, 1, format="dicom", **QUICK) == []
     (patient,) = (tmp_path / "dicom").iterdir()
     assert patient.name.startswith("PETCT_")
     assert len(patient.name) == len("PETCT_") + 10
     assert (tmp_path / "given" / patient.name / "organs.nii.gz").exists()
     assert not (tmp_path / "cohort.csv").exists()
     before = sorted(p.stat().st_mtime_ns for p in patient.rglob("*.dcm"))
-    assert write_cohort(tmp_path, 1, format="dicom", **QUICK) == 0
+    assert write_cohort(tmp_path, 1, format="dicom", **QUICK) == []
     assert sorted(p.stat().st_mtime_ns for p in patient.rglob("*.dcm")) == before
 
 

@@ -6,7 +6,8 @@ import click
 import pandas as pd
 from tqdm import tqdm
 
-from totalgen.data.files import append_row, forget_failures, record_failure, require_folder, whole
+from totalgen.data.files import append_rows, forget_failures, record_failure, require_folder, sweep, whole
+from totalgen.data.parallel import spread
 from totalgen.errors import InputError
 
 
@@ -22,41 +23,46 @@ def subjects_in(folder, cure):
     return sorted(names)
 
 
-def for_each_subject(root, step, subjects, work, done, table=None):
+def for_each_subject(root, step, subjects, work, done, table=None, workers=1, scheduler=None):
     """Call ``work(subject)`` for every subject that is not done yet; one bad subject never stops the others.
 
     root: the cohort's folder;  step: name in the progress bar and in failures.csv;  done(subject): whether its output
-    stands.  work returns None, or a dict that becomes the subject's row of the CSV ``table``; a subject without a row
-    is not done.  An exception of work becomes a row of failures.csv, and the subject is tried again by the next run.
+    stands.  work returns None, or a dict (or a list of them) that becomes the subject's rows of the CSV ``table``; a
+    subject without a row is not done.  An exception of work becomes a row of failures.csv, and the subject is tried
+    again by the next run.  workers, scheduler: where the work is done (parallel.spread); tables are written here.
 
-    Prints one line of summary when some failed. Raises InputError when none succeeded, now or before.
+    Prints one line of summary and returns the subjects that failed. Raises InputError when none succeeded, now or
+    before.
     """
     root, subjects = Path(root), list(subjects)
+    for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
+        sweep(folder)
     listed = set(read_table(table)["subject"]) if table is not None else set(subjects)
     todo = [subject for subject in subjects if not (subject in listed and done(subject))]
+    if table is not None:
+        drop_rows(table, todo)  # a row that is older than what it describes must not outlive a kill
     failed = {}
-    for subject in tqdm(todo, desc=step, unit="subject", disable=None):
-        try:
-            row = work(subject)
-        except Exception as error:
+    results = spread(work, todo, workers, scheduler)
+    for subject, rows, error in tqdm(results, desc=step, total=len(todo), unit="subject", disable=None):
+        if error is not None:
             record_failure(root, subject, step, error)
             failed[subject] = error
-        else:
-            forget_failures(root, step, subject)
-            if table is not None:
-                put_row(table, dict(subject=subject, **row))
-    if not failed:
-        return
-    name, first = next(iter(failed.items()))
-    reason = " ".join(str(first).split())
-    if len(failed) == len(subjects):
+            continue
+        forget_failures(root, step, subject)
+        if table is not None:
+            append_rows(table, [dict(subject=subject, **row) for row in (rows if isinstance(rows, list) else [rows])])
+    if table is not None and todo:
+        sort_rows(table, subjects)
+    if failed and len(failed) == len(subjects):
+        name, reason = next(iter(failed.items()))
         count = "it" if len(subjects) == 1 else f"all {len(subjects)} subjects, the first"
         raise InputError(f"{name}: {reason} Step {step} failed for {count}; listed in {root / 'failures.csv'}.")
-    click.echo(
-        f"{step}: {len(failed)} of {len(subjects)} subjects failed ({', '.join(sorted(failed)[:5])}"
-        f"{', …' if len(failed) > 5 else ''}); the reasons are in {root / 'failures.csv'}.",
-        err=True,
-    )
+    summary = f"{step}: {len(todo) - len(failed)} subjects done, {len(subjects) - len(todo)} were done before"
+    if failed:
+        names = f"{', '.join(sorted(failed)[:5])}{', …' if len(failed) > 5 else ''}"
+        summary += f"; {len(failed)} of {len(subjects)} subjects failed ({names}), see {root / 'failures.csv'}"
+    click.echo(f"{summary}.", err=bool(failed))
+    return sorted(failed)
 
 
 def read_table(path):
@@ -67,10 +73,31 @@ def read_table(path):
     return pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=[""])
 
 
-def put_row(path, row):
-    """Write the row (dict) of its subject into a CSV table, in place of an older one."""
+def drop_rows(path, subjects):
+    """Take the rows of some subjects out of a CSV table."""
     table = read_table(path)
-    if (table["subject"] == row["subject"]).any():
+    gone = table["subject"].isin(list(subjects))
+    if gone.any():
         with whole(path) as part:
-            table[table["subject"] != row["subject"]].to_csv(part, index=False)
-    append_row(path, row)
+            table[~gone].to_csv(part, index=False)
+
+
+def sort_rows(path, subjects):
+    """Bring the rows of a CSV table into the order of ``subjects``; those of others come first, as they stand."""
+    table = read_table(path)
+    place = {subject: n for n, subject in enumerate(subjects)}
+    ordered = table.sort_values("subject", key=lambda column: column.map(place).fillna(-1), kind="stable")
+    if list(ordered.index) != list(table.index):
+        with whole(path) as part:
+            ordered.to_csv(part, index=False)
+
+
+def put_column(path, name, values):
+    """Write the column ``name`` into a CSV table from ``values``, a dict of subject → value; others stay empty."""
+    table = read_table(path)
+    column = table["subject"].map(values)
+    if name in table and column.equals(table[name]):
+        return
+    table[name] = column
+    with whole(path) as part:
+        table.to_csv(part, index=False)

@@ -1,13 +1,17 @@
 """Outputs that appear whole or not at all, and the list of what failed."""
 
 import contextlib
+import glob
+import io
 import os
+import platform
 import shutil
 import tempfile
 import traceback
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from totalgen.errors import InputError
 
@@ -17,10 +21,12 @@ def whole(path):
     """Yield a temporary path beside ``path``; on success it is renamed onto ``path``, on error removed.
 
     The name keeps its suffixes, so that writers which look at them (``.nii.gz``) behave. Works for files and folders.
+    What killed processes of this machine left in the same folder is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    sweep(path.parent)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.{platform.node()}-{os.getpid()}-", dir=path.parent))
     part = beside / path.name
     try:
         yield part
@@ -31,6 +37,14 @@ def whole(path):
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def sweep(folder):
+    """Remove the temporary folders of ``whole`` that killed processes of this machine left in ``folder``."""
+    for left in Path(folder).glob(f".*.{glob.escape(platform.node())}-*-*"):
+        pid = left.name.rsplit("-", 2)[1]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def require_folder(path, cure):
     """``path`` as a Path to an existing folder; InputError with the ``cure`` otherwise."""
     path = Path(path)
@@ -39,33 +53,40 @@ def require_folder(path, cure):
     return path
 
 
-def append_row(path, row):
-    """Add one row (dict) to a CSV table, made when missing; the table is replaced whole."""
+def append_rows(path, rows):
+    """Add rows (dicts) to a CSV table, made when missing; the table is replaced whole, its earlier text unchanged."""
     path = Path(path)
-    table = pd.DataFrame([row])
+    table = pd.DataFrame(rows)
     if path.exists():
-        table = pd.concat([pd.read_csv(path, dtype=str), table.astype(str)], ignore_index=True)
+        as_text = dict(dtype=str, keep_default_na=False)
+        new = pd.read_csv(io.StringIO(table.to_csv(index=False)), **as_text)
+        table = pd.concat([pd.read_csv(path, **as_text), new])
     with whole(path) as part:
         table.to_csv(part, index=False)
 
 
-def record_failure(root, subject, step, error):
-    """Append (subject, step, error) to ``<root>/failures.csv``, once for the same triple.
+def error_text(error):
+    """An exception (or text) on one line.
 
-    error: the exception, or text. An exception that is not an InputError is a fault of ours: its last line of code is
-    written too, so that it can be reported.
+    An exception that is not an InputError is a fault of ours: its last line of code is told too, so that it can be
+    reported.
     """
     text = str(error)
     if isinstance(error, BaseException) and not isinstance(error, InputError):
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
+    return " ".join(text.split())
+
+
+def record_failure(root, subject, step, error):
+    """Append (subject, step, error) to ``<root>/failures.csv``, once for the same triple. error: exception or text."""
     path = Path(root) / "failures.csv"
-    row = dict(subject=subject, step=step, error=" ".join(text.split()))
+    row = dict(subject=subject, step=step, error=error_text(error))
     if path.exists():
         known = pd.read_csv(path, dtype=str)
         if (known[list(row)] == pd.Series(row)).all(axis=1).any():
             return
-    append_row(path, row)
+    append_rows(path, [row])
 
 
 def forget_failures(root, step, subject=None):

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.signal import oaconvolve
-from tqdm import tqdm
 
-from totalgen.data.files import forget_failures, record_failure, whole
+from totalgen.data.cohort import for_each_subject
 from totalgen.data.organs import MEASURED
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
@@ -16,7 +15,6 @@ from totalgen.evaluation.studies import read_studies
 TINY_L = 0.050  # below 50 mL an organ is cut off or badly segmented (published protocol)
 PEAK_ML = 1.0  # sphere of SUVpeak
 SUBSAMPLES = 11  # points per axis of a voxel that decide how much of it the sphere covers
-STEP = "measure"  # name of the step in failures.csv
 
 MEASURES = {  # column: (name, unit)
     "volume_l": ("volume", "L"),
@@ -87,36 +85,29 @@ def sphere_weights(affine):
     return share / share.sum()
 
 
-def measure_cohort(root, masks="organs"):
+def measure_cohort(root, masks="organs", workers=1, scheduler=None):
     """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``.
 
     masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
-    written are not measured again; a subject that fails is listed in failures.csv.
-    Returns (path of the table, number of failed subjects). Raises InputError when no study could be measured.
+    written are not measured again; a subject that fails is listed in failures.csv (cohort.for_each_subject).
+    Returns the path of the table. Raises InputError when no study could be measured.
     """
     root = Path(root)
-    studies = read_studies(root)
+    folders = read_studies(root).set_index("subject")["folder"]
     path = root / f"{masks}.csv"
-    table = _still_valid(path, studies, masks)
-    forget_failures(root, STEP)
-    done, failed = set(table["subject"]), 0
-    for subject, folder in tqdm(list(zip(studies["subject"], studies["folder"], strict=True)), desc="measure"):
-        if subject in done:
-            continue
-        try:
-            organs = read_nifti(folder / f"{masks}.nii.gz", np.uint8)
-            rows = measure_study(read_nifti(folder / "SUV.nii.gz"), organs)
-        except Exception as error:  # one bad study never stops the others
-            record_failure(root, subject, STEP, error)
-            failed += 1
-            continue
-        rows = pd.DataFrame([dict(subject=subject) | row for row in rows])
-        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-        with whole(path) as part:
-            table.to_csv(part, index=False, float_format="%.6g")
-    if table.empty:
-        raise InputError(f"{root}: none of {len(studies)} studies could be measured. Reasons: {root / 'failures.csv'}.")
-    return path, failed
+    written = path.stat().st_mtime if path.exists() else 0
+
+    def work(subject):
+        organs = read_nifti(folders[subject] / f"{masks}.nii.gz", np.uint8)
+        rows = measure_study(read_nifti(folders[subject] / "SUV.nii.gz"), organs)
+        return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+
+    def done(subject):
+        files = [folders[subject] / "SUV.nii.gz", folders[subject] / f"{masks}.nii.gz"]
+        return all(file.exists() and file.stat().st_mtime <= written for file in files)
+
+    for_each_subject(root, "measure", list(folders.index), work, done, path, workers, scheduler)
+    return path
 
 
 def read_measured(root, split=None, masks="organs"):
@@ -128,24 +119,7 @@ def read_measured(root, split=None, masks="organs"):
     path = Path(root) / f"{masks}.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
-    table = studies.merge(_read_table(path), on="subject")
+    table = studies.merge(pd.read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")
     if table.empty:
         raise InputError(f"{path}: holds none of the {len(studies)} subjects asked for. Measure the cohort again.")
     return table
-
-
-def _read_table(path):
-    return pd.read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""})
-
-
-def _still_valid(path, studies, masks):
-    """Rows of an earlier run whose subject is still in the cohort and whose files are older than the table."""
-    if not path.exists():
-        return pd.DataFrame(columns=["subject"])
-    table, written = _read_table(path), path.stat().st_mtime
-    valid = []
-    for subject, folder in zip(studies["subject"], studies["folder"], strict=True):
-        files = [folder / "SUV.nii.gz", folder / f"{masks}.nii.gz"]
-        if all(file.exists() and file.stat().st_mtime <= written for file in files):
-            valid.append(subject)
-    return table[table["subject"].isin(valid)].reset_index(drop=True)

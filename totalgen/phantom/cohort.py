@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from totalgen.data.demographics import COLUMNS
+from totalgen.data.cohort import for_each_subject, read_table
+from totalgen.data.demographics import COLUMNS, with_coverage
 from totalgen.data.demographics import write_cohort as write_table
-from totalgen.data.files import forget_failures, record_failure, whole
 from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
 from totalgen.phantom.population import draw_demographics
@@ -16,9 +15,11 @@ from totalgen.phantom.subject import make_subject
 
 SOURCE = "phantom"
 NOTE = "Computer-generated phantom, not a patient (TotalGen)"
-STEP = "make_phantom"
 TEST_FRACTION = 0.26  # 200 of 765 subjects in the paper
-FORMATS = ("nifti", "dicom")
+FILES = {  # what a finished subject has
+    "nifti": ("given/{}/organs.nii.gz", "resampled/{}/CT.nii.gz", "resampled/{}/SUV.nii.gz"),
+    "dicom": ("given/{}/organs.nii.gz", "dicom/{}"),
+}
 
 
 def plan_cohort(subjects, seed, test_fraction=TEST_FRACTION):
@@ -39,34 +40,39 @@ def plan_cohort(subjects, seed, test_fraction=TEST_FRACTION):
     return pd.DataFrame(rows)
 
 
-def write_cohort(root, subjects, seed=0, format="nifti", voxel_mm=4.0, test_fraction=TEST_FRACTION, variability=1.0):
-    """Make ``subjects`` phantom subjects under ``root``; what is there already is kept. Returns the number that failed.
+def write_cohort(
+    root, subjects, seed=0, format="nifti", voxel_mm=4.0, test_fraction=TEST_FRACTION, variability=1.0,
+    workers=1, scheduler=None,
+):  # fmt: skip
+    """Make ``subjects`` phantom subjects under ``root``; what is there already is kept. Returns those that failed.
 
     format "nifti": resampled/<subject>/{CT,SUV}.nii.gz, given/<subject>/organs.nii.gz, cohort.csv and truth.csv, ready
     for the cropping step. format "dicom": dicom/<patient>/<study>/<series>/*.dcm, given/<patient>/organs.nii.gz and
     truth.csv, ready for the first step; cohort.csv is left to it.
-    One bad subject is recorded in failures.csv and does not stop the others.
+    workers, scheduler: where the work is done (cohort.for_each_subject).
     Raises InputError for impossible numbers and for a root that holds something else.
     """
     root = Path(root)
     plan = _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction)
-    forget_failures(root, STEP)
-    done = _finished(root, plan, seed, format, voxel_mm, variability)
-    failed = []
-    for row in tqdm(plan.itertuples(), total=len(plan), desc="phantom cohort", unit="subject"):
-        if row.subject in done:
-            continue
-        try:
-            made = make_subject(row.demographics, row.seed, voxel_mm, variability)
-            folder = _write_nifti(root, row, made) if format == "nifti" else _write_dicom(root, row, made)
-            settings = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
-            _record_truth(root / "truth.csv", dict(subject=folder, **settings, **made.truth))
-        except Exception as error:  # whatever it was, the others still want to be made
-            record_failure(root, row.subject, STEP, error)
-            failed.append(row.subject)
+    settings = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
+    _check_settings(root / "truth.csv", settings)
+    rows = {row.subject: row for row in plan.itertuples()}
+    write = {"nifti": _write_nifti, "dicom": _write_dicom}[format]
+
+    def work(subject):
+        row = rows[subject]
+        made = make_subject(row.demographics, row.seed, voxel_mm, variability)
+        write(root, row, made)
+        return settings | made.truth
+
+    def done(subject):
+        return all((root / file.format(subject)).exists() for file in FILES[format])
+
+    failed = for_each_subject(root, "make_phantom", list(rows), work, done, root / "truth.csv", workers, scheduler)
     if format == "nifti":
-        write_table(root / "cohort.csv", plan.loc[~plan["subject"].isin(failed), list(COLUMNS)])
-    return len(failed)
+        table = plan.loc[~plan["subject"].isin(failed), list(COLUMNS)]
+        write_table(root / "cohort.csv", with_coverage(table, root / "cohort.csv"))
+    return failed
 
 
 def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
@@ -74,8 +80,8 @@ def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
         raise InputError(f"--subjects is {subjects}; at least 1 is needed.")
     if seed < 0:
         raise InputError(f"--seed is {seed}; give 0 or a positive number.")
-    if format not in FORMATS:
-        raise InputError(f'--format is "{format}"; known: {", ".join(FORMATS)}.')
+    if format not in FILES:
+        raise InputError(f'--format is "{format}"; known: {", ".join(FILES)}.')
     if not 1 <= voxel_mm <= 12:
         raise InputError(f"--voxel-mm is {voxel_mm:g}; 1 to 12 mm can be drawn. The default is 4.")
     if not 0 <= test_fraction <= 1:
@@ -93,41 +99,21 @@ def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
     return plan
 
 
-def _finished(root, plan, seed, format, voxel_mm, variability):
-    """Subjects whose truth is on record and whose files stand."""
-    path = root / "truth.csv"
-    if not path.exists():
-        return set()
-    truth = pd.read_csv(path, dtype={"subject": str})
-    wanted = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
+def _check_settings(path, wanted):
+    """Raises InputError when the table of truth lists subjects that were made with other settings."""
+    truth = read_table(path)
     for name, value in wanted.items():
-        others = [v for v in truth[name].unique() if v != value]
+        others = [v for v in truth.get(name, ()) if v != value]
         if others:
             raise InputError(
                 f"{path}: made with {name} {others[0]}, not {value}. Choose another --root, or the same {name}."
             )
-    files = ("given/{}/organs.nii.gz", "resampled/{}/CT.nii.gz", "resampled/{}/SUV.nii.gz")
-    if format == "dicom":
-        files = ("given/{}/organs.nii.gz", "dicom/{}")
-    listed = set(truth["subject"])
-    return {s for s in plan["subject"] if s in listed and all((root / f.format(s)).exists() for f in files)}
-
-
-def _record_truth(path, row):
-    """Add the subject's row to the table of truth, in place of an earlier one."""
-    table = pd.DataFrame([row])
-    if path.exists():
-        earlier = pd.read_csv(path, dtype={"subject": str})
-        table = pd.concat([earlier[earlier["subject"] != row["subject"]], table], ignore_index=True)
-    with whole(path) as part:
-        table.to_csv(part, index=False)
 
 
 def _write_nifti(root, row, made):
     write_nifti(root / "resampled" / row.subject / "CT.nii.gz", made.ct, NOTE)
     write_nifti(root / "resampled" / row.subject / "SUV.nii.gz", made.suv, NOTE)
     write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs, NOTE)
-    return row.subject
 
 
 def _write_dicom(root, row, made):
@@ -135,4 +121,3 @@ def _write_dicom(root, row, made):
 
     write_study(root / "dicom" / row.subject, row.subject, made, row.demographics, row.seed)
     write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs, NOTE)
-    return row.subject

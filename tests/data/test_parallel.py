@@ -1,0 +1,52 @@
+"""Work spread over processes is the work done in one, whatever dies under it."""
+
+import os
+import time
+
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+
+from totalgen.data import parallel
+from totalgen.data.cohort import for_each_subject, read_table
+from totalgen.data.parallel import spread
+from totalgen.errors import InputError
+
+
+def half(number):
+    if number == 3:
+        raise InputError("3 is odd. Give 4.")
+    return number / 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_item_comes_back_with_its_result_or_the_reason(workers):
+    results = {item: (result, error) for item, result, error in spread(half, [1, 2, 3, 4], workers)}
+    assert results == {1: (0.5, None), 2: (1.0, None), 3: (None, "3 is odd. Give 4."), 4: (2.0, None)}
+
+
+def test_a_running_scheduler_is_used(tmp_path):
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        pids = {result for _, result, _ in spread(lambda _: os.getpid(), range(3), scheduler=cluster.scheduler_address)}
+    assert len(pids) == 1
+    assert os.getpid() not in pids
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setattr(parallel, "ANSWER_WITHIN_S", 0.5)
+    with pytest.raises(InputError, match="127.0.0.1:9: no Dask scheduler answers"):
+        list(spread(half, [1], scheduler="tcp://127.0.0.1:9"))
+
+
+def test_a_worker_that_dies_takes_only_its_own_subject_along(tmp_path):
+    def work(subject):
+        if subject == "b":
+            time.sleep(0.3)
+            os._exit(1)  # as when the system ends a process for want of memory
+        return dict(pid=os.getpid())
+
+    table = tmp_path / "table.csv"
+    failed = for_each_subject(tmp_path, "step", list("abcd"), work, lambda s: False, table, workers=2)
+    assert failed == ["b"]
+    assert "worker died" in pd.read_csv(tmp_path / "failures.csv")["error"][0]
+    assert sorted(read_table(table)["subject"]) == ["a", "c", "d"]

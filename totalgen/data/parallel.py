@@ -1,0 +1,77 @@
+"""The same work on many items: in this process, in several on this machine, or on a Dask cluster."""
+
+import contextlib
+import functools
+import logging
+import os
+
+from totalgen.data.files import error_text
+from totalgen.errors import InputError
+
+ANSWER_WITHIN_S = 10  # of a scheduler
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 1,  # an item whose worker dies under it is tried twice
+    "distributed.scheduler.worker-saturation": 1.0,  # no item waits on a worker, to be blamed for its death as well
+}
+
+
+def spread(work, items, workers=1, scheduler=None):
+    """Call ``work(item)`` for every item and yield (item, result, error) in the order in which they finish.
+
+    error: None, or in words why work raised, and result is then None: one bad item never stops the others.
+    workers: processes on this machine, each with one thread and an equal share of the memory; one that outgrows its
+    share is ended and its item fails. With 1 the work is done here, without Dask.
+    scheduler: address of a running Dask scheduler (tcp://host:8786) in place of these. Its workers need this package
+    and the same paths.
+    Raises InputError when no scheduler answers.
+    """
+    items = list(items)
+    if scheduler is None and min(workers, len(items)) <= 1:
+        for item in items:
+            yield item, *_attempt(work, None, item)
+        return
+    from distributed import as_completed  # takes a second to import, and one process needs none of it
+
+    with _client(min(workers, len(items)), scheduler) as client:
+        task = functools.partial(_attempt, work, os.getcwd())
+        futures = dict(zip(client.map(task, items, pure=False), items, strict=True))
+        for future in as_completed(futures):
+            if future.status == "finished":
+                yield futures[future], *future.result()
+            else:
+                yield futures[future], None, "its worker died, mostly for want of memory. Use fewer --workers."
+            future.release()
+
+
+def _attempt(work, folder, item):
+    """(result, None), or (None, why it failed). folder: where relative paths begin, on a worker elsewhere."""
+    try:
+        if folder is not None:
+            os.chdir(folder)
+        return work(item), None
+    except Exception as error:  # whatever it was, the others still want to be done
+        return None, error_text(error)
+
+
+@contextlib.contextmanager
+def _client(workers, scheduler):
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=ANSWER_WITHIN_S)
+        except (OSError, ValueError) as error:
+            why = " ".join(str(error).split())[:100]
+            raise InputError(f"{scheduler}: no Dask scheduler answers ({why}). Start one, or leave it out.") from None
+        with client:
+            yield client
+        return
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
