@@ -6,7 +6,8 @@ Reads <root>/resampled/<subject>/{CT,SUV}.nii.gz and <root>/organs/<subject>.nii
 (−1000 HU) and SUV 0: the table disappears. The axial extent stays true. A scan that does not show the whole torso is
 kept as far as it goes, with a note.
 
-Writes <root>/cropped/<subject>/{CT,SUV,organs}.nii.gz and <root>/crop.csv (subject, covers_torso, z_extent_mm, note).
+Writes <root>/cropped/<subject>/{CT,SUV,organs}.nii.gz, <root>/crop.csv (subject, covers_torso, clavicles, sacrum,
+z_extent_mm, note) and covers_torso into <root>/cohort.csv, so that training can leave partial torsos out.
 Subjects that are done are skipped: remove their folder to crop them again.
 """
 
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import click
 
-from totalgen.data.cohort import for_each_subject, subjects_in
+from totalgen.data.cohort import for_each_subject, put_column, read_table, subjects_in
 from totalgen.data.crop import FIELD_MM, MARGIN_MM, crop_torso
+from totalgen.data.demographics import COVERAGE
 from totalgen.data.files import whole
 from totalgen.data.volume import read_nifti, write_nifti
 
@@ -24,7 +26,9 @@ from totalgen.data.volume import read_nifti, write_nifti
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
 @click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(min=50), help="Edge of the in-plane square.")
 @click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(min=0), help="Kept beyond clavicles and sacrum.")
-def main(root, field_mm, margin_mm):
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+def main(root, field_mm, margin_mm, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
 
     def work(subject):
@@ -37,7 +41,12 @@ def main(root, field_mm, margin_mm):
                 write_nifti(folder / f"{name}.nii.gz", volume)
         return report
 
-    for_each_subject(root, "crop", subjects, work, lambda s: (root / "cropped" / s).is_dir(), table=root / "crop.csv")
+    def done(subject):
+        return (root / "cropped" / subject).is_dir()
+
+    for_each_subject(root, "crop", subjects, work, done, root / "crop.csv", workers, scheduler)
+    if (root / "cohort.csv").exists():
+        put_column(root / "cohort.csv", COVERAGE, read_table(root / "crop.csv").set_index("subject")[COVERAGE])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import click
 
 from totalgen.data import axial_extent
 from totalgen.data.cohort import read_table
-from totalgen.data.demographics import read_cohort
+from totalgen.data.demographics import COVERAGE, read_cohort
 from totalgen.errors import InputError
 
 
@@ -24,8 +24,8 @@ def main(root):
     crops = read_table(root / "crop.csv")
     if crops.empty:
         raise InputError(f"{root / 'crop.csv'}: lists no cropped subject. Run 4_crop_torso.py first.")
-    both = cohort.merge(crops, on="subject")
-    whole_torso = both["covers_torso"].astype(str) == "True"
+    both = cohort.drop(columns=COVERAGE, errors="ignore").merge(crops, on="subject")
+    whole_torso = both[COVERAGE].astype(str) == "True"
     train = both["split"] != "test" if "split" in both else True
     used = both[whole_torso & train]
     height_m, extent_mm = used["height_m"].to_numpy(float), used["z_extent_mm"].to_numpy(float)

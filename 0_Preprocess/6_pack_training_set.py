@@ -3,21 +3,29 @@
     python 0_Preprocess/6_pack_training_set.py --root cohorts/demo --shape 80 80 128
 
 Needs <root>/cropped (step 4) and <root>/axial_extent.json (step 5). The default shape is the paper's, for 2 mm voxels.
+Subjects that are packed and unchanged are skipped, new ones are added. Every subject carries its statistics, what it
+was made from and a checksum.
 """
 
 from pathlib import Path
 
 import click
 
-from totalgen.data.archive import pack
+from totalgen.data.archive import pack, verify_archive
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort folder.")
 @click.option("--shape", type=int, nargs=3, default=(224, 224, 384), help="Voxels in x, y and z.")
-@click.option("--overwrite", is_flag=True, help="Replace an archive of other subjects or another shape.")
-def main(root, shape, overwrite):
-    path, packed, failed = pack(root, shape, overwrite)
+@click.option("--overwrite", is_flag=True, help="Pack anew: for another shape, or when subjects left.")
+@click.option("--verify", is_flag=True, help="Compare every subject of the archive with its checksum, and stop.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+def main(root, shape, overwrite, verify, workers, scheduler):
+    if verify:
+        click.echo(f"{verify_archive(root)} subjects are intact.")
+        return
+    path, packed, failed = pack(root, shape, overwrite, workers, scheduler)
     click.echo(f"{path}: {packed} subjects of {shape[0]}×{shape[1]}×{shape[2]} voxels, {failed} failed")
 
 

@@ -1,14 +1,19 @@
 """The archive stores what was cropped, its statistics are those of its volumes, and it appears whole or not at all."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
-from totalgen.data.archive import Archive, fit_plane, pack
+from totalgen.data.archive import Archive, fit_plane, pack, statistics, verify_archive
+from totalgen.data.cohort import put_column
 from totalgen.data.intensity import decode_ct, decode_pet, encode_ct
 from totalgen.data.resolution import subsample
 from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
+from totalgen.training.tasks import GlobalTask
 
 SHAPE = (16, 16, 24)
 
@@ -20,10 +25,10 @@ def test_volumes_survive_the_archive(tmp_path, cropped_cohort):
     assert (packed, failed, archive.shape, archive.voxel_mm) == (3, 0, SHAPE, 6.0)
     ct = np.clip(read_nifti(tmp_path / "cropped" / "s1" / "CT.nii.gz").voxels, -500, 500)
     suv = np.clip(read_nifti(tmp_path / "cropped" / "s1" / "SUV.nii.gz").voxels, 0, 25)
-    assert np.abs(decode_ct(archive.high[1, 0].astype(np.float32)) - ct).max() < 0.5  # half a float16 step of 1000 HU
-    assert np.abs(decode_pet(archive.high[1, 1].astype(np.float32)) / suv.clip(0.1) - suv / suv.clip(0.1)).max() < 0.01
+    assert np.abs(decode_ct(archive.high(1)[0].astype(np.float32)) - ct).max() < 0.5  # half a float16 step of 1000 HU
+    assert np.abs(decode_pet(archive.high(1)[1].astype(np.float32)) / suv.clip(0.1) - suv / suv.clip(0.1)).max() < 0.01
     for phase in (0, 17, 63):
-        assert np.array_equal(archive.low[1, phase], subsample(archive.high[1], phase))
+        assert np.array_equal(archive.low(1)[phase], subsample(archive.high(1)[:], phase))
 
 
 def test_statistics_come_from_the_training_split_alone(tmp_path, cropped_cohort):
@@ -32,7 +37,7 @@ def test_statistics_come_from_the_training_split_alone(tmp_path, cropped_cohort)
     brighter = read_nifti(path)
     write_nifti(path, Volume(brighter.voxels + 1000, brighter.affine))
     archive = Archive(pack(tmp_path, SHAPE)[0])
-    train = np.stack([archive.high[i].astype(np.float64) for i in archive.indices("train")])
+    train = np.stack([archive.high(i)[:].astype(np.float64) for i in archive.indices("train")])
     assert archive.indices("test") == [2]
     assert archive.statistics["low_mean"] == pytest.approx(train.mean((0, 2, 3, 4)).tolist(), abs=0.02)
     assert archive.statistics["low_std"] == pytest.approx(train.std((0, 2, 3, 4)).tolist(), rel=0.05)
@@ -64,10 +69,9 @@ def test_nothing_is_left_behind_when_every_study_fails(tmp_path, cropped_cohort)
     cropped_cohort(tmp_path)
     for path in tmp_path.glob("cropped/*/CT.nii.gz"):
         path.unlink()
-    with pytest.raises(InputError, match="no study could be packed"):
+    with pytest.raises(InputError, match="Step pack failed for all 3"):
         pack(tmp_path, SHAPE)
     assert not (tmp_path / "training.zarr").exists()
-    assert not list(tmp_path.glob(".training*"))
 
 
 def test_a_shape_that_cannot_be_subsampled_and_a_foreign_folder_are_refused(tmp_path, cropped_cohort):
@@ -89,3 +93,94 @@ def test_the_plane_is_cropped_and_padded_about_its_centre():
     assert fitted[4, 2, 0] == 1
     assert (fitted[:2] == -1).all()
     assert encode_ct(-1000.0) == 0  # padding with air is 0 once encoded
+
+
+def content(root):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "training.zarr").rglob("*") if p.is_file()}
+
+
+def add_subject(root, name, split="train"):
+    shutil.copytree(root / "cropped" / "s0", root / "cropped" / name)
+    table = pd.read_csv(root / "cohort.csv")
+    row = table.iloc[0].to_dict() | dict(subject=name, split=split)
+    pd.concat([pd.DataFrame([row]), table]).to_csv(root / "cohort.csv", index=False)  # in front, as an A would sort
+
+
+def test_adding_subjects_appends_and_touches_no_other(tmp_path, cropped_cohort):
+    cropped_cohort(tmp_path)
+    pack(tmp_path, SHAPE)
+    before = content(tmp_path)
+    add_subject(tmp_path, "a")
+    path, packed, _ = pack(tmp_path, SHAPE)
+    after = content(tmp_path)
+    changed = {p for p in before if before[p] != after[p]}
+    assert changed == {path / "zarr.json"}
+    assert [row["subject"] for row in Archive(path).subjects] == ["s0", "s1", "s2", "a"]
+    assert packed == 4
+    shutil.rmtree(path)
+    afresh = Archive(pack(tmp_path, SHAPE)[0])
+    assert afresh.statistics["low_std"] == pytest.approx(Archive(path).statistics["low_std"])
+
+
+def test_a_study_that_changed_is_encoded_again_and_a_split_only_noted(tmp_path, cropped_cohort):
+    cropped_cohort(tmp_path)
+    path, *_ = pack(tmp_path, SHAPE)
+    before = content(tmp_path)
+    suv = read_nifti(tmp_path / "cropped" / "s1" / "SUV.nii.gz")
+    write_nifti(tmp_path / "cropped" / "s1" / "SUV.nii.gz", Volume(suv.voxels / 2, suv.affine))
+    table = pd.read_csv(tmp_path / "cohort.csv")
+    table.loc[table["subject"] == "s0", "split"] = "test"
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    pack(tmp_path, SHAPE)
+    changed = {p.relative_to(path).parts[0] for p, now in content(tmp_path).items() if before.get(p) != now}
+    assert changed == {"s1", "zarr.json"}
+    archive = Archive(path)
+    assert archive.indices("train") == [1]
+    assert decode_pet(archive.high(1)[1].astype(np.float32)) == pytest.approx(suv.voxels.clip(0, 50) / 2, abs=0.01)
+
+
+def test_a_subject_that_left_the_cohort_asks_for_a_new_archive(tmp_path, cropped_cohort):
+    cropped_cohort(tmp_path)
+    path, *_ = pack(tmp_path, SHAPE)
+    table = pd.read_csv(tmp_path / "cohort.csv")
+    table[table["subject"] != "s1"].to_csv(tmp_path / "cohort.csv", index=False)
+    with pytest.raises(InputError, match="holds s1, who is not in the cohort"):
+        pack(tmp_path, SHAPE)
+    pack(tmp_path, SHAPE, overwrite=True)
+    assert sorted(p.name for p in path.iterdir()) == ["s0", "s2", "zarr.json"]
+
+
+def test_a_damaged_voxel_does_not_fit_the_checksum(tmp_path, cropped_cohort):
+    cropped_cohort(tmp_path)
+    path, *_ = pack(tmp_path, SHAPE)
+    assert verify_archive(tmp_path) == 3
+    zarr.open_group(path / "s1", mode="r+")["low"][5, 0, 1, 1, 1] += 0.1
+    with pytest.raises(InputError, match=r"s1 differ from their checksums"):
+        verify_archive(tmp_path)
+
+
+def test_a_subject_says_what_it_was_made_from(tmp_path, cropped_cohort):
+    cropped_cohort(tmp_path)
+    pd.DataFrame([dict(subject="s1", factor=0.5, warnings="")]).to_csv(tmp_path / "suv.csv", index=False)
+    archive = Archive(pack(tmp_path, SHAPE)[0])
+    made = archive.attributes(1)["provenance"]
+    assert made["suv"] == dict(factor=0.5)
+    assert made["files"]["CT"][0] == (tmp_path / "cropped" / "s1" / "CT.nii.gz").stat().st_size
+    study = archive.high(1)[:].astype(np.float64)
+    found = archive.attributes(1)["moments"]["low"]
+    assert found[0] == pytest.approx(study.mean((1, 2, 3)), abs=0.02)
+    assert found[1] == pytest.approx((study**2).mean((1, 2, 3)), abs=0.02)
+
+
+def test_partial_torsos_are_packed_and_left_out_of_training(tmp_path, cropped_cohort):
+    cropped_cohort(tmp_path, subjects=4)
+    put_column(tmp_path / "cohort.csv", "covers_torso", {"s0": False, "s1": True, "s3": False})
+    archive = Archive(pack(tmp_path, SHAPE)[0])
+    assert archive.indices("train") == [1, 2]  # of s2 nothing is known
+    assert archive.indices("train", partial=True) == [0, 1, 2]
+    assert archive.statistics == statistics([archive.attributes(i)["moments"] for i in (1, 2)])
+    put_column(tmp_path / "cohort.csv", "covers_torso", dict.fromkeys(["s0", "s1", "s2", "s3"], False))
+    archive = Archive(pack(tmp_path, SHAPE)[0])
+    with pytest.raises(InputError, match=r"all 3 subjects of split train show only part.*partial_torsos=True"):
+        GlobalTask(archive, SHAPE)
+    assert len(GlobalTask(archive, SHAPE, partial=True).subjects) == 3

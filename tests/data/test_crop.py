@@ -34,7 +34,7 @@ def test_the_crop_reaches_from_sacrum_to_clavicles_with_a_margin():
     ct, suv, organs, report = crop_torso(*torso(), field_mm=300)
     assert ct.shape == suv.shape == organs.shape == (60, 60, 90)  # slices 20 − 8 … 94 + 8
     assert ct.world((0, 0, 0))[2] == pytest.approx(-333 + 12 * MM)
-    assert report == dict(covers_torso=True, z_extent_mm=450.0, note="")
+    assert report == dict(covers_torso=True, clavicles="whole", sacrum="whole", z_extent_mm=450.0, note="")
 
 
 def test_crop_and_fill_keep_the_world_position_of_every_voxel():

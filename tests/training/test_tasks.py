@@ -36,7 +36,7 @@ def test_global_target_has_sigma_data_and_decodes_to_a_stored_phase(archive):
     assert torch.allclose(targets.std((0, 2, 3, 4)), torch.full((2,), 0.5), rtol=0.15)
     subject, _ = task._draw(3)
     volume = task.volume(*task[3]).numpy()
-    assert min(np.abs(volume - archive.low[subject, p].astype(np.float32)).max() for p in range(64)) < 1e-3
+    assert min(np.abs(volume - archive.low(subject)[p].astype(np.float32)).max() for p in range(64)) < 1e-3
 
 
 @pytest.mark.parametrize("target", ["residual", "direct"])
@@ -46,7 +46,7 @@ def test_second_stage_target_and_condition_give_the_true_patch_back(archive, tar
     random.integers(64)
     start = [int(random.integers(s - p + 1)) for s, p in zip(SHAPE, PATCH, strict=True)]
     box = tuple(slice(s, s + p) for s, p in zip(start, PATCH, strict=True))
-    truth = archive.high[(subject, slice(None), *box)].astype(np.float32)
+    truth = archive.high(subject)[(slice(None), *box)].astype(np.float32)
     assert np.abs(task.volume(*task[8]).numpy() - truth).max() < 1e-3
 
 

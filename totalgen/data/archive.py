@@ -1,12 +1,18 @@
 """The training archive: every subject of a cohort, encoded, at both resolutions, in one Zarr folder.
 
-    high        float16 [subject, channel, x, y, z]            CT and PET in [0, 1] (see intensity)
-    low         float16 [subject, phase, channel, x/4, y/4, z/4]   the 64 stratified subsamplings
-    attributes  subjects (rows of the cohort table), voxel_mm, shape, channels, statistics, axial_extent
+    <subject>/high   float16 [channel, x, y, z]              CT and PET in [0, 1] (see intensity)
+    <subject>/low    float16 [phase, channel, x/4, y/4, z/4]   the 64 stratified subsamplings
+    <subject>        attributes: voxel_mm, moments (see ``moments``), sha256, provenance
+    attributes       subjects (rows of the cohort table), voxel_mm, shape, channels, statistics, axial_extent
 
-Axis z is stretched to a fixed number of voxels; ``axial_extent`` tells how to undo that at generation.
+A subject's group appears whole or not at all. The attributes at the top are the index, written last: what they do not
+list is not in the archive. Axis z is stretched to a fixed number of voxels; ``axial_extent`` tells how to undo that.
 """
 
+import hashlib
+import importlib.metadata
+import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +22,16 @@ from tqdm import tqdm
 
 from totalgen.data import intensity
 from totalgen.data.axial_extent import read_axial_extent
-from totalgen.data.demographics import COLUMNS, Demographics, read_cohort
-from totalgen.data.files import forget_failures, record_failure, whole
+from totalgen.data.cohort import for_each_subject, read_table
+from totalgen.data.demographics import COLUMNS, COVERAGE, Demographics, read_cohort
+from totalgen.data.files import whole
 from totalgen.data.resolution import FACTOR, PHASES, phase_offsets, stretch, subsample, upsample
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 
 CHANNELS = ("CT", "SUV")
-SCHEMA = 1
-STATISTICS_PHASES = (0, 21, 42, 63)  # the diagonal phases: they stand for the 64 in the channel statistics
+SCHEMA = 2
+STATISTICS_PHASES = (21, 42)  # the two middle ones on the diagonal stand for the 64 in the channel statistics
 
 
 def fit_plane(voxels, shape, fill):
@@ -57,97 +64,164 @@ def encode_study(folder, shape):
     return np.stack(channels).astype(np.float32), float(ct.voxel_mm.mean())
 
 
-def pack(root, shape, overwrite=False):
+def pack(root, shape, overwrite=False, workers=1, scheduler=None):
     """Write <root>/training.zarr from <root>/cropped. shape: (x, y, z) of the high resolution, divisible by 4.
 
-    The archive appears whole or not at all. A study that cannot be read is listed in failures.csv and left out.
+    Subjects that are in the archive as their files are now stay as they are; new ones are added behind them, changed
+    ones are encoded again. A study that cannot be read is listed in failures.csv and left out.
+    overwrite: begin anew, which another shape or a subject that left the cohort asks for.
+    workers, scheduler: where the work is done (cohort.for_each_subject).
     Returns (path, number of subjects, number of failures).
     """
     root = Path(root)
     path = root / "training.zarr"
     if any(n % FACTOR for n in shape):
         raise InputError(f"shape {tuple(shape)} is not divisible by {FACTOR} on every axis. Choose another.")
+    line = read_axial_extent(root / "axial_extent.json")
     table = read_cohort(root / "cohort.csv")
-    ready = table[[(root / "cropped" / subject).is_dir() for subject in table["subject"]]]
+    ready = table[[(root / "cropped" / subject).is_dir() for subject in table["subject"]]].set_index("subject")
     if ready.empty:
         raise InputError(f"{root / 'cropped'}: no subject of the cohort is there. Run 4_crop_torso.py first.")
-    if path.exists() and not overwrite:
-        known = Archive(path)
-        wanted = list(ready["subject"])
-        if known.shape == tuple(shape) and [row["subject"] for row in known.subjects] == wanted:
-            return path, len(wanted), 0
-        raise InputError(f"{path}: exists with other subjects or another shape. Give --overwrite to pack it again.")
-    forget_failures(root, "pack")
-    rows, sums, failures, voxel = [], Sums(), 0, []
+    if overwrite and path.exists():
+        (path / "zarr.json").unlink(missing_ok=True)  # the index first: a kill leaves no archive, not half of one
+        shutil.rmtree(path)
+    packed = [row["subject"] for row in Archive(path).subjects] if (path / "zarr.json").exists() else []
+    if gone := [subject for subject in packed if subject not in ready.index]:
+        raise InputError(f"{path}: holds {gone[0]}, who is not in the cohort. Give --overwrite to pack it again.")
+    if packed and Archive(path).shape != tuple(shape):
+        raise InputError(f"{path}: holds another shape. Give --overwrite to pack it again.")
+    notes = {name: read_table(root / f"{name}.csv").set_index("subject") for name in ("suv", "crop")}
+
+    def work(subject):
+        Demographics.from_row(ready.loc[subject])
+        said = {name: note.loc[subject].dropna().to_dict() for name, note in notes.items() if subject in note.index}
+        write_subject(path / subject, root / "cropped" / subject, shape, said)
+
+    def done(subject):
+        return (path / subject / "zarr.json").exists() and is_current(path / subject, root / "cropped" / subject, shape)
+
+    subjects = [*packed, *(subject for subject in ready.index if subject not in packed)]
+    failed = for_each_subject(root, "pack", subjects, work, done, None, workers, scheduler)
+    write_index(path, ready.loc[[s for s in subjects if s not in failed]], shape, line)
+    return path, len(subjects) - len(failed), len(failed)
+
+
+def write_subject(path, folder, shape, made_from):
+    """Encode the cropped study in ``folder`` as the group ``path``. made_from: dict that goes into its provenance."""
+    study, voxel_mm = encode_study(folder, shape)
+    high = study.astype(np.float16)
+    low = np.stack([subsample(high, phase) for phase in range(PHASES)])
     with whole(path) as part:
         group = zarr.open_group(part, mode="w")
-        low_shape = tuple(n // FACTOR for n in shape)
-        high = group.create_array(
-            "high", shape=(len(ready), 2, *shape), chunks=(1, 2, *(n // 4 for n in shape)), dtype="float16"
-        )
-        low = group.create_array(
-            "low", shape=(len(ready), PHASES, 2, *low_shape), chunks=(1, 1, 2, *low_shape), dtype="float16"
-        )
-        for _, row in tqdm(list(ready.iterrows()), desc="pack", unit="study"):
-            try:
-                Demographics.from_row(row)
-                study, voxel_mm = encode_study(root / "cropped" / row["subject"], shape)
-            except (InputError, ValueError, OSError) as error:
-                record_failure(root, row["subject"], "pack", error)
-                failures += 1
-                continue
-            high[len(rows)] = study.astype(np.float16)
-            low[len(rows)] = np.stack([subsample(study, phase) for phase in range(PHASES)]).astype(np.float16)
-            if row.get("split", "train") == "train":
-                sums.add(study)
-            rows.append({name: row[name] for name in COLUMNS if name in row and row[name] == row[name]})
-            voxel.append(voxel_mm)
-        if not rows:
-            raise InputError(f"{root / 'cropped'}: no study could be packed. See {root / 'failures.csv'}.")
-        if np.ptp(voxel) > 0.01:
-            raise InputError(f"{root / 'cropped'}: voxel sizes from {min(voxel):g} to {max(voxel):g} mm. Use one.")
-        if not sums.count:
-            raise InputError(f"{root / 'cohort.csv'}: no subject of split train could be packed. Assign some.")
-        high.resize((len(rows), *high.shape[1:]))
-        low.resize((len(rows), *low.shape[1:]))
+        chunks = (len(CHANNELS), *(n // 4 for n in shape))
+        group.create_array("high", shape=high.shape, chunks=chunks, dtype="float16")[:] = high
+        group.create_array("low", shape=low.shape, chunks=(1, *low.shape[1:]), dtype="float16")[:] = low
         group.attrs.update(
-            schema=SCHEMA,
-            channels=list(CHANNELS),
-            shape=list(shape),
-            voxel_mm=round(float(np.mean(voxel)), 4),
-            subjects=rows,
-            statistics=sums.statistics(),
-            axial_extent=read_axial_extent(root / "axial_extent.json").to_dict(),
+            voxel_mm=voxel_mm,
+            moments=moments(study),
+            sha256=checksum(high, low),
+            provenance=dict(files=stamps(folder), version=importlib.metadata.version("totalgen"), **made_from),
         )
-    return path, len(rows), failures
 
 
-class Sums:
-    """Running mean and standard deviation per channel of low volumes and of residuals."""
+def is_current(path, folder, shape):
+    """Whether the group ``path`` was encoded in this shape from the files that lie in ``folder`` now."""
+    group = zarr.open_group(path, mode="r")
+    same_files = group.attrs["provenance"]["files"] == stamps(folder)
+    return same_files and group["high"].shape[1:] == tuple(shape)
 
-    def __init__(self):
-        self.count = 0
-        self.totals = {name: np.zeros((2, len(CHANNELS))) for name in ("low", "residual")}
 
-    def add(self, study):
-        """study: [channel, x, y, z]."""
-        study = torch.from_numpy(study)
-        for phase in STATISTICS_PHASES:
-            low = subsample(study, phase)
-            residual = study - upsample(low, phase_offsets(phase), (0, 0, 0), study.shape[1:])
-            for name, values in (("low", low), ("residual", residual)):
-                values = values.double().flatten(1)
-                self.totals[name] += torch.stack([values.mean(1), values.square().mean(1)]).numpy()
-            self.count += 1
+def stamps(folder):
+    """name → [bytes, time of the last change in ns] of the files that are packed; None for one that is missing."""
+    files = {name: Path(folder) / f"{name}.nii.gz" for name in CHANNELS}
+    return {n: [f.stat().st_size, f.stat().st_mtime_ns] if f.exists() else None for n, f in files.items()}
 
-    def statistics(self):
-        """dict of low_mean, low_std, residual_mean, residual_std, one number per channel."""
-        result = {}
-        for name, total in self.totals.items():
-            mean, square = total / self.count
-            result[f"{name}_mean"] = mean.tolist()
-            result[f"{name}_std"] = np.sqrt(np.maximum(square - mean**2, 1e-12)).tolist()
-        return result
+
+def checksum(high, low):
+    """SHA-256 of the bytes of both arrays, C order."""
+    digest = hashlib.sha256(np.ascontiguousarray(high))
+    digest.update(np.ascontiguousarray(low))
+    return digest.hexdigest()
+
+
+def write_index(path, table, shape, line):
+    """Write the attributes at the top, from the groups of the subjects of ``table`` (indexed by subject).
+
+    Statistics are those of the training subjects that show the whole torso, or of all of them when none does.
+    Raises InputError for voxels of several sizes and for a cohort without training subjects.
+    """
+    groups = {subject: dict(zarr.open_group(path / subject, mode="r").attrs) for subject in table.index}
+    voxel_mm = [group["voxel_mm"] for group in groups.values()]
+    if np.ptp(voxel_mm) > 0.01:
+        raise InputError(f"{path.parent / 'cropped'}: voxels from {min(voxel_mm):g} to {max(voxel_mm):g} mm. Use one.")
+    rows = []
+    for subject, row in table.iterrows():
+        row = dict(row.dropna(), subject=subject)
+        if COVERAGE in row:
+            row[COVERAGE] = str(row[COVERAGE]) == "True"
+        rows.append({name: row[name] for name in (*COLUMNS, COVERAGE) if name in row})
+    train = chosen(rows, "train") or chosen(rows, "train", partial=True)
+    if not train:
+        raise InputError(f"{path.parent / 'cohort.csv'}: no subject of split train could be packed. Assign some.")
+    attributes = dict(
+        schema=SCHEMA,
+        channels=list(CHANNELS),
+        shape=list(shape),
+        voxel_mm=round(float(np.mean(voxel_mm)), 4),
+        subjects=rows,
+        statistics=statistics([groups[rows[i]["subject"]]["moments"] for i in train]),
+        axial_extent=line.to_dict(),
+    )
+    if not (path / "zarr.json").exists():
+        zarr.create_group(path, attributes=attributes)
+    elif dict((group := zarr.open_group(path, mode="r+")).attrs) != attributes:
+        group.attrs.put(attributes)
+
+
+def verify_archive(root):
+    """Number of subjects of <root>/training.zarr. Raises InputError naming those whose checksum does not fit."""
+    archive = Archive(Path(root) / "training.zarr")
+    numbers = tqdm(range(len(archive.subjects)), desc="verify", unit="subject", disable=None)
+    damaged = [archive.subjects[i]["subject"] for i in numbers if not archive.is_intact(i)]
+    if damaged:
+        cure = "Remove their folders there and pack again."
+        raise InputError(f"{archive.path}: {', '.join(damaged)} differ from their checksums. {cure}")
+    return len(archive.subjects)
+
+
+def chosen(rows, split, partial=False):
+    """Numbers of the rows of a split; those known to show only part of the torso only when ``partial``."""
+    return [
+        i for i, row in enumerate(rows)
+        if row.get("split", "train") == split and (partial or row.get(COVERAGE, True))
+    ]  # fmt: skip
+
+
+def moments(study):
+    """Mean and mean square per channel of a study [channel, x, y, z]: of its low volumes and of its residuals.
+
+    dict of "low" and "residual", each [[mean of CT, of PET], [mean square of CT, of PET]].
+    """
+    study = torch.from_numpy(study)
+    totals = {name: torch.zeros(2, len(CHANNELS), dtype=torch.float64) for name in ("low", "residual")}
+    for phase in STATISTICS_PHASES:
+        low = subsample(study, phase)
+        residual = study - upsample(low, phase_offsets(phase), (0, 0, 0), study.shape[1:])
+        for name, values in (("low", low), ("residual", residual)):
+            values = values.flatten(1)
+            both = [v.mean(1, dtype=torch.float64) for v in (values, values.square())]
+            totals[name] += torch.stack(both) / len(STATISTICS_PHASES)
+    return {name: total.tolist() for name, total in totals.items()}
+
+
+def statistics(all_moments):
+    """dict of low_mean, low_std, residual_mean, residual_std, one number per channel, over all subjects."""
+    result = {}
+    for name in ("low", "residual"):
+        mean, square = np.mean([moments[name] for moments in all_moments], axis=0)
+        result[f"{name}_mean"] = mean.tolist()
+        result[f"{name}_std"] = np.sqrt(np.maximum(square - mean**2, 1e-12)).tolist()
+    return result
 
 
 class Archive:
@@ -159,8 +233,9 @@ class Archive:
             raise InputError(f"{self.path}: no such archive. Run 0_Preprocess/6_pack_training_set.py on its folder.")
         try:
             group = zarr.open_group(self.path, mode="r")
-            self.high, self.low = group["high"], group["low"]
             attributes = dict(group.attrs)
+            if attributes["schema"] != SCHEMA:
+                raise ValueError(f"its layout is {attributes['schema']}, this version reads {SCHEMA}")
             self.subjects = attributes["subjects"]
             self.statistics = attributes["statistics"]
             self.axial_extent = attributes["axial_extent"]
@@ -168,10 +243,34 @@ class Archive:
             self.shape = tuple(attributes["shape"])
         except (KeyError, ValueError, OSError) as error:
             raise InputError(f"{self.path}: is not a training archive ({error}). Pack it again.") from None
+        self._group = lru_cache(None)(self._open)
 
-    def indices(self, split):
-        """Row numbers of the subjects of a split (train or test)."""
-        return [i for i, row in enumerate(self.subjects) if row.get("split", "train") == split]
+    def _open(self, index):
+        subject = self.subjects[index]["subject"]
+        try:
+            return zarr.open_group(self.path / subject, mode="r")
+        except (KeyError, ValueError, OSError) as error:
+            raise InputError(f"{self.path}: {subject} is missing ({error}). Run 6_pack_training_set.py.") from None
+
+    def high(self, index):
+        """Zarr array [channel, x, y, z] of a row."""
+        return self._group(index)["high"]
+
+    def low(self, index):
+        """Zarr array [phase, channel, x, y, z] of a row."""
+        return self._group(index)["low"]
+
+    def attributes(self, index):
+        """dict of voxel_mm, moments, sha256 and provenance of a row."""
+        return dict(self._group(index).attrs)
+
+    def is_intact(self, index):
+        """Whether the arrays of a row still have the checksum that was stored with them."""
+        return checksum(self.high(index)[:], self.low(index)[:]) == self.attributes(index)["sha256"]
+
+    def indices(self, split, partial=False):
+        """Row numbers of the subjects of a split (train or test), without those known to be partial torsos."""
+        return chosen(self.subjects, split, partial)
 
     def demographics(self, index):
         """Demographics of a row."""

@@ -30,14 +30,15 @@ def crop_torso(ct, suv, organs, field_mm=FIELD_MM, margin_mm=MARGIN_MM):
     organs: Volume, or None when there are no labels.  An end that the scan or the labels do not show is left where the
     scan ends.
 
-    Returns (ct, suv, organs, report): three Volumes on one grid, report a dict of covers_torso (bool), z_extent_mm and
-    note (text). Raises InputError for grids that differ and for a CT without a body.
+    Returns (ct, suv, organs, report): three Volumes on one grid, report a dict of covers_torso (bool), clavicles and
+    sacrum (see axial_range), z_extent_mm and note (text). Raises InputError for grids that differ and for a CT without
+    a body.
     """
     for name, other in (("SUV", suv), ("organs", organs)):
         if other is not None and not (ct.shape == other.shape and np.allclose(ct.affine, other.affine, atol=1e-3)):
             raise InputError(f"CT and {name} do not share one grid. Run 2_dicom_to_nifti.py and 3_segment_organs.py.")
     labels = np.zeros(ct.shape, np.uint8) if organs is None else organs.voxels
-    low, high, covers, notes = axial_range(labels, ct.voxel_mm[2], margin_mm)
+    low, high, landmarks, notes = axial_range(labels, ct.voxel_mm[2], margin_mm)
     if organs is None:
         notes = ["no organ labels: the whole scan is kept"]
 
@@ -59,34 +60,36 @@ def crop_torso(ct, suv, organs, field_mm=FIELD_MM, margin_mm=MARGIN_MM):
         window(Volume(np.where(body, suv.voxels, np.float32(0)), ct.affine), start, shape, 0),
         window(organs, start, shape, 0),
     )
-    report = dict(covers_torso=covers, z_extent_mm=round(float(shape[2] * ct.voxel_mm[2]), 3), note="; ".join(notes))
-    return *cropped, report
+    covers = set(landmarks.values()) == {"whole"}
+    z_extent_mm = round(float(shape[2] * ct.voxel_mm[2]), 3)
+    return *cropped, dict(covers_torso=covers, **landmarks, z_extent_mm=z_extent_mm, note="; ".join(notes))
 
 
 def axial_range(labels, slice_mm, margin_mm=MARGIN_MM):
-    """(low, high, covers, notes): slices low ≤ k < high hold the torso of labels [x, y, z], z to the head.
+    """(low, high, landmarks, notes): slices low ≤ k < high hold the torso of labels [x, y, z], z to the head.
 
-    covers: both clavicles and the sacrum are in the scan, and neither is cut by its end.  notes: list of what is not.
+    landmarks: dict of clavicles and sacrum → "whole", "cut" (by the end of the scan) or "absent";  notes: list of what
+    the scan lacks.
     """
     margin, slices = round(margin_mm / slice_mm), labels.shape[2]
     tops = [organ_slices(labels, label) for label in TOP]
     (bottom,) = (organ_slices(labels, label) for label in BOTTOM)
-    notes = []
-    high = max((top[1] for top in tops if top), default=slices) + margin
-    if None in tops or max(top[1] for top in tops) == slices:
-        notes.append("clavicles not fully in the scan")
-    elif high > slices:
+    top = max((found[1] for found in tops if found), default=slices)
+    first = bottom[0] if bottom else 0
+    landmarks = dict(
+        clavicles="absent" if None in tops else "cut" if top == slices else "whole",
+        sacrum="absent" if bottom is None else "cut" if first == 0 else "whole",
+    )
+    low, high = first - margin, top + margin
+    notes = [f"{name} not fully in the scan" for name, state in landmarks.items() if state != "whole"]
+    if landmarks["clavicles"] == "whole" and high > slices:
         notes.append(f"scan ends {(high - slices) * slice_mm:.0f} mm short of the margin above the clavicles")
-    low = (bottom[0] if bottom else 0) - margin
-    if bottom is None or bottom[0] == 0:
-        notes.append("sacrum not fully in the scan")
-    elif low < 0:
+    if landmarks["sacrum"] == "whole" and low < 0:
         notes.append(f"scan ends {-low * slice_mm:.0f} mm short of the margin below the sacrum")
-    covers = not any("not fully" in note for note in notes)
     low, high = max(low, 0), min(high, slices)
     if low >= high:  # a clavicle below the sacrum: labels on an upside-down grid
         raise InputError("the clavicles lie below the sacrum: labels or affine are upside down. Correct them.")
-    return low, high, covers, notes
+    return low, high, landmarks, notes
 
 
 def organ_slices(labels, label):
@@ -111,15 +114,19 @@ def body_mask(ct):
     Raises InputError when there is nothing dense.
     """
     voxel_mm = float(ct.voxel_mm.max())
-    thin = max(round(TABLE_MM / voxel_mm), 1)
-    dense = np.pad(ct.voxels > BODY_HU, thin, mode="edge")  # a body that leaves the scan is not opened away at its end
-    core = ndimage.binary_opening(dense, iterations=thin)[(slice(thin, -thin),) * 3]
-    pieces, count = ndimage.label(core)
-    if count == 0:
-        raise InputError(f"CT has no body: nothing is denser than {BODY_HU:g} HU. Check that its unit is HU.")
-    body = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
-    body = ndimage.binary_dilation(fill_in_plane(body), iterations=max(round(SKIN_MM / voxel_mm), 1))
-    return fill_in_plane(body)
+    thin, skin = max(round(TABLE_MM / voxel_mm), 1), max(round(SKIN_MM / voxel_mm), 1)
+    dense = ct.voxels > BODY_HU
+    mask = np.zeros(ct.shape, bool)
+    for near in ndimage.find_objects(dense.view(np.uint8)):  # at most one box; far from it there is nothing to do
+        near = tuple(slice(max(n.start - thin - skin, 0), n.stop + thin + skin) for n in near)
+        padded = np.pad(dense[near], thin, mode="edge")  # a body that leaves the scan is not opened away at its end
+        core = ndimage.binary_opening(padded, iterations=thin)[(slice(thin, -thin),) * 3]
+        pieces, count = ndimage.label(core)
+        if count:
+            body = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+            mask[near] = fill_in_plane(ndimage.binary_dilation(fill_in_plane(body), iterations=skin))
+            return mask
+    raise InputError(f"CT has no body: nothing is denser than {BODY_HU:g} HU. Check that its unit is HU.")
 
 
 def fill_in_plane(mask):

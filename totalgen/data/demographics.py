@@ -10,6 +10,7 @@ from totalgen.data.files import whole
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
+COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
 HEIGHT_M = (1.0, 2.3)
 WEIGHT_KG = (20.0, 300.0)
 AGE_YEARS = (1.0, 120.0)
@@ -71,6 +72,13 @@ def read_cohort(path):
     if table.empty:
         raise InputError(f"{path}: lists no subject. Look into failures.csv beside it for the reasons.")
     return table
+
+
+def with_coverage(table, path):
+    """``table`` with the column covers_torso of the cohort table that stands at ``path``, when that has one."""
+    if not Path(path).exists() or COVERAGE not in (known := read_cohort(path)):
+        return table
+    return table.assign(**{COVERAGE: table["subject"].map(known.set_index("subject")[COVERAGE])})
 
 
 def write_cohort(path, table):

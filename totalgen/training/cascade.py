@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 def train_cascade(
     root, outdir, preset, *,
     stage, family,
-    shape=(224, 224, 384), patch=(56, 56, 96), target="residual", condition_noise=0.0,
+    shape=(224, 224, 384), partial_torsos=False, patch=(56, 56, 96), target="residual", condition_noise=0.0,
     channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,),
     noise_levels="lognormal", noise_parameters=None, uncertainty=False,
     batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
@@ -30,6 +30,7 @@ def train_cascade(
     """Train one stage on <root>/training.zarr and leave weights, log and pictures in ``outdir`` (see loop.fit).
 
     stage: "global" or "sr";  family: a key of processes.FAMILIES;  shape: voxels of the full resolution;
+    partial_torsos: train also on subjects whose scan ends within the torso;
     patch, target, condition_noise: of the second stage (tasks.SuperResolutionTask);
     channels, multipliers, blocks, attention: of the network (networks.UNet);
     noise_levels, noise_parameters, uncertainty: how training draws σ and weighs it (processes);
@@ -41,10 +42,10 @@ def train_cascade(
     closest(noise_levels, NOISE_LEVELS)
     archive = Archive(root / "training.zarr")
     if stage == "global":
-        task, space = GlobalTask(archive, shape, seed=seed), [n // FACTOR for n in shape]
+        task, space = GlobalTask(archive, shape, seed=seed, partial=partial_torsos), [n // FACTOR for n in shape]
     else:
-        task = SuperResolutionTask(archive, shape, patch, seed=seed, target=target, condition_noise=condition_noise)
-        space = patch
+        chosen = dict(seed=seed, partial=partial_torsos, target=target, condition_noise=condition_noise)
+        task, space = SuperResolutionTask(archive, shape, patch, **chosen), patch
     network = dict(
         in_channels=len(CHANNELS) + task.condition_channels, out_channels=len(CHANNELS),
         channels=channels, multipliers=list(multipliers), blocks=blocks, attention=list(attention),

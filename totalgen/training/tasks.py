@@ -28,18 +28,24 @@ from totalgen.models.codec import Standardise
 class CascadeTask(Dataset):
     """What the two stages share: an archive, a split and the order of its subjects.
 
+    partial: with the subjects whose scan shows only part of the torso.
     Raises InputError when the archive's shape is not ``shape``, or it has no subject of the split.
     """
 
-    def __init__(self, archive, shape, split="train", seed=0):
+    def __init__(self, archive, shape, split="train", seed=0, partial=False):
         if archive.shape != tuple(shape):
             raise InputError(
                 f"{archive.path}: holds volumes of {_x(archive.shape)} voxels, the preset expects {_x(shape)}. "
                 f"Pack again with --shape {' '.join(map(str, shape))}, or choose another preset."
             )
         self.archive, self.shape, self.seed = archive, tuple(shape), seed
-        self.subjects = archive.indices(split)
+        self.subjects = archive.indices(split, partial)
         if not self.subjects:
+            if cut := len(archive.indices(split, partial=True)):
+                raise InputError(
+                    f"{archive.path}: all {cut} subjects of split {split} show only part of the torso. "
+                    "Train on them with --set partial_torsos=True."
+                )
             raise InputError(f"{archive.path}: has no subject of split {split}. Pack a cohort that has some.")
         self._order = lru_cache(2)(self._shuffled)
 
@@ -77,13 +83,13 @@ class GlobalTask(CascadeTask):
 
     condition_channels = DEMOGRAPHICS
 
-    def __init__(self, archive, shape, split="train", seed=0):
-        super().__init__(archive, shape, split, seed)
+    def __init__(self, archive, shape, split="train", seed=0, partial=False):
+        super().__init__(archive, shape, split, seed, partial)
         self._encode_with("low")
 
     def __getitem__(self, n):
         subject, random = self._draw(n)
-        low = self._read(self.archive.low, subject, int(random.integers(PHASES)))
+        low = self._read(self.archive.low(subject), int(random.integers(PHASES)))
         maps = demographic_maps(self.archive.demographics(subject), low.shape[1:])
         return self.codec.encode(low[None])[0], maps.contiguous()
 
@@ -101,8 +107,10 @@ class SuperResolutionTask(CascadeTask):
 
     condition_channels = UPSAMPLED + DEMOGRAPHICS + POSITION
 
-    def __init__(self, archive, shape, patch, split="train", seed=0, target="residual", condition_noise=0.0):
-        super().__init__(archive, shape, split, seed)
+    def __init__(
+        self, archive, shape, patch, split="train", seed=0, partial=False, target="residual", condition_noise=0.0
+    ):
+        super().__init__(archive, shape, split, seed, partial)
         if any(p > n for p, n in zip(patch, shape, strict=True)):
             raise InputError(f"patch {_x(patch)} is larger than the volume {_x(shape)}. Choose a smaller patch.")
         self.patch, self.residual, self.condition_noise = tuple(patch), target == "residual", condition_noise
@@ -113,8 +121,8 @@ class SuperResolutionTask(CascadeTask):
         phase = int(random.integers(PHASES))
         start = [int(random.integers(size - p + 1)) for size, p in zip(self.shape, self.patch, strict=True)]
         box = tuple(slice(s, s + p) for s, p in zip(start, self.patch, strict=True))
-        high = self._read(self.archive.high, subject, slice(None), *box)
-        upsampled = upsample(self._read(self.archive.low, subject, phase), phase_offsets(phase), start, self.patch)
+        high = self._read(self.archive.high(subject), slice(None), *box)
+        upsampled = upsample(self._read(self.archive.low(subject), phase), phase_offsets(phase), start, self.patch)
         target = self.codec.encode((high - upsampled if self.residual else high)[None])[0]
         seen = standardised(upsampled, self.archive.statistics)
         if self.condition_noise:
