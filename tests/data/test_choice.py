@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+
+from totalgen.data.choice import choose
+from totalgen.data.dicom import find_series
+from totalgen.data.metadata import describe_cohort
+
+AFFINE = np.diag([-5.0, -5.0, 5.0, 1.0])
+BOX = np.zeros((8, 8, 12))
+
+
+def reasons_of(folder):
+    series, _ = find_series(folder)
+    pet, ct, reasons = choose(series)
+    names = {s.uid: s.description for s in series}
+    return pet and pet.description, ct and ct.description, {names[uid]: why for uid, why in reasons.items()}
+
+
+def test_the_corrected_pet_and_the_overlapping_ct_are_chosen_with_reasons(dicom, tmp_path):
+    far, wide = AFFINE.copy(), AFFINE.copy()
+    far[2, 3], wide[2, 3] = 40, 5
+    pet = dicom.pet()
+    dicom.series(tmp_path / "1", BOX, AFFINE, "PT", SeriesDescription="PET AC", **pet)
+    dicom.series(tmp_path / "2", BOX, AFFINE, "PT", SeriesDescription="PET x", **{**pet, "CorrectedImage": ["DECY"]})
+    dicom.series(tmp_path / "3", BOX, AFFINE, "PT", SeriesDescription="counts", **{**pet, "Units": "PROPCNTS"})
+    dicom.series(tmp_path / "4", BOX, AFFINE, "PT", SeriesDescription="WB NAC", **pet)
+    dicom.series(tmp_path / "5", BOX, wide, "CT", SeriesDescription="CT body")
+    dicom.series(tmp_path / "6", BOX, far, "CT", SeriesDescription="CT head")
+    dicom.series(tmp_path / "7", BOX, AFFINE, "CT", SeriesDescription="topogram", ImageType=["ORIGINAL", "LOCALIZER"])
+    dicom.series(tmp_path / "8", BOX, AFFINE, "CT", SeriesDescription="CT other frame", FrameOfReferenceUID="1.2.8")
+    chosen_pet, chosen_ct, reasons = reasons_of(tmp_path)
+    assert (chosen_pet, chosen_ct) == ("PET AC", "CT body")
+    assert "ATTN" in reasons["PET x"]
+    assert "PROPCNTS" in reasons["counts"]
+    assert "attenuation" in reasons["WB NAC"]
+    assert "overlaps" in reasons["CT head"]
+    assert reasons["topogram"] == "scout"
+    assert "frame of reference" in reasons["CT other frame"]
+
+
+def test_pages_scouts_and_projections_are_never_taken(dicom, tmp_path):
+    capture = "1.2.840.10008.5.1.4.1.1.7"
+    dicom.series(tmp_path / "0", BOX, AFFINE, "PT", SeriesDescription="PET", **dicom.pet())
+    dicom.series(tmp_path / "1", BOX, AFFINE, "CT", SeriesDescription="Dose Report", SOPClassUID=capture)
+    dicom.series(tmp_path / "2", BOX, AFFINE, "CT", SeriesDescription="Patient Protocol")
+    dicom.series(tmp_path / "3", BOX, AFFINE, "CT", SeriesDescription="Dose_Report")
+    dicom.series(tmp_path / "4", BOX, AFFINE, "CT", SeriesDescription="Screen Save")
+    dicom.series(
+        tmp_path / "5", BOX, AFFINE, "CT", SeriesDescription="a", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    )
+    dicom.series(tmp_path / "6", BOX[:, :, :2], AFFINE, "CT", SeriesDescription="key images")
+    dicom.series(tmp_path / "7", BOX, AFFINE, "CT", SeriesDescription="b", ImageType=["DERIVED", "SECONDARY", "MIP"])
+    dicom.series(tmp_path / "8", BOX, AFFINE, "CT", SeriesDescription="low dose CT for AC")
+    pet, ct, reasons = reasons_of(tmp_path)
+    assert (pet, ct) == ("PET", "low dose CT for AC")
+    assert reasons["Dose Report"] == "no stack of CT or PET images: Secondary Capture Image Storage"
+    pages = [reasons[name] for name in ("Patient Protocol", "Dose_Report", "Screen Save")]
+    assert pages == ["report or screen page"] * 3
+    assert reasons["a"] == "scout"
+    assert reasons["key images"] == "only 2 slices"
+    assert reasons["b"] == "projection, no slices"
+
+
+def test_an_original_ct_is_taken_before_a_reformat_that_overlaps_as_much(dicom, tmp_path):
+    axial = np.diag([-2.0, -2.0, 5.0, 1.0])
+    coronal = np.array([[-2.0, 0, 0, 0], [0, 0, -1.0, 0], [0, -2.0, 0, 60], [0, 0, 0, 1]])  # columns, rows, slices
+    dicom.series(tmp_path / "1", np.zeros((31, 31, 13)), axial, "PT", SeriesDescription="PET", **dicom.pet())
+    dicom.series(tmp_path / "2", np.zeros((31, 31, 13)), axial, "CT", SeriesDescription="axial")
+    kind = ["DERIVED", "SECONDARY", "REFORMATTED"]
+    dicom.series(tmp_path / "3", np.zeros((31, 31, 61)), coronal, "CT", SeriesDescription="coronal", ImageType=kind)
+    dicom.series(tmp_path / "4", np.zeros((31, 31, 12)), axial, "CT", SeriesDescription="short")
+    pet, ct, reasons = reasons_of(tmp_path)
+    assert (pet, ct) == ("PET", "axial")
+    assert reasons["axial"] == "CT that overlaps the PET by 0.2 L"  # 6 cm cubed
+    assert reasons["coronal"] == "derived from other images; the chosen CT is original"
+    assert reasons["short"] == "overlaps the PET by 0.2 L, the chosen CT by 0.2 L"
+
+
+def test_of_one_scan_in_two_slice_thicknesses_the_finer_is_taken(dicom, tmp_path):
+    thick, thin = np.diag([-5.0, -5.0, 5.0, 1.0]), np.diag([-5.0, -5.0, 1.0, 1.0])
+    dicom.series(tmp_path / "1", np.zeros((8, 8, 20)), thick, "PT", SeriesDescription="PET", **dicom.pet())
+    dicom.series(tmp_path / "2", np.zeros((8, 8, 20)), thick, "CT", SeriesDescription="5 mm")
+    dicom.series(tmp_path / "3", np.zeros((8, 8, 95)), thin, "CT", SeriesDescription="1 mm")  # 1 mm shorter
+    _, ct, reasons = reasons_of(tmp_path)
+    assert ct == "1 mm"
+    assert reasons["5 mm"] == "fewer slices than the chosen CT"
+
+
+def test_of_several_corrected_pets_the_original_largest_is_taken(dicom, tmp_path):
+    pet = dicom.pet()
+    silent = {**pet, "CorrectedImage": None}
+    derived = dict(pet, ImageType=["DERIVED", "SECONDARY"])
+    dicom.series(tmp_path / "0", BOX, AFFINE, "CT", SeriesDescription="CT")
+    dicom.series(tmp_path / "1", BOX, AFFINE, "PT", SeriesDescription="PET AC", **pet)
+    dicom.series(tmp_path / "2", np.zeros((8, 8, 30)), AFFINE, "PT", SeriesDescription="PET fused", **derived)
+    dicom.series(tmp_path / "3", BOX, AFFINE, "PT", SeriesDescription="PET MIP", **derived)
+    dicom.series(tmp_path / "4", np.zeros((8, 8, 11)), AFFINE, "PT", SeriesDescription="PET head", **pet)
+    dicom.series(tmp_path / "5", np.zeros((8, 8, 30)), AFFINE, "PT", SeriesDescription="PET silent", **silent)
+    chosen, _, reasons = reasons_of(tmp_path)
+    assert chosen == "PET AC"
+    assert reasons["PET AC"] == "PET, corrected for attenuation, BQML"
+    assert reasons["PET MIP"] == "projection, no slices"
+    assert reasons["PET fused"] == "derived from other images; the chosen PET is original"
+    assert reasons["PET head"] == "covers less than the chosen PET"
+    assert reasons["PET silent"] == "does not state that it is corrected for attenuation, as the chosen PET does"
+
+
+def test_a_series_whose_slices_form_no_volume_is_left_for_one_whose_do(dicom, tmp_path):
+    def twice(k):  # two gates of 30 slices, at the same places
+        return dict(ImagePositionPatient=[0.0, 0.0, 5.0 * (k // 2)])
+
+    dicom.series(tmp_path / "1", BOX, AFFINE, "PT", SeriesDescription="PET", **dicom.pet())
+    dicom.series(tmp_path / "2", np.zeros((8, 8, 60)), AFFINE, "CT", SeriesDescription="gated", per_slice=twice)
+    gap = dicom.series(tmp_path / "3", np.zeros((8, 8, 40)), AFFINE, "CT", SeriesDescription="gap")
+    gap[20].unlink()
+    dicom.series(tmp_path / "4", BOX, AFFINE, "CT", SeriesDescription="plain")
+    _, ct, reasons = reasons_of(tmp_path)
+    assert ct == "plain"
+    assert "one place" in reasons["gated"]
+    assert "a slice is missing" in reasons["gap"]
+
+
+@pytest.mark.parametrize(
+    ("description", "corrected"),
+    [
+        *((name, False) for name in ("WB NAC", "NAC_wb", "PET_nac", "PET non-AC", "no AC", "PET uncorrected")),
+        *((name, False) for name in ("PET w/o AC", "without attenuation", "not attenuation corrected")),
+        *((name, True) for name in ("PET AC", "WB CTAC", "AC_wb", "Pinnacle", "PET FBP back-projection")),
+    ],
+)
+def test_descriptions_that_say_that_a_pet_is_not_corrected(dicom, tmp_path, description, corrected):
+    dicom.series(tmp_path / "1", BOX, AFFINE, "PT", **{**dicom.pet(), "SeriesDescription": description})
+    dicom.series(tmp_path / "2", BOX, AFFINE, "CT")
+    assert reasons_of(tmp_path)[0] == (description if corrected else None)
+
+
+def test_a_pet_without_attenuation_correction_is_never_taken(dicom, tmp_path):
+    dicom.study(tmp_path, CorrectedImage=["DECY"])
+    cohort, series, _, ((_, error),) = describe_cohort(tmp_path / "dicom", 0.26, 0)
+    assert cohort.empty
+    assert "attenuation" in str(error)
+    assert "yes" not in set(series["chosen"])
+
+
+def test_one_study_of_a_subject_is_used(dicom, tmp_path):
+    dicom.study(tmp_path / "a", StudyInstanceUID="1.7", StudyDate="20200101")
+    dicom.study(tmp_path / "b", StudyInstanceUID="1.8", StudyDate="20190101", PatientWeight=66.0)
+    pet, ct, reasons = choose(find_series(tmp_path)[0])
+    assert pet.study == ct.study == "1.8"
+    assert "another study of the subject is used" in reasons.values()

@@ -1,0 +1,160 @@
+"""Which PET and which CT of a subject are used, and why the others are not."""
+
+import re
+
+import pydicom
+
+from totalgen.data.dicom import Series
+from totalgen.data.suv import SUVError, check_units
+
+FEWEST_SLICES = 10  # fewer is a scout or a key image, not a torso
+SAME_OVERLAP = 0.98  # of the largest overlap: reformats and other slice thicknesses of one scan differ by less
+SCOUT = re.compile(r"scout|topogram|locali[sz]er|scanogram|surview|\bscano", re.IGNORECASE)
+PAGE = re.compile(r"dose[ _-]*(report|record|info|summary|page|sheet)|(patient|exam)[ _-]*protocol|exam[ _-]*summary|"
+                  r"screen[ _-]*(save|shot|cap)", re.IGNORECASE)  # fmt: skip
+PROJECTION = re.compile(r"(?<![a-z])m(ax)?[ _-]?ip(?![a-z])|maximum intensity|projection image", re.IGNORECASE)
+UNCORRECTED = re.compile(r"(?<![a-z])n(on?[ _-]?)?ac(?![a-z])|uncorrected|no[nt]?[ _-]?att|"
+                         r"(w/o|without)[ _-]*(ac(?![a-z])|att)", re.IGNORECASE)  # fmt: skip
+DERIVED = {"DERIVED", "SECONDARY", "REFORMATTED", "MPR"}  # values of Image Type
+
+
+def choose(all_series):
+    """(pet, ct, reasons) among the series of one subject; pet or ct is None when there is none to use.
+
+    reasons: dict of series UID → why it was chosen or not.
+    PET: units that can become SUV, not uncorrected for attenuation, of the earliest study; then see ``pet_rank``.
+    CT: no scout or page, same study and frame of reference as the PET; then see ``ct_rank``.
+    """
+    reasons = {series.uid: reason for series in all_series if (reason := refusal(series))}
+    usable = [series for series in all_series if series.uid not in reasons]
+    pets = sorted((s for s in usable if s.modality == "PT"), key=pet_rank)
+    cts = [s for s in usable if s.modality == "CT"]
+    pet, ct, partners = (pets[0] if pets else None), None, []
+    for candidate in pets:
+        near = [s for s in cts if same_place(s, candidate) and overlap_ml(s, candidate) > 0]
+        if near:
+            pet, partners = candidate, near
+            ct = min(partners, key=lambda s: ct_rank(s, pet, partners))
+            break
+    for series in usable:
+        if series is pet:
+            corrected = "corrected for attenuation" if says_corrected(pet) else "attenuation correction not stated"
+            reasons[series.uid] = f"PET, {corrected}, {pet.header.Units}"
+        elif series is ct:
+            reasons[series.uid] = f"CT that overlaps the PET by {overlap_ml(ct, pet) / 1000:.1f} L"
+        elif pet is None:
+            reasons[series.uid] = "no PET to go with"
+        elif series.study != pet.study:
+            reasons[series.uid] = "another study of the subject is used"
+        elif series.modality == "PT":
+            if pet_rank(series) < pet_rank(pet):
+                reasons[series.uid] = "no CT shares its frame of reference and overlaps it"
+            else:
+                why = first_difference(pet_rank(series), pet_rank(pet))
+                reasons[series.uid] = (*[""] * 2, *PET_REASONS)[why]
+        elif not same_place(series, pet):
+            reasons[series.uid] = "not in the PET's frame of reference"
+        elif series not in partners:
+            reasons[series.uid] = "does not overlap the PET"
+        else:
+            why = first_difference(ct_rank(series, pet, partners), ct_rank(ct, pet, partners))
+            litres = [overlap_ml(s, pet) / 1000 for s in (series, ct)]
+            reasons[series.uid] = CT_REASONS[why].format(*litres)
+    return pet, ct, reasons
+
+
+def _values(header, keyword):
+    """Set of the values of a tag with one, several or none of them, in capitals."""
+    value = header.get(keyword, None) or ()
+    return {str(v).strip().upper() for v in ([value] if isinstance(value, str) else value)}
+
+
+def first_difference(a, b):
+    """The first position at which two tuples differ."""
+    return next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+
+
+def refusal(series: Series):
+    """Why a series can be neither the PET nor the CT, or "" when it can."""
+    header = series.header
+    if not series.is_image:
+        kind = pydicom.uid.UID(str(header.get("SOPClassUID", ""))).name or "of no stated class"
+        return f"no stack of CT or PET images: {kind}"
+    kind = " ".join(_values(header, "ImageType"))
+    for pattern, what in ((SCOUT, "scout"), (PAGE, "report or screen page"), (PROJECTION, "projection, no slices")):
+        if pattern.search(kind) or pattern.search(series.description):
+            return what
+    if series.count < FEWEST_SLICES:
+        return f"only {series.count} slices"
+    if series.modality == "PT":
+        try:
+            check_units(header)
+        except SUVError as error:
+            return str(error)
+        if _values(header, "CorrectedImage") and not says_corrected(series):
+            return "not corrected for attenuation: Corrected Image lacks ATTN"
+        if UNCORRECTED.search(series.description):
+            return "not corrected for attenuation, by its description"
+    return series.problem
+
+
+def says_corrected(series):
+    """Whether Corrected Image (0028,0051) lists the attenuation."""
+    return "ATTN" in _values(series.header, "CorrectedImage")
+
+
+def is_derived(series):
+    """Whether Image Type (0008,0008) tells of images computed from other images, such as a reformat."""
+    return not DERIVED.isdisjoint(_values(series.header, "ImageType"))
+
+
+PET_REASONS = (  # what sets a PET behind another of its study, in the order of pet_rank
+    "does not state that it is corrected for attenuation, as the chosen PET does",
+    "derived from other images; the chosen PET is original",
+    "covers less than the chosen PET",
+    "fewer slices than the chosen PET",
+    "the chosen PET has the lower series number",
+    "equal to the chosen PET",
+)
+
+
+def pet_rank(series):
+    """Sort key of PET series, best first: earliest study, corrected, original, largest volume in mL, most slices."""
+    header = series.header
+    when = f"{header.get('StudyDate', '') or ''}{header.get('StudyTime', '') or ''}", series.study
+    size = -round(overlap_ml(series, series)), -series.count
+    return *when, not says_corrected(series), is_derived(series), *size, series_number(series), series.uid
+
+
+CT_REASONS = (  # what sets a CT behind another that shares the PET's place, in the order of ct_rank
+    "overlaps the PET by {:.1f} L, the chosen CT by {:.1f} L",
+    "derived from other images; the chosen CT is original",
+    "fewer slices than the chosen CT",
+    "the chosen CT has the lower series number",
+    "equal to the chosen CT",
+)
+
+
+def ct_rank(series, pet, all_ct):
+    """Sort key of CT series, best first: an overlap with the PET near the largest, original, most slices."""
+    largest = max(overlap_ml(other, pet) for other in all_ct)
+    overlap = overlap_ml(series, pet)
+    short = 0.0 if overlap >= SAME_OVERLAP * largest else largest - overlap
+    return short, is_derived(series), -series.count, series_number(series), series.uid
+
+
+def series_number(series):
+    """Series Number (0020,0011), 0 when missing."""
+    return int(series.header.get("SeriesNumber", 0) or 0)
+
+
+def same_place(a, b):
+    """Whether two series are of one study and one frame of reference."""
+    return a.study == b.study and a.header.get("FrameOfReferenceUID") == b.header.get("FrameOfReferenceUID")
+
+
+def overlap_ml(a, b):
+    """Volume in mL of the box that two series share."""
+    (low_a, high_a), (low_b, high_b) = a.box, b.box
+    edges = [max(min(ha, hb) - max(la, lb), 0.0) for la, ha, lb, hb in zip(low_a, high_a, low_b, high_b, strict=True)]
+    return edges[0] * edges[1] * edges[2] / 1000
