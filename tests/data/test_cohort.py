@@ -45,6 +45,12 @@ def test_a_second_run_does_only_what_is_left(loop, tmp_path):
     assert failures(tmp_path) == []
 
 
+def test_the_table_keeps_the_order_of_the_cohort(loop, tmp_path):
+    loop(["c", "b", "a"], bad=["c"])
+    loop(["c", "b", "a"])
+    assert list(read_table(tmp_path / "table.csv")["subject"]) == ["c", "b", "a"]
+
+
 def test_an_output_without_its_row_is_done_again(loop, tmp_path):
     (tmp_path / "a.txt").write_text("written by a run that was killed before its row")
     loop(["a"])

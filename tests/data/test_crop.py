@@ -144,3 +144,13 @@ def test_holes_are_filled_slice_by_slice_and_bays_are_not():
 def test_a_window_beside_the_volume_is_empty():
     volume = Volume(np.ones((4, 4, 4), np.float32), np.eye(4))
     assert window(volume, (10, 0, 0), (3, 3, 3), -1000).voxels.max() == -1000
+
+
+def test_a_table_that_the_body_lies_on_is_cut_off_even_where_everything_dense_ends():
+    voxels = np.full((60, 60, 20), -1000, np.float32)
+    voxels[20:40, 11:35] = 40  # the body
+    voxels[5:55, 10] = 100  # the table, one voxel of 4 mm, and nothing dense beyond it
+    mask = body_mask(Volume(voxels, np.diag([4.0, 4.0, 4.0, 1.0])))
+    assert mask[20:40, 11:35].all()
+    assert not mask[5:18].any()
+    assert not mask[42:55].any()

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
-from totalgen.data.dicom import find_series, read_series
+from totalgen.data.dicom import find_series, join, read_series
 from totalgen.errors import InputError
 
 AFFINE = np.array([[-4.0, 0, 0, 50], [0, -4.0, 0, 60], [0, 0, 3.0, -20], [0, 0, 0, 1]])  # head-first supine
@@ -385,3 +385,14 @@ def test_series_without_a_uid_are_told_apart_by_number_and_folder(dicom, tmp_pat
     series, damaged = find_series(tmp_path)
     assert sorted(len(s.files) for s in series) == [12, 12, 12]
     assert damaged == []
+
+
+def test_a_series_that_lies_in_two_folders_is_one_and_its_copies_count_once(dicom, tmp_path, ramp):
+    files = dicom.series(tmp_path / "b", ramp, AFFINE, "CT")
+    (tmp_path / "a").mkdir()
+    for path in files[:5]:
+        shutil.move(path, tmp_path / "a")
+    shutil.copy(files[7], tmp_path / "a" / "copy.dcm")
+    (series,), damaged = join([find_series(tmp_path / "a"), find_series(tmp_path / "b")])
+    assert (series.count, len(series.files), series.problem, damaged) == (12, 12, "", [])
+    assert np.array_equal(read_series(series.files)[0].voxels, ramp)

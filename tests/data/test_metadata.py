@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from totalgen.data import metadata
 from totalgen.data.dicom import find_series
 from totalgen.data.metadata import (
     age_years,
@@ -14,6 +15,7 @@ from totalgen.data.metadata import (
     share,
     weight_kg,
 )
+from totalgen.data.parallel import spread
 from totalgen.errors import InputError
 
 AFFINE = np.diag([-5.0, -5.0, 5.0, 1.0])
@@ -180,3 +182,13 @@ def test_the_split_depends_on_seed_and_subject_alone():
     test = {name for name in names if share(0, name) < 0.26}
     assert len(test) / len(names) == pytest.approx(0.26, abs=0.03)  # 4 standard deviations
     assert test != {name for name in names if share(1, name) < 0.26}
+
+
+def test_the_order_in_which_workers_finish_changes_nothing(dicom, tmp_path, monkeypatch):
+    for subject in "ABC":
+        dicom.study(tmp_path, subject)
+    expected = describe_cohort(tmp_path / "dicom", 0.26, 0)
+    monkeypatch.setattr(metadata, "spread", lambda *arguments: reversed(list(spread(*arguments))))
+    for table, found in zip(expected[:3], describe_cohort(tmp_path / "dicom", 0.26, 0)[:3], strict=True):
+        pd.testing.assert_frame_equal(table, found)
+    assert [s.header.PatientID for s in metadata.scan(tmp_path / "dicom")[0]] == ["A", "A", "B", "B", "C", "C"]

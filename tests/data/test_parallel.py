@@ -25,11 +25,13 @@ def test_every_item_comes_back_with_its_result_or_the_reason(workers):
     assert results == {1: (0.5, None), 2: (1.0, None), 3: (None, "3 is odd. Give 4."), 4: (2.0, None)}
 
 
-def test_a_running_scheduler_is_used(tmp_path):
+def test_a_running_scheduler_is_used_and_relative_paths_begin_here(tmp_path, monkeypatch):
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        pids = {result for _, result, _ in spread(lambda _: os.getpid(), range(3), scheduler=cluster.scheduler_address)}
-    assert len(pids) == 1
-    assert os.getpid() not in pids
+        monkeypatch.chdir(tmp_path)
+        where = spread(lambda _: (os.getpid(), os.getcwd()), range(3), scheduler=cluster.scheduler_address)
+        ((pid, folder),) = {result for _, result, _ in where}
+    assert pid != os.getpid()
+    assert folder == str(tmp_path)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):

@@ -39,6 +39,7 @@ def test_from_dicom_to_the_axial_extent(dicom, script, tmp_path):
         give_labels(tmp_path, subject)
     assert script("3", "--root", tmp_path, "--backend", "given").exit_code == 0
     assert script("4", "--root", tmp_path, "--field-mm", 300).exit_code == 0
+    assert list(pd.read_csv(tmp_path / "cohort.csv")["covers_torso"]) == [False, False]  # they touch its ends
     shapes = {read_nifti(tmp_path / "cropped" / "A" / f"{n}.nii.gz").shape for n in ("CT", "SUV", "organs")}
     assert shapes == {(60, 60, 12)}
     fitted = script("5", "--root", tmp_path)

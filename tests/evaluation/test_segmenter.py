@@ -165,15 +165,16 @@ def test_a_generated_folder_is_segmented_once_and_a_bad_study_is_listed(trained,
     script = ["3_Evaluations/1_segment_generated.py", "--root", generated, "--weights", weights]
     result = run_script(*script)
     assert result.exit_code == 0, result.output
-    assert "3 segmented, 0 had organs.nii.gz already, 1 failed." in result.output
+    assert "1 of 4 subjects failed (g1)" in result.output
     assert list(pd.read_csv(generated / "failures.csv")["subject"]) == ["g1"]
-    assert "0 segmented, 3 had organs.nii.gz already, 1 failed." in run_script(*script).output
+    assert "0 subjects done, 3 were done before" in run_script(*script).output
 
 
 def test_a_cohort_keeps_its_given_masks_beside_the_segmented_ones(trained):
     weights, cohort = trained
-    assert segment_cohort(cohort, weights) == (0, 4, 0)
-    assert segment_cohort(cohort, weights, masks="segmented") == (4, 0, 0)
+    assert segment_cohort(cohort, weights) == []
+    assert not (cohort / "cropped" / "s0" / "segmented.nii.gz").exists()
+    assert segment_cohort(cohort, weights, masks="segmented") == []
     assert (cohort / "cropped" / "s0" / "segmented.nii.gz").exists()
 
 

@@ -62,7 +62,7 @@ def describe_cohort(dicom, test_fraction, seed, subject_ids="auto", workers=1, s
             study = [series for series in all_series if not ct or series.study == pet.study]
             values, said = merge_demographics([pet, ct, *study] if ct else study, tell.label)
             for field, value in values.items():
-                shown = "" if value is None else value
+                shown = "" if value is None else value if isinstance(value, str) else round(value, 4)
                 sources.append(dict(subject=subject, field=field, value=shown, source=tell.clean(said[field])))
             if ct is None:
                 why = "; ".join(f"{tell.label(s)}: {reasons[s.uid]}" for s in all_series)
