@@ -149,7 +149,7 @@ def test_a_window_beside_the_volume_is_empty():
 def test_a_table_that_the_body_lies_on_is_cut_off_even_where_everything_dense_ends():
     voxels = np.full((60, 60, 20), -1000, np.float32)
     voxels[20:40, 11:35] = 40  # the body
-    voxels[5:55, 10] = 100  # the table, one voxel of 4 mm, and nothing dense beyond it
+    voxels[5:55, 9:11] = 100  # the table, 8 mm thick, and nothing dense beyond it
     mask = body_mask(Volume(voxels, np.diag([4.0, 4.0, 4.0, 1.0])))
     assert mask[20:40, 11:35].all()
     assert not mask[5:18].any()
