@@ -15,7 +15,7 @@ from totalgen.evaluation.segmenter import train_segmenter
 
 PRESETS = {
     # name      batches of patch³ voxels                width        rate       cost
-    "demo": dict(steps=3500, batch=2, patch=48, channels=8, lr=0.003),  # about 10 min on one core at 6 mm
+    "demo": dict(steps=3500, batch=2, patch=48, channels=8, lr=0.003),  # 46 min on one shared core at 6 mm
     "smoke": dict(steps=4, batch=1, patch=16, channels=2, lr=0.003),  # seconds; for tests
 }
 

@@ -31,6 +31,7 @@ from totalgen.errors import InputError
 
 CHANNELS = ("CT", "SUV")
 SCHEMA = 2
+SLAB = 8  # planes of a volume that are worked on at a time
 STATISTICS_PHASES = (21, 42)  # the two middle ones on the diagonal stand for the 64 in the channel statistics
 
 
@@ -203,15 +204,22 @@ def moments(study):
     dict of "low" and "residual", each [[mean of CT, of PET], [mean square of CT, of PET]].
     """
     study = torch.from_numpy(study)
+    space = study.shape[1:]
     totals = {name: torch.zeros(2, len(CHANNELS), dtype=torch.float64) for name in ("low", "residual")}
     for phase in STATISTICS_PHASES:
         low = subsample(study, phase)
-        residual = study - upsample(low, phase_offsets(phase), (0, 0, 0), study.shape[1:])
-        for name, values in (("low", low), ("residual", residual)):
-            values = values.flatten(1)
-            both = [v.mean(1, dtype=torch.float64) for v in (values, values.square())]
-            totals[name] += torch.stack(both) / len(STATISTICS_PHASES)
-    return {name: total.tolist() for name, total in totals.items()}
+        totals["low"] += power_sums(low) / low[0].numel()
+        for x in range(0, space[0], SLAB):  # a slab stays in the cache, a volume would not
+            slab = study[:, x : x + SLAB]
+            residual = slab - upsample(low, phase_offsets(phase), (x, 0, 0), slab.shape[1:])
+            totals["residual"] += power_sums(residual) / study[0].numel()
+    return {name: (total / len(STATISTICS_PHASES)).tolist() for name, total in totals.items()}
+
+
+def power_sums(values):
+    """Sum and sum of squares per channel of [channel, …], float64 [2, channel]."""
+    values = values.flatten(1)
+    return torch.stack([v.sum(1, dtype=torch.float64) for v in (values, values.square())])
 
 
 def statistics(all_moments):
