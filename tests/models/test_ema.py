@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from totalgen.models.ema import PowerEMA, gamma
+from totalgen.models.ema import PowerEMA, combination, gamma, profile
 
 
 @pytest.mark.parametrize("sigma_rel", [0.05, 0.10, 0.25])
@@ -37,3 +37,46 @@ def test_state_survives_a_round_trip():
     first, second = PowerEMA(one), PowerEMA(two)
     second.load_state_dict(first.state_dict())
     assert torch.equal(second.averages[0.05]["weight"], first.averages[0.05]["weight"])
+
+
+def test_the_profile_is_what_the_recursion_adds_up_to():
+    for rel in (0.05, 0.10):
+        for one in (1, 3, 7):
+            module = torch.nn.Linear(1, 1, bias=False).double()
+            module.weight.data.zero_()
+            average = PowerEMA(module, (rel,))
+            for step in range(1, 11):
+                module.weight.data.fill_(float(step == one))
+                average.update(step)
+            assert float(average.averages[rel]["weight"]) == pytest.approx(profile(12, 10, rel)[one - 1], abs=1e-12)
+    assert profile(12, 10, 0.1)[10:].tolist() == [0, 0]
+    assert profile(500, 400, 0.1).sum() == pytest.approx(1)
+
+
+def test_a_stored_average_is_found_again_exactly():
+    stored = [(step, rel) for step in (100, 200, 300) for rel in (0.05, 0.10)]
+    coefficients, misfit = combination(stored, 200, 0.10)
+    assert coefficients == pytest.approx([0, 0, 0, 1, 0, 0], abs=1e-8)
+    assert misfit < 1e-8
+
+
+def test_a_profile_that_was_never_tracked_is_met_from_those_that_were():
+    """Weights that wander as in training: the combination equals the directly tracked average."""
+    random, steps, every = torch.Generator().manual_seed(0), 800, 50
+    module = torch.nn.Linear(30, 1, bias=False).double()
+    tracked, direct = PowerEMA(module, (0.05, 0.10)), PowerEMA(module, (0.075, 0.15))
+    kept = {}
+    for step in range(1, steps + 1):
+        drift = 0.02 * torch.randn(1, 30, generator=random, dtype=torch.float64)
+        module.weight.data = 0.999 * module.weight.data + drift
+        for average in (tracked, direct):
+            average.source = dict(module.state_dict())
+            average.update(step)
+        if step % every == 0:
+            kept |= {(step, rel): a["weight"].clone() for rel, a in tracked.averages.items()}
+    for rel, wanted in direct.averages.items():
+        coefficients, misfit = combination(list(kept), steps, rel)
+        found = sum(c * weight for c, weight in zip(coefficients, kept.values(), strict=True))
+        assert misfit < 0.01
+        nearest = min(float((weight - wanted["weight"]).norm()) for weight in kept.values())
+        assert float((found - wanted["weight"]).norm()) < 0.05 * nearest

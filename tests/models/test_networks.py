@@ -92,6 +92,43 @@ def test_the_output_is_zero_before_training_and_of_unit_order_with_unit_gain():
     assert 0.5 < rms(network(x, torch.zeros(2))) < 2  # drift through the whole network stays small
 
 
+@pytest.fixture(scope="module")
+def paper_network():
+    """The paper's network at initialisation, its output switched on."""
+    torch.manual_seed(0)
+    network = UNet(in_channels=2 + 4, out_channels=2)
+    network.out_gain.data.fill_(1)
+    return network
+
+
+def test_every_layer_of_the_paper_network_keeps_unit_magnitude(paper_network):
+    """Each one alone, on unit Gaussian input: output RMS 1 ± 0.05, borders aside."""
+    random = torch.Generator().manual_seed(1)  # not the seed of the weights: they would not be independent
+    with torch.no_grad():
+        for name, layer in paper_network.named_modules():
+            if isinstance(layer, MPLayer):
+                kernel = layer.weight.shape[2:]
+                shape = (256 if not kernel else 1, layer.weight.shape[1], *[10] * len(kernel))
+                x = torch.randn(shape, generator=random)
+                inner = (slice(None), slice(None), *[slice(1, -1)] * len(kernel))
+                assert rms(layer(x)[inner]) == pytest.approx(1, abs=0.05), name
+
+
+def test_magnitudes_drift_little_through_the_whole_paper_network(paper_network):
+    seen = {}
+    hooks = [
+        block.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: rms(output)}))
+        for name, block in paper_network.named_modules() if isinstance(block, Block)
+    ]  # fmt: skip
+    with torch.no_grad():
+        seen["output"] = rms(paper_network(torch.randn(1, 6, 16, 16, 16), torch.randn(1)))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == 37 - 1 + 1  # 15 blocks down, 2 in the middle, 19 up, and the output
+    assert min(seen.values()) > 0.75  # sums of branches that are not quite independent lose a little
+    assert max(seen.values()) < 1.1
+
+
 def test_an_axis_that_cannot_be_halved_is_refused_by_name():
     network = UNet(3, 2, channels=8, multipliers=(1, 2, 2), blocks=1, attention=())
     with pytest.raises(ValueError, match=r"divisible by 4; got \(8, 8, 6\)"):

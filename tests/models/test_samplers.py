@@ -3,9 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
-from totalgen.models.processes import ddpm_sigmas
-from totalgen.models.samplers import SAMPLERS, ancestral, dpm_solver, euler, heun, karras_sigmas, seeded_generator
+from totalgen.models.networks import UNet
+from totalgen.models.processes import Denoiser, ddpm_sigmas
+from totalgen.models.samplers import (
+    SAMPLERS,
+    ancestral,
+    dpm_solver,
+    euler,
+    heun,
+    karras_sigmas,
+    sample,
+    seeded_generator,
+)
 
 MEAN, STD = 0.7, 0.5
 
@@ -24,6 +35,73 @@ def error(sampler, steps):
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
     sigmas = karras_sigmas(steps, sigma_min=0.002, sigma_max=10)
     return float((sampler(gaussian, noise, sigmas) - exact(noise, 10)).abs().max())
+
+
+def mixture(z, sigma, means=(-1.0, 0.4, 1.5), weights=(0.3, 0.5, 0.2), std=0.25):
+    """The ideal denoiser of a mixture of Gaussians: the posterior mean under each, weighted by its evidence."""
+    means, weights = (torch.tensor(v, dtype=torch.float64) for v in (means, weights))
+    total = std**2 + sigma**2
+    off = torch.as_tensor(z)[..., None] - means
+    evidence = torch.softmax(weights.log() - off**2 / (2 * total), dim=-1)
+    return (evidence * (means + std**2 / total * off)).sum(-1)
+
+
+def test_samplers_converge_on_a_mixture_with_their_order():
+    """Against an ODE solver of order 8 that knows nothing of diffusion."""
+    noise = torch.tensor([-1.7, -0.6, -0.05, 0.3, 0.9, 2.1], dtype=torch.float64)
+
+    def slope(sigma, z):
+        return ((torch.from_numpy(z) - mixture(torch.from_numpy(z), sigma)) / sigma).numpy()
+
+    start, end = 10.0, 0.01
+    reference = solve_ivp(slope, (start, end), (start * noise).numpy(), "DOP853", rtol=1e-11, atol=1e-12).y[:, -1]
+    for sampler, order in ((euler, 1), (heun, 2), (dpm_solver, 2)):
+        errors = []
+        for steps in (100, 200, 400):
+            sigmas = karras_sigmas(steps, sigma_min=end, sigma_max=start)[:-1]  # without the last jump to 0
+            errors.append(np.abs(sampler(mixture, noise, sigmas).numpy() - reference).max())
+        measured = np.log2(errors[1] / errors[2])
+        assert measured == pytest.approx(order, abs=0.35), (sampler.__name__, errors)
+        assert errors[-1] < 0.03
+
+
+def test_ddim_is_euler_in_its_own_coordinate():
+    """Song 2021, equation 12 without noise, in x = √ᾱ·z."""
+    sigmas = karras_sigmas(6, sigma_max=20.0)
+    noise = torch.linspace(-2, 2, 5, dtype=torch.float64)
+    alpha_bar = 1 / (1 + sigmas**2)
+    x = noise * sigmas[0] * alpha_bar[0].sqrt()
+    for k in range(6):
+        clean = mixture(x / alpha_bar[k].sqrt(), sigmas[k])
+        predicted_noise = (x - alpha_bar[k].sqrt() * clean) / (1 - alpha_bar[k]).sqrt()
+        x = alpha_bar[k + 1].sqrt() * clean + (1 - alpha_bar[k + 1]).sqrt() * predicted_noise
+    assert torch.allclose(SAMPLERS["ddim"](mixture, noise, sigmas), x, atol=1e-12)
+
+
+def test_flow_sampled_in_t_is_flow_sampled_in_sigma():
+    """Euler steps of dx/dt = clean − noise along x = t·clean + (1 − t)·noise, t = 1/(1 + σ)."""
+    sigmas = karras_sigmas(9, sigma_max=30.0)
+    noise = torch.linspace(-2, 2, 5, dtype=torch.float64)
+    t = 1 / (1 + sigmas)
+    x = t[0] * sigmas[0] * noise
+    for k in range(9):
+        clean = mixture(x / t[k], sigmas[k])
+        velocity = clean - (x - t[k] * clean) / (1 - t[k])
+        x = x + (t[k + 1] - t[k]) * velocity
+    assert torch.allclose(euler(mixture, noise, sigmas), x, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm_solver", "euler"])
+def test_a_sample_does_not_depend_on_who_shares_its_batch(sampler):
+    torch.manual_seed(0)
+    network = UNet(2 + 1, 2, channels=16, multipliers=(1, 2), blocks=1, attention=(1,))
+    network.out_gain.data.fill_(1)
+    denoiser = Denoiser(network, "edm").eval()
+    noise = torch.stack([torch.randn(2, 8, 8, 8, generator=seeded_generator(7, n)) for n in range(3)])
+    condition = torch.randn(3, 1, 8, 8, 8, generator=seeded_generator(8))
+    together = sample(denoiser, condition, noise, sampler, steps=4)
+    alone = [sample(denoiser, condition[n : n + 1], noise[n : n + 1], sampler, steps=4) for n in range(3)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-4)  # sums of a convolution may be added in another order
 
 
 def test_karras_grid_has_its_ends_and_a_final_zero():

@@ -13,6 +13,30 @@ def gamma(sigma_rel):
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
+def profile(steps, step, sigma_rel):
+    """[steps] float64: how much the weights after optimiser step 1, 2, … count in the average after ``step``.
+
+    They are what PowerEMA.update adds up to: (i^(γ+1) − (i−1)^(γ+1)) / step^(γ+1) up to ``step``, then 0.
+    """
+    power = gamma(sigma_rel) + 1
+    edges = np.minimum(np.arange(steps + 1) / step, 1) ** power
+    return np.diff(edges)
+
+
+def combination(stored, step, sigma_rel):
+    """(coefficients [n], misfit): the stored averages, so combined, are nearest to the average of another profile.
+
+    stored: n pairs (step, σ_rel) of averages that were kept during training;  step, sigma_rel: of the wanted one.
+    misfit: norm of the difference between the combined and the wanted profile, relative to the wanted one.
+    Source: Karras 2024, section 3.2: least squares between profiles, here over the optimiser steps themselves.
+    """
+    steps = max(step, *(s for s, _ in stored))
+    basis = np.stack([profile(steps, *pair) for pair in stored], axis=1)
+    wanted = profile(steps, step, sigma_rel)
+    coefficients = np.linalg.lstsq(basis, wanted, rcond=None)[0]
+    return coefficients, float(np.linalg.norm(basis @ coefficients - wanted) / np.linalg.norm(wanted))
+
+
 class PowerEMA:
     """Averages of a module's parameters and buffers with one profile per ``sigma_rel``."""
 

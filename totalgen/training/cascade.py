@@ -24,8 +24,8 @@ def train_cascade(
     channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,),
     noise_levels="lognormal", noise_parameters=None, uncertainty=False,
     batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
-    ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, picture_steps=1000, weights_dtype="float32",
-    dry_run=False,
+    ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, snapshot_steps=250, picture_steps=1000,
+    weights_dtype="float32", dry_run=False,
 ):  # fmt: skip
     """Train one stage on <root>/training.zarr and leave weights, log and pictures in ``outdir`` (see loop.fit).
 
@@ -74,7 +74,8 @@ def train_cascade(
         denoiser, task, outdir, configuration, batch=batch, microbatch=microbatch, volumes=volumes, lr=lr,
         lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes, noise_levels=noise_levels,
         noise_parameters=noise_parameters or {}, ema=tuple(ema), seed=seed, workers=workers,
-        checkpoint_steps=checkpoint_steps, picture_steps=picture_steps, weights_dtype=DTYPES[weights_dtype],
+        checkpoint_steps=checkpoint_steps, snapshot_steps=snapshot_steps, picture_steps=picture_steps,
+        weights_dtype=DTYPES[weights_dtype],
     )  # fmt: skip
 
 

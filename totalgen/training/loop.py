@@ -1,6 +1,7 @@
 """The one training loop: any denoiser, any task, one process or many, interrupted at will."""
 
 import contextlib
+import functools
 import json
 import math
 import time
@@ -24,6 +25,7 @@ from totalgen.models.precision import autocast
 from totalgen.models.processes import NOISE_LEVELS
 from totalgen.models.samplers import sample, seeded_generator
 from totalgen.training import distributed
+from totalgen.training.averages import snapshot_path
 from totalgen.training.checkpoints import flatten, newest_checkpoint, part, save_checkpoint
 from totalgen.weights import save_weights
 
@@ -52,12 +54,13 @@ def learning_rate(step, volumes, peak, decay_steps, rampup_volumes):
 
 def fit(
     denoiser, task, outdir, configuration, *, batch, microbatch, volumes, lr, lr_decay_steps, rampup_volumes,
-    noise_levels, noise_parameters, ema, seed, workers, checkpoint_steps, picture_steps, weights_dtype,
+    noise_levels, noise_parameters, ema, seed, workers, checkpoint_steps, snapshot_steps, picture_steps, weights_dtype,
 ):  # fmt: skip
     """Train ``denoiser`` on ``task`` until ``volumes`` items were seen; the same call again goes on where it stopped.
 
     Writes into ``outdir``: configuration.json, log.jsonl, checkpoints/, samples/*.png and, at every checkpoint, one
-    ema-<σ_rel>.safetensors per averaging profile (weights with their configuration).
+    ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every ``snapshot_steps`` the
+    averages are kept in snapshots/ too, from which averages.reconstruct makes any other profile.
     batch: items per optimiser step over all processes;  microbatch: items per forward pass of one process.
     Raises InputError when the folder holds another configuration or the gradients stay non-finite.
     """
@@ -97,10 +100,13 @@ def fit(
         state = flatten(denoiser=denoiser.state_dict(), ema=averages.state_dict(), adam=moments)
         state["spent"] = torch.tensor(spent, dtype=torch.float64)
         save_checkpoint(outdir / "checkpoints", step, state)
+        save_averages(step, lambda rel: outdir / f"ema-{rel:.2f}.safetensors")
+
+    def save_averages(step, path):
         for rel, average in averages.averages.items():
             progress = dict(steps=step, volumes=step * batch, hours=round(spent / 3600, 3), sigma_rel=rel)
             network = part(average, "network", ".")
-            save_weights(outdir / f"ema-{rel:.2f}.safetensors", network, configuration | progress, weights_dtype)
+            save_weights(path(rel), network, configuration | progress, weights_dtype)
 
     indices = [
         step * batch + (turn * ranks + rank) * microbatch + i
@@ -155,6 +161,8 @@ def fit(
             if rank == 0:
                 save(step + 1)
             distributed.barrier()
+        if rank == 0 and ((step + 1) % snapshot_steps == 0 or step + 1 == steps):
+            save_averages(step + 1, functools.partial(snapshot_path, outdir, step + 1))
         if rank == 0 and ((step + 1) % picture_steps == 0 or step + 1 == steps):
             write_picture(outdir / "samples" / f"step_{step + 1:08d}.png", denoiser, averages, task, seed, device)
             clock = time.monotonic()

@@ -1,0 +1,27 @@
+"""Average the weights of a finished training over another stretch of it, without training again.
+
+    python 1_Trainings/reconstruct_ema.py --run runs/demo-global-edm --sigma-rel 0.15
+
+The width σ_rel is that of the averaging profile relative to the training so far: 0.05 follows the last steps closely,
+0.15 smooths over a third of the run. Which one samples best is found by trying. Needs the run's snapshots/.
+Writes <run>/ema-<σ_rel>.safetensors, which inference takes like any other weights.
+"""
+
+from pathlib import Path
+
+import click
+
+from totalgen.training.averages import reconstruct
+
+
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@click.option("--run", type=click.Path(path_type=Path), required=True, help="Folder of a run of train_totalgen.py.")
+@click.option("--sigma-rel", type=float, required=True, help="Relative width of the profile, such as 0.08.")
+@click.option("--step", type=int, help="As if the training had ended here; default: the last snapshot.")
+def main(run, sigma_rel, step):
+    path, misfit = reconstruct(run, sigma_rel, step)
+    click.echo(f"{path} (the profile is met within {100 * misfit:.2g} %)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Post-hoc averages of a real run equal those that a run of the same seed tracked directly."""
+
+import pytest
+import torch
+
+from totalgen.data.archive import pack
+from totalgen.errors import InputError
+from totalgen.training.averages import reconstruct
+from totalgen.training.cascade import train_cascade
+from totalgen.weights import load_weights
+
+RUN = dict(
+    stage="global", family="edm", shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=(), batch=2,
+    microbatch=2, volumes=120, lr=0.01, lr_decay_steps=10, rampup_volumes=8, workers=0, checkpoint_steps=20,
+    picture_steps=1000,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, cropped_cohort):
+    """(run that kept snapshots of two profiles, run of the same seed that tracked a third)."""
+    folder = tmp_path_factory.mktemp("runs")
+    pack(cropped_cohort(folder, subjects=4), RUN["shape"])
+    for name, ema in (("kept", (0.05, 0.10)), ("direct", (0.08,))):
+        train_cascade(folder, folder / name, name, **RUN, ema=ema, snapshot_steps=3)
+    return folder / "kept", folder / "direct"
+
+
+def flat(path):
+    return torch.cat([value.flatten().double() for value in load_weights(path)[0].values()])
+
+
+def test_a_profile_that_was_not_tracked_is_reconstructed(runs):
+    kept, direct = runs
+    path, misfit = reconstruct(kept, 0.08)
+    found, wanted = flat(path), flat(direct / "ema-0.08.safetensors")
+    others = [flat(kept / f"ema-{rel:.2f}.safetensors") for rel in (0.05, 0.10)]
+    assert misfit < 0.1
+    assert (found - wanted).norm() < 0.1 * min((other - wanted).norm() for other in others)
+    configuration = load_weights(path)[1]
+    assert (configuration["sigma_rel"], configuration["steps"], configuration["volumes"]) == (0.08, 60, 120)
+
+
+def test_an_earlier_step_can_be_asked_for(runs):
+    kept, direct = runs
+    path, _ = reconstruct(kept, 0.08, step=45)
+    wanted = flat(direct / "snapshots" / "step_00000045-0.080.safetensors")
+    assert (flat(path) - wanted).norm() < 0.2 * (flat(kept / "ema-0.05.safetensors") - wanted).norm()
+    assert load_weights(path)[1]["volumes"] == 90
+
+
+def test_what_cannot_be_reconstructed_is_refused(runs, tmp_path, refused):
+    with pytest.raises(InputError, match="step 61 is not among its steps 1 to 60"):
+        reconstruct(runs[0], 0.08, step=61)
+    with pytest.raises(InputError, match=r"0.01 to 0.3"):
+        reconstruct(runs[0], 0.5)
+    assert "holds no snapshot" in refused("1_Trainings/reconstruct_ema.py", "--run", tmp_path, "--sigma-rel", 0.1)
