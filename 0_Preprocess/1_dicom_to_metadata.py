@@ -7,8 +7,8 @@ corrected for attenuation, the CT the one that shares its frame of reference and
 
 Writes <root>/cohort.csv (subject, sex, age_years, height_m, weight_kg, split, source), <root>/series.csv (every series,
 chosen or not, and why), <root>/demographics.csv (subject, field, value, source: the series that states it, what was
-repaired, who disagrees) and <root>/failures.csv. Rows of cohort.csv that were added by hand stay; subjects keep their
-split when others are added.
+repaired, who disagrees) and <root>/failures.csv. When cohort.csv is there already, rows that were added by hand stay,
+and so do further columns and the split of every subject; age, height, weight and sex are read from the headers again.
 
 No name, no date and no other identifier is written. A subject whose headers all say Patient Identity Removed YES keeps
 its Patient ID, its paths and its descriptions of series. Of any other subject the tables hold salted hashes of Patient
@@ -22,8 +22,8 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.data.demographics import read_cohort, with_coverage, write_cohort
-from totalgen.data.files import forget_failures, record_failure, require_folder, whole
+from totalgen.data.demographics import carry_over, write_cohort
+from totalgen.data.files import forget_failures, read_text, record_failure, require_folder, whole
 from totalgen.data.identity import SUBJECT_IDS
 from totalgen.data.metadata import describe_cohort
 from totalgen.errors import InputError
@@ -51,9 +51,12 @@ def main(root, test_fraction, seed, subject_ids, workers, scheduler):
         subject, error = failures[0]
         raise InputError(f"{subject}: {error} No subject can be used; listed in {root / 'failures.csv'}.")
     if (root / "cohort.csv").exists():
-        known = read_cohort(root / "cohort.csv")
-        cohort = pd.concat([known[~known["subject"].isin(cohort["subject"])], cohort], ignore_index=True)
-        cohort = with_coverage(cohort, root / "cohort.csv")
+        cohort = carry_over(cohort, root / "cohort.csv", keep=("split",))
+        known = read_text(root / "cohort.csv")
+        others = known[~known["subject"].isin(cohort["subject"])]
+        cohort = pd.concat([others, cohort], ignore_index=True)
+        if len(others):
+            click.echo(f"{len(others)} subjects stay in cohort.csv that the headers do not give.")
     write_cohort(root / "cohort.csv", cohort.sort_values("subject"))
     test = int((cohort["split"] == "test").sum())
     click.echo(f"{len(cohort)} subjects ({len(cohort) - test} train, {test} test) in {root / 'cohort.csv'}.")

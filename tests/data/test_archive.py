@@ -184,3 +184,17 @@ def test_partial_torsos_are_packed_and_left_out_of_training(tmp_path, cropped_co
     with pytest.raises(InputError, match=r"all 3 subjects of split train show only part.*partial_torsos=True"):
         GlobalTask(archive, SHAPE)
     assert len(GlobalTask(archive, SHAPE, partial=True).subjects) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 20], ids=["empty", "garbage"])
+def test_a_broken_chunk_or_group_is_named_and_packed_again(tmp_path, cropped_cohort, content):
+    cropped_cohort(tmp_path)
+    path, *_ = pack(tmp_path, SHAPE)
+    before = Archive(path).high(1)[:]
+    next(p for p in (path / "s1" / "high").rglob("*") if p.is_file() and p.name != "zarr.json").write_bytes(content)
+    with pytest.raises(InputError, match="s1 differ"):
+        verify_archive(tmp_path)
+    (path / "s1" / "zarr.json").write_bytes(content)
+    pack(tmp_path, SHAPE)
+    assert verify_archive(tmp_path) == 3
+    assert np.array_equal(Archive(path).high(1)[:], before)

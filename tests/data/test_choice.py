@@ -148,3 +148,14 @@ def test_one_study_of_a_subject_is_used(dicom, tmp_path):
     pet, ct, reasons = choose(find_series(tmp_path)[0])
     assert pet.study == ct.study == "1.8"
     assert "another study of the subject is used" in reasons.values()
+
+
+def test_a_study_whose_series_have_different_times_is_one_study(dicom, tmp_path):
+    pet = dicom.pet()
+    dicom.series(tmp_path / "1", BOX, AFFINE, "PT", SeriesDescription="unsaid", StudyTime="080000",
+                 **{**pet, "CorrectedImage": None})  # fmt: skip
+    dicom.series(tmp_path / "2", BOX, AFFINE, "PT", SeriesDescription="PET AC", StudyTime="090000", **pet)
+    dicom.series(tmp_path / "3", BOX, AFFINE, "CT", SeriesDescription="CT", StudyTime="083000")
+    chosen, ct, reasons = reasons_of(tmp_path)
+    assert (chosen, ct) == ("PET AC", "CT")
+    assert reasons["unsaid"].startswith("does not state")

@@ -1,3 +1,5 @@
+import os
+import pickle
 import shutil
 
 import numpy as np
@@ -396,3 +398,56 @@ def test_a_series_that_lies_in_two_folders_is_one_and_its_copies_count_once(dico
     (series,), damaged = join([find_series(tmp_path / "a"), find_series(tmp_path / "b")])
     assert (series.count, len(series.files), series.problem, damaged) == (12, 12, "", [])
     assert np.array_equal(read_series(series.files)[0].voxels, ramp)
+
+
+def test_a_file_cut_anywhere_in_its_header_is_damaged_and_never_ends_the_search(dicom, tmp_path, ramp):
+    files = dicom.series(tmp_path, ramp, AFFINE, "PT", **dicom.pet())
+    content = files[4].read_bytes()
+    header = content.index(b"\xe0\x7f\x10\x00")  # pixels begin here
+    for end in range(140, header + 8, 3):
+        files[4].write_bytes(content[:end])
+        (series,), damaged = find_series(tmp_path)
+        assert [d.path for d in damaged] == [files[4]], end
+        assert series.count == 11
+
+
+def test_dicom_without_a_preamble_is_read_and_other_files_are_passed_over(dicom, tmp_path, ramp):
+    files = dicom.series(tmp_path, ramp, AFFINE, "CT")
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        del dataset.file_meta
+        path.unlink()
+        dataset.save_as(path.with_suffix(""), implicit_vr=False, little_endian=True)
+    (tmp_path / "notes").write_bytes(b"\x08\x00 and some other text that begins like DICOM")
+    (series,), damaged = find_series(tmp_path)
+    assert damaged == []
+    assert np.array_equal(read_series(series.files)[0].voxels, ramp)
+
+
+def test_links_are_followed_once_and_a_closed_folder_is_told(dicom, tmp_path, ramp, monkeypatch):
+    dicom.series(tmp_path / "elsewhere", ramp, AFFINE, "CT")
+    dicom.series(tmp_path / "dicom" / "closed", ramp, AFFINE, "CT")
+    (tmp_path / "dicom" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "dicom" / "loop").symlink_to(tmp_path / "dicom")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    (series,), damaged = find_series(tmp_path / "dicom")
+    assert series.count == 12
+    assert {d.why for d in damaged} == {"cannot be opened (Permission denied)"}
+
+
+def test_of_what_is_no_image_only_short_elements_are_kept(dicom, tmp_path):
+    raw = dicom.dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.66", SOPInstanceUID="1.2", Modality="PT", PatientID="P1")
+    raw.private_block(0x0009, "RAW", create=True).add_new(1, "OB", bytes(100_000))
+    raw.file_meta = pydicom.dataset.FileMetaDataset()
+    raw.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    raw.save_as(tmp_path / "raw.dcm", enforce_file_format=True)
+    (series,), _ = find_series(tmp_path)
+    assert series.header.PatientID == "P1"
+    assert len(pickle.dumps(series)) < 10_000

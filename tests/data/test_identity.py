@@ -224,10 +224,11 @@ def test_a_lost_salt_is_asked_for_and_not_replaced(hospital, script, tmp_path):
     assert not (tmp_path / ".salt").exists()
 
 
-def test_one_header_that_does_not_say_it_is_deidentified_hides_the_whole_subject(dicom, script, tmp_path):
+@pytest.mark.parametrize("slices", [slice(None), slice(7, 8)], ids=["a series", "one slice"])
+def test_one_header_that_does_not_say_it_is_deidentified_hides_the_whole_subject(dicom, script, tmp_path, slices):
     dicom.study(tmp_path, "open")
     ct, _ = dicom.study(tmp_path, "mixed")
-    for path in ct:
+    for path in ct[slices]:
         header = pydicom.dcmread(path)
         header.PatientIdentityRemoved = "NO"
         header.save_as(path)
@@ -330,3 +331,22 @@ def test_subject_names_are_file_names_and_stay_apart(dicom, tmp_path):
     assert len(set(names)) == 5
     assert all("/" not in name and not name.startswith(".") for name in names)
     assert names[2:] == ["A_1", names[3], "folder"]
+
+
+def test_a_patient_whose_issuer_only_some_series_state_is_one_subject(dicom, script, tmp_path):
+    ct, pet = dicom.study(tmp_path, "P1", PatientIdentityRemoved=None)
+    for path in pet:
+        header = pydicom.dcmread(path)
+        header.IssuerOfPatientID = "Hospital"
+        header.save_as(path)
+    assert len(subjects(tmp_path, script)) == 1
+
+
+def test_when_even_the_scrubber_fails_nothing_is_told():
+    def broken():
+        raise PermissionError(13, "Permission denied", "dicom/Musterfrau/study")
+
+    expected = pytest.raises(InputError, match="PermissionError, whose text is withheld")
+    with expected as caught, identity.scrubbed_errors(broken):
+        raise PermissionError(13, "Permission denied", "dicom/Musterfrau/study")
+    assert "Musterfrau" not in str(caught.value)

@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from totalgen.data import metadata
@@ -192,3 +193,35 @@ def test_the_order_in_which_workers_finish_changes_nothing(dicom, tmp_path, monk
     for table, found in zip(expected[:3], describe_cohort(tmp_path / "dicom", 0.26, 0)[:3], strict=True):
         pd.testing.assert_frame_equal(table, found)
     assert [s.header.PatientID for s in metadata.scan(tmp_path / "dicom")[0]] == ["A", "A", "B", "B", "C", "C"]
+
+
+def test_two_patients_with_the_same_series_uids_stay_apart(dicom, tmp_path):
+    for subject in "AB":
+        dicom.study(tmp_path, subject, StudyInstanceUID="1.5", SeriesInstanceUID=None)
+        for n, folder in enumerate(("ct", "pet")):
+            for path in (tmp_path / "dicom" / subject / "study" / folder).iterdir():
+                header = pydicom.dcmread(path)
+                header.SeriesInstanceUID = f"1.5.{n}"
+                header.SOPInstanceUID = f"1.5.{n}.{path.stem}"  # the same in both, as a careless anonymiser leaves them
+                header.save_as(path)
+    cohort, series, _, failures = describe_cohort(tmp_path / "dicom", 0.26, 0)
+    assert failures == []
+    assert list(cohort["subject"]) == ["A", "B"]
+    files = [chosen_files(tmp_path, series, subject, "PT") for subject in "AB"]
+    assert [{path.parts[-4] for path in found} for found in files] == [{"A"}, {"B"}]
+
+
+def test_a_second_run_keeps_splits_and_columns_that_were_written_by_hand(dicom, script, tmp_path):
+    for subject in "ABC":
+        dicom.study(tmp_path, subject)
+    assert script("1", "--root", tmp_path).exit_code == 0
+    table = pd.read_csv(tmp_path / "cohort.csv", dtype=str)
+    table["split"], table["site"], table["weight_kg"] = ["test", "test", "train"], ["007", "", "8"], "99"
+    table.loc[len(table)] = dict(subject="Z", sex="M", age_years="50", height_m="1.8", weight_kg="80", split="test")
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    result = script("1", "--root", tmp_path, "--test-fraction", 0)
+    assert "1 subjects stay in cohort.csv" in result.output
+    again = pd.read_csv(tmp_path / "cohort.csv", dtype=str, keep_default_na=False).set_index("subject")
+    assert list(again["split"]) == ["test", "test", "train", "test"]
+    assert list(again["site"]) == ["007", "", "8", ""]
+    assert list(again["weight_kg"]) == ["70.0", "70.0", "70.0", "80"]  # of the headers, and by hand

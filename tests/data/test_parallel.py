@@ -1,6 +1,7 @@
 """Work spread over processes is the work done in one, whatever dies under it."""
 
 import os
+import threading
 import time
 
 import pandas as pd
@@ -11,6 +12,10 @@ from totalgen.data import parallel
 from totalgen.data.cohort import for_each_subject, read_table
 from totalgen.data.parallel import spread
 from totalgen.errors import InputError
+
+
+def unsendable(number):
+    return threading.Lock() if number == 2 else number
 
 
 def half(number):
@@ -32,6 +37,14 @@ def test_a_running_scheduler_is_used_and_relative_paths_begin_here(tmp_path, mon
         ((pid, folder),) = {result for _, result, _ in where}
     assert pid != os.getpid()
     assert folder == str(tmp_path)
+
+
+def test_a_result_that_cannot_be_sent_is_a_failure_of_its_item_alone():
+    results = {item: (result, error) for item, result, error in spread(unsendable, [1, 2, 3], workers=2)}
+    assert results[1] == (1, None)
+    assert results[3] == (3, None)
+    assert results[2][0] is None
+    assert "pickle" in results[2][1]
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):

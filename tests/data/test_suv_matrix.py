@@ -361,6 +361,24 @@ VENDORS = [
 
 TIMES = [
     Variant(
+        "Start DateTime whose time of day was zeroed",
+        lambda pet: [pet(RadiopharmaceuticalStartDateTime="20200101000000")],
+        HOUR,
+        warns="has no time of day; Start Time was used",
+    ),
+    Variant(
+        "injected at midnight sharp, by both",
+        lambda pet: [
+            pet(
+                RadiopharmaceuticalStartDateTime="20200101000000",
+                RadiopharmaceuticalStartTime="000000",
+                SeriesTime="010000",
+                AcquisitionTime="010000",
+            )
+        ],
+        HOUR,
+    ),
+    Variant(
         "StartDateTime alone",
         lambda pet: [pet(RadiopharmaceuticalStartTime=None, RadiopharmaceuticalStartDateTime="20200101073000")],
         70_000 / (350e6 * 0.5 ** (5400 / 6586.2)),
@@ -540,6 +558,12 @@ GALLIUM = dict(
     RadionuclideCodeSequence=code("C-131A3", "SRT", "^68^Gallium"),
     RadionuclideHalfLife=4057.74,
 )
+ZIRCONIUM = dict(
+    Radiopharmaceutical="girentuximab",
+    RadionuclideCodeSequence=code("C-168A4", "SRT", "^89^Zirconium"),
+    RadionuclideHalfLife=282240,
+    RadiopharmaceuticalStartTime="090000",
+)
 TRACERS = [
     Variant(
         "nameless, F-18 by its half-life", lambda pet: [pet(Radiopharmaceutical=None)], HOUR, warns="taken for F-18 FDG"
@@ -566,6 +590,18 @@ TRACERS = [
         "Ga-68, allowed",
         lambda pet: [pet(**GALLIUM)],
         70_000 / (350e6 * 0.5 ** (3600 / 4057.74)),
+        any_tracer=True,
+    ),
+    Variant(
+        "Zr-89 four days later, allowed",
+        lambda pet: [pet(**ZIRCONIUM, RadiopharmaceuticalStartDateTime="20191228090000")],
+        70_000 / (350e6 * 0.5 ** (4 * 86400 / 282240)),
+        any_tracer=True,
+    ),
+    Variant(
+        "Zr-89 without the day of injection, allowed",
+        lambda pet: [pet(**ZIRCONIUM)],
+        refused="day of injection must be known",
         any_tracer=True,
     ),
     Variant(

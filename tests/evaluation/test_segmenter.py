@@ -217,6 +217,13 @@ def test_weights_that_are_missing_damaged_or_of_another_network_are_refused(gene
         assert result.stderr.count("\n") == 1
 
 
+def test_weights_of_another_version_are_refused_by_name(trained, tmp_path):
+    state, configuration = load_weights(trained[0])
+    save_weights(tmp_path / "old.safetensors", dict(list(state.items())[1:]), configuration)
+    with pytest.raises(InputError, match=r"old.safetensors: was made by another version"):
+        load_segmenter(tmp_path / "old.safetensors")
+
+
 def test_a_patch_that_the_network_cannot_halve_three_times_is_refused(cohort, tmp_path):
     with pytest.raises(InputError, match="multiple of 8, at least 16"):
         train_segmenter(cohort, tmp_path / "run", **(TINY | dict(patch=20)))

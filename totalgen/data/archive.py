@@ -99,7 +99,7 @@ def pack(root, shape, overwrite=False, workers=1, scheduler=None):
         write_subject(path / subject, root / "cropped" / subject, shape, said)
 
     def done(subject):
-        return (path / subject / "zarr.json").exists() and is_current(path / subject, root / "cropped" / subject, shape)
+        return is_current(path / subject, root / "cropped" / subject, shape)
 
     subjects = [*packed, *(subject for subject in ready.index if subject not in packed)]
     failed = for_each_subject(root, "pack", subjects, work, done, None, workers, scheduler)
@@ -127,9 +127,12 @@ def write_subject(path, folder, shape, made_from):
 
 def is_current(path, folder, shape):
     """Whether the group ``path`` was encoded in this shape from the files that lie in ``folder`` now."""
-    group = zarr.open_group(path, mode="r")
-    same_files = group.attrs["provenance"]["files"] == stamps(folder)
-    return same_files and group["high"].shape[1:] == tuple(shape)
+    try:
+        group = zarr.open_group(path, mode="r")
+        same_files = group.attrs["provenance"]["files"] == stamps(folder)
+        return same_files and group["high"].shape[1:] == tuple(shape)
+    except (KeyError, ValueError, OSError):  # damaged: it is packed again
+        return False
 
 
 def stamps(folder):
@@ -273,8 +276,11 @@ class Archive:
         return dict(self._group(index).attrs)
 
     def is_intact(self, index):
-        """Whether the arrays of a row still have the checksum that was stored with them."""
-        return checksum(self.high(index)[:], self.low(index)[:]) == self.attributes(index)["sha256"]
+        """Whether the arrays of a row can be read and have the checksum that was stored with them."""
+        try:
+            return checksum(self.high(index)[:], self.low(index)[:]) == self.attributes(index)["sha256"]
+        except Exception:  # decoders raise many kinds for a damaged chunk
+            return False
 
     def indices(self, split, partial=False):
         """Row numbers of the subjects of a split (train or test), without those known to be partial torsos."""

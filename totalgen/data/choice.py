@@ -27,7 +27,8 @@ def choose(all_series):
     """
     reasons = {series.uid: reason for series in all_series if (reason := refusal(series))}
     usable = [series for series in all_series if series.uid not in reasons]
-    pets = sorted((s for s in usable if s.modality == "PT"), key=pet_rank)
+    begun = {s.study: min(begin(other) for other in all_series if other.study == s.study) for s in usable}
+    pets = sorted((s for s in usable if s.modality == "PT"), key=lambda s: (begun[s.study], s.study, pet_rank(s)))
     cts = [s for s in usable if s.modality == "CT"]
     pet, ct, partners = (pets[0] if pets else None), None, []
     for candidate in pets:
@@ -51,7 +52,7 @@ def choose(all_series):
                 reasons[series.uid] = "no CT shares its frame of reference and overlaps it"
             else:
                 why = first_difference(pet_rank(series), pet_rank(pet))
-                reasons[series.uid] = (*[""] * 2, *PET_REASONS)[why]
+                reasons[series.uid] = PET_REASONS[why]
         elif not same_place(series, pet):
             reasons[series.uid] = "not in the PET's frame of reference"
         elif series not in partners:
@@ -118,12 +119,15 @@ PET_REASONS = (  # what sets a PET behind another of its study, in the order of 
 )
 
 
+def begin(series):
+    """Study date and time as text that sorts; some scanners write another time into every series of one study."""
+    return f"{series.header.get('StudyDate', '') or ''}{series.header.get('StudyTime', '') or ''}"
+
+
 def pet_rank(series):
-    """Sort key of PET series, best first: earliest study, corrected, original, largest volume in mL, most slices."""
-    header = series.header
-    when = f"{header.get('StudyDate', '') or ''}{header.get('StudyTime', '') or ''}", series.study
+    """Sort key of the PET series of a study, best first: corrected, original, largest volume in mL, most slices."""
     size = -round(overlap_ml(series, series)), -series.count
-    return *when, not says_corrected(series), is_derived(series), *size, series_number(series), series.uid
+    return not says_corrected(series), is_derived(series), *size, series_number(series), series.uid
 
 
 CT_REASONS = (  # what sets a CT behind another that shares the PET's place, in the order of ct_rank

@@ -6,7 +6,7 @@ import click
 import pandas as pd
 from tqdm import tqdm
 
-from totalgen.data.files import append_rows, forget_failures, record_failure, require_folder, sweep, whole
+from totalgen.data.files import append_rows, forget_failures, read_text, record_failure, require_folder, sweep, whole
 from totalgen.data.parallel import spread
 from totalgen.errors import InputError
 
@@ -74,8 +74,10 @@ def read_table(path):
 
 
 def drop_rows(path, subjects):
-    """Take the rows of some subjects out of a CSV table."""
-    table = read_table(path)
+    """Take the rows of some subjects out of a CSV table, if there is one."""
+    if not Path(path).exists():
+        return
+    table = read_text(path)
     gone = table["subject"].isin(list(subjects))
     if gone.any():
         with whole(path) as part:
@@ -84,7 +86,9 @@ def drop_rows(path, subjects):
 
 def sort_rows(path, subjects):
     """Bring the rows of a CSV table into the order of ``subjects``; those of others come first, as they stand."""
-    table = read_table(path)
+    if not Path(path).exists():
+        return
+    table = read_text(path)
     place = {subject: n for n, subject in enumerate(subjects)}
     ordered = table.sort_values("subject", key=lambda column: column.map(place).fillna(-1), kind="stable")
     if list(ordered.index) != list(table.index):
@@ -94,8 +98,9 @@ def sort_rows(path, subjects):
 
 def put_column(path, name, values):
     """Write the column ``name`` into a CSV table from ``values``, a dict of subject → value; others stay empty."""
-    table = read_table(path)
-    column = table["subject"].map(values)
+    table = read_text(path)
+    known = {subject: "" if pd.isna(value) else str(value) for subject, value in dict(values).items()}
+    column = table["subject"].map(known).fillna("")
     if name in table and column.equals(table[name]):
         return
     table[name] = column

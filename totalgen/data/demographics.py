@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from totalgen.data.files import whole
+from totalgen.data.files import read_text, whole
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
@@ -74,11 +74,22 @@ def read_cohort(path):
     return table
 
 
-def with_coverage(table, path):
-    """``table`` with the column covers_torso of the cohort table that stands at ``path``, when that has one."""
-    if not Path(path).exists() or COVERAGE not in (known := read_cohort(path)):
+def carry_over(table, path, keep=()):
+    """``table`` with what the cohort table at ``path`` says of the same subjects, as text: its further columns, and its
+    values of the columns ``keep``."""
+    if not Path(path).exists():
         return table
-    return table.assign(**{COVERAGE: table["subject"].map(known.set_index("subject")[COVERAGE])})
+    known = read_text(path)
+    if "subject" not in known:
+        raise InputError(f"{path}: column subject is missing. A cohort table has {', '.join(COLUMNS)}.")
+    known = known.drop_duplicates("subject").set_index("subject")
+    for name in known:
+        said = table["subject"].map(known[name]).fillna("")
+        if name not in table:
+            table = table.assign(**{name: said})
+        elif name in keep:
+            table = table.assign(**{name: said.where(said != "", table[name])})
+    return table
 
 
 def write_cohort(path, table):

@@ -1,8 +1,9 @@
 """DICOM on disk: which series lie in a folder, and one series as a Volume.
 
-Headers are read, names and birth dates are never passed on.
+Headers hold names and birth dates; what of them may be written is up to ``identity``.
 """
 
+import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import pixel_array
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from totalgen.data.enhanced import frame_headers
+from totalgen.data.enhanced import ENHANCED, frame_headers
+from totalgen.data.identity import is_deidentified
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
@@ -24,14 +26,9 @@ from totalgen.errors import InputError
 warnings.filterwarnings("ignore", module="pydicom")  # they name files and values of headers: a patient's, perhaps
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-IMAGES = {
-    "1.2.840.10008.5.1.4.1.1.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.2.1": "CT",  # enhanced: all slices in one file
-    "1.2.840.10008.5.1.4.1.1.2.2": "CT",  # enhanced, converted from single slices
-    "1.2.840.10008.5.1.4.1.1.128": "PT",
-    "1.2.840.10008.5.1.4.1.1.130": "PT",
-    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
-}
+IMAGES = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.128": "PT", **ENHANCED}
+BARE = (b"\x08\x00", b"\x02\x00")  # how a file begins that is DICOM without the preamble: group 0008 or 0002
+BRIEF_GROUPS, BRIEF_BYTES = (0x0008, 0x0010, 0x0012, 0x0020), 1024  # what is kept of what is no CT or PET
 DICOMDIR = "1.2.840.10008.1.3.10"  # lists other files
 PLANE = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}  # tag → how many numbers
 PIXELS = (
@@ -48,12 +45,13 @@ PERPENDICULAR = 0.01  # cosines; some headers round them to two decimals
 
 @dataclass
 class Series:
-    """uid: see series_uid;  header: pydicom Dataset of one slice, without pixels;  files: without exact copies;
-    instances, origins, planes: [count] of every slice (see ``instance`` and ``place``);  fault: why a file's frames
-    cannot be told, or ""."""
+    """uid: see series_uid;  header: pydicom Dataset of one slice, without pixels;  deidentified: whether all its
+    headers say so;  files: without exact copies;  instances, origins, planes: [count] of every slice (see ``instance``
+    and ``place``);  fault: why a file's frames cannot be told, or ""."""
 
     uid: str
     header: pydicom.Dataset
+    deidentified: bool = True
     files: list = field(default_factory=list)
     instances: dict = field(default_factory=dict)  # → its file; a set that keeps the order
     origins: list = field(default_factory=list)
@@ -147,9 +145,8 @@ def find_series(folder):
 
     Files that are not DICOM are passed over, unless their name ends in .dcm.  folder: or a single file.
     """
-    series, damaged, folder = {}, [], Path(folder)
-    files = [folder] if folder.is_file() else folder.rglob("*")
-    for path in sorted(path for path in files if path.is_file() and not path.name.startswith(".")):
+    series, (files, damaged) = {}, walk(Path(folder))
+    for path in files:
         header, why = read_file(path)
         if header is None and why is None:
             continue
@@ -163,23 +160,45 @@ def find_series(folder):
                 frames = split(header)
             except InputError as error:
                 fault = str(error)
-        found = series.setdefault(uid, Series(uid, frames[0]))
+            except Exception as error:  # a header may hold anything
+                fault = f"its header cannot be understood ({type(error).__name__})"
+        # Two patients with one series UID, as careless anonymisers make them, stay apart.
+        found = series.setdefault((str(header.get("PatientID", "") or folder), uid), Series(uid, frames[0]))
         found.fault = found.fault or fault
+        found.deidentified &= is_deidentified(header)
         for index, frame in enumerate(frames):
             origin, plane = place(frame)
             found.add(path, instance(frame, path, index, origin), origin, plane)
     return list(series.values()), damaged
 
 
+def walk(folder):
+    """(files, damaged): the files below a folder (or the file itself), sorted, hidden ones left out, links followed;
+    folders that cannot be opened count as damaged."""
+    if folder.is_file():
+        return [folder], []
+    files, damaged, seen = [], [], set()
+
+    def closed(error):
+        damaged.append(Damaged(Path(error.filename), f"cannot be opened ({error.strerror})", None, None))
+
+    for place, folders, names in os.walk(folder, onerror=closed, followlinks=True):
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen]
+        seen |= {os.path.realpath(os.path.join(place, name)) for name in folders}  # a link may lead back
+        files += [Path(place) / name for name in names if not name.startswith(".")]
+    return sorted(files), damaged
+
+
 def join(parts):
     """What ``find_series`` found in several folders, as if they were one: a series may lie in more than one."""
     series, damaged = {}, []
-    for found, bad in parts:
+    for number, (found, bad) in enumerate(parts):
         damaged += bad
         for each in found:
-            first = series.setdefault(each.uid, each)
+            first = series.setdefault((str(each.header.get("PatientID", "") or number), each.uid), each)
             if first is not each:
                 first.fault = first.fault or each.fault
+                first.deidentified &= each.deidentified
                 for (key, path), origin, plane in zip(each.instances.items(), each.origins, each.planes, strict=True):
                     first.add(path, key, origin, plane)
     return list(series.values()), damaged
@@ -196,37 +215,68 @@ def read_file(path, pixels=False):
     """(dataset, why): pydicom Dataset, without its pixels unless ``pixels``; why is None, or says in what way the file
     is damaged.
 
-    Both are None for a file that is not DICOM and does not claim to be.
+    Both are None for a file that is not DICOM and does not claim to be. Of what is no CT or PET, only short elements
+    are kept.
     """
     try:
         size, opened = path.stat().st_size, path.open("rb")
     except OSError as error:
         return None, f"cannot be opened ({error.strerror})"
     with opened as file:
-        if file.read(132)[128:] != b"DICM":
-            return None, ("is no DICOM file, or cut in its first bytes" if path.suffix.lower() == ".dcm" else None)
+        start = file.read(132)
+        named, bare = path.suffix.lower() == ".dcm", start[:2] in BARE
+        if start[128:] != b"DICM" and not bare:
+            return None, ("is no DICOM file, or cut in its first bytes" if named else None)
         file.seek(0)
         try:
-            dataset = pydicom.dcmread(file, stop_before_pixels=not pixels)
+            dataset = pydicom.dcmread(file, stop_before_pixels=not pixels, force=bare)
+            if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
+                return None, None
+            left = len(dataset.get("PixelData", b"")) if pixels else size - file.tell()
+            why = damage(dataset, left, "is cut in its header" + " or its pixels" * pixels)
+            if why is None and str(dataset.SOPClassUID) not in IMAGES:
+                dataset = brief(dataset)
         except Exception as error:  # pydicom raises many kinds for a broken file
-            return None, f"cannot be read as DICOM ({' '.join(str(error).split())[:120]})"
-        left = len(dataset.get("PixelData", b"")) if pixels else size - file.tell()
-    kind, cut = str(dataset.get("SOPClassUID", "")), "is cut in its header" + " or its pixels" * pixels
-    if not kind:
-        if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
-            return None, None
-        return dataset, cut
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if kind in IMAGES and (pixels or not syntax.is_deflated):  # a deflated file is unpacked whole, or not at all
-        needed = 1
-        if not syntax.is_compressed and "Rows" in dataset:
-            bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
-            needed = bits // 8 * int(dataset.get("SamplesPerPixel", 1)) * int(dataset.get("NumberOfFrames", 1) or 1)
-        if left == 0 or "Rows" not in dataset:
-            return dataset, cut
-        if left < needed:
-            return dataset, f"is cut: {left} of {needed} bytes of pixels are left"
-    return dataset, None
+            dataset, why = None, f"cannot be read as DICOM ({' '.join(str(error).split())[:120]})"
+    if bare and (why is not None or not str(dataset.get("SOPClassUID", "")).startswith("1.2.840.10008.")):
+        return None, (why or "is no DICOM file" if named else None)  # other kinds of files begin like that too
+    return dataset, why
+
+
+def damage(dataset, left, cut):
+    """Why a Dataset, ``left`` bytes behind whose header are its pixels, is of a damaged file; None when it is not.
+
+    cut: the words for a file that ends too early.
+    """
+    kind, meta = str(dataset.get("SOPClassUID", "")), dataset.file_meta
+    if not kind or (kind not in IMAGES and str(meta.get("MediaStorageSOPClassUID", "")) in IMAGES):
+        return cut
+    if kind not in IMAGES:
+        return None
+    if not meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        if not little:
+            return "does not say how it is encoded (Transfer Syntax UID)"
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    syntax, needed = meta.TransferSyntaxUID, 1
+    if syntax.is_deflated and cut.endswith("header"):  # a deflated file is unpacked whole, or not at all
+        return None
+    if left == 0 or "Rows" not in dataset:
+        return cut
+    if not syntax.is_compressed:
+        bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+        needed = bits // 8 * int(dataset.get("SamplesPerPixel", 1)) * int(dataset.get("NumberOfFrames", 1) or 1)
+    return f"is cut: {left} of {needed} bytes of pixels are left" if left < needed else None
+
+
+def brief(dataset):
+    """The short elements that tell whose an object is and what it is: raw data may have a hundred MiB of others."""
+    kept = pydicom.Dataset()
+    for tag in dataset.keys():  # noqa: SIM118 – iterating a Dataset reads its values, and a broken one would end it
+        item = dataset.get_item(tag)
+        if tag.group in BRIEF_GROUPS and getattr(item, "length", 0) <= BRIEF_BYTES:
+            kept[tag] = item
+    return kept
 
 
 def split(dataset):

@@ -53,14 +53,17 @@ def require_folder(path, cure):
     return path
 
 
+def read_text(path):
+    """A CSV table as a DataFrame of text, exactly as it is written: for what is only carried over."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
 def append_rows(path, rows):
     """Add rows (dicts) to a CSV table, made when missing; the table is replaced whole, its earlier text unchanged."""
     path = Path(path)
     table = pd.DataFrame(rows)
     if path.exists():
-        as_text = dict(dtype=str, keep_default_na=False)
-        new = pd.read_csv(io.StringIO(table.to_csv(index=False)), **as_text)
-        table = pd.concat([pd.read_csv(path, **as_text), new])
+        table = pd.concat([read_text(path), read_text(io.StringIO(table.to_csv(index=False)))])
     with whole(path) as part:
         table.to_csv(part, index=False)
 

@@ -60,9 +60,9 @@ def subject_name(header, path, dicom):
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def hidden_name(header, path, dicom):
-    """Subject id that tells nothing: see the module's text. Reads <root>/.salt, or makes it."""
-    return f"sub-{hashed(Path(dicom).parent, *patient(header, path, dicom))}"
+def hidden_name(root, name, issuer):
+    """Subject id that tells nothing of a Patient ID and its issuer: see the module's text. Reads or makes the salt."""
+    return f"sub-{hashed(root, name, issuer)}"
 
 
 def patient(header, path, dicom):
@@ -198,4 +198,8 @@ def scrubbed_errors(scrubber):
     try:
         yield
     except Exception as error:
-        raise InputError(scrubber()(error_text(error))) from None
+        try:
+            text = scrubber()(error_text(error))
+        except Exception:  # the disk that failed once may fail again, and say so with a name of a folder
+            text = f"{type(error).__name__}, whose text is withheld, since it may name the patient. Look at the files."
+        raise InputError(text) from None

@@ -153,15 +153,22 @@ def by_subject(found, damaged, dicom, subject_ids):
     for header, path, series, _ in things:
         name = identity.patient(header, path, dicom)[0]
         silent = series is None and name in seen and "PatientIdentityRemoved" not in header  # cut before it says so
-        if not (silent or identity.is_deidentified(header)):
+        if not (silent or (series.deidentified if series else identity.is_deidentified(header))):
             exposed.add(name)
     exposed = {"auto": exposed, "patient-id": set(), "hash": None}[subject_ids]
+    issuers = {}
+    for header, path, *_ in things:
+        name, issuer = identity.patient(header, path, dicom)
+        issuers.setdefault(name, set()).update([issuer] if issuer else [])
     subjects, hidden, open_names = {}, set(), set()
     for header, path, series, file in things:
         subject = identity.subject_name(header, path, dicom)
-        if exposed is None or identity.patient(header, path, dicom)[0] in exposed:
+        name, issuer = identity.patient(header, path, dicom)
+        if exposed is None or name in exposed:
             open_names.add(subject)
-            subject = identity.hidden_name(header, path, dicom)
+            if len(issuers[name]) == 1:  # some series of a patient state it, others do not
+                (issuer,) = issuers[name]
+            subject = identity.hidden_name(dicom.parent, name, issuer)
             hidden.add(subject)
         of_series, of_files = subjects.setdefault(subject, ([], []))
         of_series.extend([series] if series else [])
@@ -200,7 +207,10 @@ def chosen_files(root, series, subject, modality):
         return (identity.written_uid(root, uid) if is_hidden(row) else uid) == row["series"]
 
     found, damaged = find_series(_place(root, row))  # nothing, when the folder is gone
-    files = next((s.files for s in found if is_it(s.uid)), [])
+    matching = [s.files for s in found if is_it(s.uid)]
+    if len(matching) > 1:
+        raise InputError(f"{root / row['path']}: series of several patients have one UID here. Give each a folder.")
+    files = matching[0] if matching else []
     for file in damaged:
         if is_it(file.series) if file.series else file.path.parent in {f.parent for f in files}:
             raise InputError(f"{file.path}: {file.why}. Restore the file.")

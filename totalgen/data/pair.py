@@ -63,6 +63,5 @@ def on_one_grid(ct, pet, voxel_mm):
 
 def axial_reach(volume):
     """(low, high) world z in mm of a volume's outer voxel faces."""
-    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in volume.shape], indexing="ij"), -1).reshape(-1, 3)
-    z = volume.world(corners)[:, 2]
+    z = volume.corners[:, 2]
     return float(z.min()), float(z.max())

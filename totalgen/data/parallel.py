@@ -32,16 +32,19 @@ def spread(work, items, workers=1, scheduler=None):
         for item in items:
             yield item, *_attempt(work, None, item)
         return
-    from distributed import as_completed  # takes a second to import, and one process needs none of it
+    from distributed import KilledWorker, as_completed  # a second to import, and one process needs none of it
 
     with _client(min(workers, len(items)), scheduler) as client:
         task = functools.partial(_attempt, work, os.getcwd())
         futures = dict(zip(client.map(task, items, pure=False), items, strict=True))
         for future in as_completed(futures):
-            if future.status == "finished":
-                yield futures[future], *future.result()
-            else:
-                yield futures[future], None, "its worker died, mostly for want of memory. Use fewer --workers."
+            try:
+                result, error = future.result()
+            except KilledWorker:
+                result, error = None, "its worker died, mostly for want of memory. Use fewer --workers."
+            except Exception as failed:  # what could not be sent there or back, a worker without this package, …
+                result, error = None, error_text(failed)
+            yield futures[future], result, error
             future.release()
 
 

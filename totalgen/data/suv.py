@@ -7,6 +7,7 @@ is activity concentration (Bq/mL) · weight (g) / dose (Bq) decayed to the time 
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from datetime import time as clock
 
 import numpy as np
 import pydicom.valuerep
@@ -282,6 +283,9 @@ def uptake_s(drug, moment, half_life, zone=None):
     written = str(drug.get("RadiopharmaceuticalStartDateTime", "") or "")
     full = local_time(written, zone)
     time = _parse(None, drug.get("RadiopharmaceuticalStartTime"))
+    if full is not None and time is not None and full.time() == clock(0) != time.time():
+        warnings.append("Radiopharmaceutical Start DateTime (0018,1078) has no time of day; Start Time was used")
+        full = datetime.combine(full.date(), time.time())
     if full is not None and time is not None:
         apart = abs((datetime.combine(full.date(), time.time()) - full).total_seconds())
         if min(apart, 24 * 3600 - apart) > SAME_CLOCK_S:
@@ -300,6 +304,11 @@ def uptake_s(drug, moment, half_life, zone=None):
         time = time or full
     if time is None:
         raise SUVError("Radiopharmaceutical Start Time (0018,1072) is missing or unreadable; SUV needs it.")
+    if longest > 24 * 3600:
+        raise SUVError(
+            "Radiopharmaceutical Start DateTime (0018,1078) is missing or contradicts the scan's date; at a half-life "
+            f"of {half_life:g} s the day of injection must be known. Correct it."
+        )
     seconds = (moment - datetime.combine(moment.date(), time.time())).total_seconds()
     if seconds < 0:
         seconds += 24 * 3600

@@ -41,6 +41,12 @@ class Volume:
         """World point (mm) of a voxel index, both [..., 3]; the centre of voxel 0 is index 0."""
         return np.asarray(index) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    @property
+    def corners(self):
+        """World points (mm) of the eight outer corners, at voxel faces: [8, 3]."""
+        ends = np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij")
+        return self.world(np.stack(ends, -1).reshape(-1, 3))
+
     def crop(self, start, stop):
         """The box start ≤ index < stop as a Volume at the same place in the world."""
         box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
@@ -66,10 +72,7 @@ def isotropic_grid(volume, voxel_mm):
     The grid's outer faces coincide with the bounding box of the volume's outer voxel faces (rounded up to whole voxels,
     centred).
     """
-    size = np.array(volume.shape)
-    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in size], indexing="ij"), -1).reshape(-1, 3)
-    world = volume.world(corners)
-    low, high = world.min(0), world.max(0)
+    low, high = volume.corners.min(0), volume.corners.max(0)
     shape = np.ceil((high - low) / voxel_mm - 1e-6).astype(int)
     affine = np.diag([voxel_mm] * 3 + [1.0])
     affine[:3, 3] = (low + high) / 2 - (shape - 1) / 2 * voxel_mm

@@ -62,7 +62,7 @@ def load_segmenter(weights, device=None):
         raise InputError(f"{weights}: holds no segmenter. Give a file written by 1_Trainings/train_segmenter.py.")
     device = _device(device)
     network = build_network(configuration["channels"], configuration["ids"])
-    network.load_state_dict({name: value.float() for name, value in state.items()})
+    _fill(network, {name: value.float() for name, value in state.items()}, weights)
     network = network.to(device).eval()
     return functools.partial(_segment, network, configuration, device)
 
@@ -163,7 +163,7 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     network = build_network(channels, configuration["ids"]).to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-4)
     if state is not None:
-        network.load_state_dict(state["network"])
+        _fill(network, state["network"], checkpoint)
         optimiser.load_state_dict(state["optimiser"])
     dice_loss = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     shares = torch.tensor(configuration["shares"], device=device)
@@ -310,6 +310,13 @@ def _read_checkpoint(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and torch each raise their own kinds for a damaged file
         raise InputError(f"{path}: damaged ({type(error).__name__}). Delete it to start the run anew.") from None
+
+
+def _fill(network, state, path):
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise InputError(f"{path}: was made by another version, whose network differs. Train it again.") from None
 
 
 def _keep_lines(log, step):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from totalgen.data.cohort import for_each_subject, read_table
-from totalgen.data.demographics import COLUMNS, with_coverage
+from totalgen.data.demographics import COLUMNS, carry_over
 from totalgen.data.demographics import write_cohort as write_table
 from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
@@ -71,7 +71,7 @@ def write_cohort(
     failed = for_each_subject(root, "make_phantom", list(rows), work, done, root / "truth.csv", workers, scheduler)
     if format == "nifti":
         table = plan.loc[~plan["subject"].isin(failed), list(COLUMNS)]
-        write_table(root / "cohort.csv", with_coverage(table, root / "cohort.csv"))
+        write_table(root / "cohort.csv", carry_over(table, root / "cohort.csv"))
     return failed
 
 

@@ -1,0 +1,77 @@
+"""Which training noise levels serve the global stage: runs that differ in nothing else, side by side.
+
+    python benchmarks/noise_levels.py --root cohorts/demo --run runs/sweep/a --run runs/sweep/b
+
+For every run: the error of the denoiser on unseen subjects at fixed noise levels (in the family's prediction space, so
+1 is what the mean of the data would reach), and how far the mean and the standard deviation over samples, voxel by
+voxel, are from those over the test subjects (root mean square, in units of the data's standard deviation). The last row
+gives the same distances for as many training subjects: what chance alone makes of them. Prints, and asserts nothing.
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from totalgen.data.archive import Archive
+from totalgen.generation.cascade import Stage
+from totalgen.models.samplers import sample, seeded_generator
+from totalgen.training.tasks import GlobalTask
+
+SIGMAS = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
+SEED = 1234  # no training uses it
+BATCH = 8
+
+
+def denoising_error(denoiser, items, sigma):
+    """Mean over items of |D − clean|²/c_out² at one noise level, the noise of an item always the same."""
+    errors = []
+    for n, (clean, condition) in enumerate(items):
+        noise = torch.randn(clean.shape, generator=seeded_generator(SEED, n))
+        _, error = denoiser.loss(clean[None], condition[None], torch.tensor([sigma]), noise[None])
+        errors.append(float(error))
+    return np.mean(errors)
+
+
+def draw(denoiser, items, steps):
+    """[n, 2, x, y, z]: a sample for the condition of every item."""
+    drawn = []
+    for start in tqdm(range(0, len(items), BATCH), desc="sample", unit="batch", leave=False, disable=None):
+        conditions = torch.stack([condition for _, condition in items[start : start + BATCH]])
+        shape = items[0][0].shape
+        noise = [torch.randn(shape, generator=seeded_generator(SEED, start + n)) for n in range(len(conditions))]
+        drawn.append(sample(denoiser, conditions, torch.stack(noise), "dpm_solver", steps))
+    return torch.cat(drawn)
+
+
+def distances(volumes, truth):
+    """(of the mean, of the standard deviation) over volumes, voxel by voxel, RMS over both channels."""
+    apart = [getattr(volumes, name)(0) - getattr(truth, name)(0) for name in ("mean", "std")]
+    return [float(difference.square().mean().sqrt() / truth.std()) for difference in apart]
+
+
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root with training.zarr.")
+@click.option("--run", "runs", type=click.Path(path_type=Path), multiple=True, required=True, help="Run folders.")
+@click.option("--steps", default=32, help="Evaluations per sample.")
+@click.option("--items", "count", default=62, help="Test subjects, and samples.")
+@torch.no_grad()
+def main(root, runs, steps, count):
+    archive = Archive(root / "training.zarr")
+    test, train = (GlobalTask(archive, archive.shape, split, seed=SEED) for split in ("test", "train"))
+    items = [test[n] for n in range(min(count, len(test.subjects)))]
+    truth = torch.stack([clean for clean, _ in items])
+    click.echo(f"{'run':28}" + "".join(f"{f'σ {s:g}':>9}" for s in SIGMAS) + f"{'mean':>9}{'std':>9}")
+    for run in runs:
+        stage = Stage.load(run / "ema-0.10.safetensors", "global")
+        errors = [denoising_error(stage.denoiser, items, sigma) for sigma in SIGMAS]
+        apart = distances(draw(stage.denoiser, items, steps), truth)
+        click.echo(f"{run.name:28}" + "".join(f"{value:9.4f}" for value in (*errors, *apart)))
+    chance = distances(torch.stack([train[n][0] for n in range(len(items))]), truth)
+    click.echo(f"{'training subjects':28}" + " " * 9 * len(SIGMAS) + "".join(f"{value:9.4f}" for value in chance))
+
+
+if __name__ == "__main__":
+    main()
