@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,10 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
+from tensorboardX.proto import event_pb2
 
 from totalgen.data.archive import pack
 from totalgen.errors import InputError
+from totalgen.training import loop
 from totalgen.training.cascade import train_cascade
 from totalgen.training.loop import clean_gradients, draw_noise, learning_rate
 from totalgen.weights import load_weights
@@ -134,3 +138,64 @@ def test_non_finite_gradients_become_zero_and_are_counted():
     parameter.grad = torch.tensor([1.0, float("nan"), float("inf"), -2.0])
     assert clean_gradients([parameter]) == 2
     assert parameter.grad.tolist() == [1, 0, 0, -2]
+
+
+def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(root, tmp_path, monkeypatch):
+    straight = tmp_path / "straight"
+    train_cascade(root, straight, "tiny", **TINY)
+    saved = loop.save_checkpoint
+
+    def full(folder, step, tensors):
+        if step > 4:
+            raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+        saved(folder, step, tensors)
+
+    monkeypatch.setattr(loop, "save_checkpoint", full)
+    with pytest.raises(InputError, match=r"stopped: no space is left there. Free some"):
+        train_cascade(root, tmp_path / "stopped", "tiny", **TINY)
+    monkeypatch.setattr(loop, "save_checkpoint", saved)
+    train_cascade(root, tmp_path / "stopped", "tiny", **TINY)
+    assert same(weights(straight), weights(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_subject_that_vanished_from_the_archive_is_named_in_one_line(root, tmp_path, workers):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(root / "training.zarr", cohort / "training.zarr")
+    shutil.rmtree(cohort / "training.zarr" / "s1")
+    with pytest.raises(InputError, match=r"s1 is missing .* Run 6_pack_training_set.py") as caught:
+        train_cascade(cohort, tmp_path / "run", "tiny", **TINY | dict(workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_log_is_written_for_tensorboard_too(root, tmp_path):
+    train_cascade(root, tmp_path, "tiny", **TINY)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    found = {}
+    data, at = events.read_bytes(), 0
+    while at < len(data):  # records of length, checksum, event, checksum
+        length = int.from_bytes(data[at : at + 8], "little")
+        event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+        for value in event.summary.value:
+            if value.tag == "loss":
+                found[event.step] = value.simple_value
+        at += 16 + length
+    assert [found[step] for step in range(1, 9)] == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_refusal_of_one_process_ends_them_all(root, tmp_path):
+    arguments = ["--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)", "--set", "attention=()"]
+    arguments += ["--set", "multipliers=(1,)", "--outdir", tmp_path / "run"]
+    subprocess.run([sys.executable, SCRIPT, *arguments], check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", SCRIPT]
+    process = subprocess.run(
+        [*launch, *arguments, "--set", "seed=5"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert process.returncode != 0
+    assert "was started with another configuration" in process.stderr
+    assert "process 0 refused to go on" in process.stderr

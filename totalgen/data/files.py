@@ -1,6 +1,7 @@
 """Outputs that appear whole or not at all, and the list of what failed."""
 
 import contextlib
+import errno
 import glob
 import io
 import os
@@ -43,6 +44,18 @@ def sweep(folder):
         pid = left.name.rsplit("-", 2)[1]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def told_when_full(folder):
+    """Turns "no space left on device", in whatever exception it comes, into an InputError that names the folder."""
+    try:
+        yield
+    except Exception as error:
+        if os.strerror(errno.ENOSPC).lower() not in str(error).lower():
+            raise
+        cure = "Free some and run the same command again: what was written before is intact."
+        raise InputError(f"{folder}: no space is left there. {cure}") from None
 
 
 def require_folder(path, cure):

@@ -6,6 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from totalgen.data.archive import CHANNELS, Archive
+from totalgen.data.files import told_when_full
 from totalgen.data.resolution import FACTOR
 from totalgen.errors import InputError, closest
 from totalgen.models.networks import UNet
@@ -70,13 +71,14 @@ def train_cascade(
         return describe(configuration, space, task, volumes)
     torch.manual_seed(seed)
     denoiser = Denoiser(UNet(**network), family, uncertainty)
-    return fit(
-        denoiser, task, outdir, configuration, batch=batch, microbatch=microbatch, volumes=volumes, lr=lr,
-        lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes, noise_levels=noise_levels,
-        noise_parameters=noise_parameters or {}, ema=tuple(ema), seed=seed, workers=workers,
-        checkpoint_steps=checkpoint_steps, snapshot_steps=snapshot_steps, picture_steps=picture_steps,
-        weights_dtype=DTYPES[weights_dtype],
+    run = dict(
+        batch=batch, microbatch=microbatch, volumes=volumes, lr=lr, lr_decay_steps=lr_decay_steps,
+        rampup_volumes=rampup_volumes, noise_levels=noise_levels, noise_parameters=noise_parameters or {},
+        ema=tuple(ema), seed=seed, workers=workers, checkpoint_steps=checkpoint_steps, snapshot_steps=snapshot_steps,
+        picture_steps=picture_steps, weights_dtype=DTYPES[weights_dtype],
     )  # fmt: skip
+    with told_when_full(outdir):
+        return fit(denoiser, task, outdir, configuration, **run)
 
 
 def describe(configuration, space, task, volumes):

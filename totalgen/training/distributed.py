@@ -5,6 +5,8 @@ import os
 import torch
 import torch.distributed
 
+from totalgen.errors import InputError
+
 
 def start():
     """Join the process group that torchrun describes, if any. Returns (rank, number of processes, device)."""
@@ -28,6 +30,20 @@ def barrier():
     """Wait for the others."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
+
+
+def first(rank, work):
+    """Call ``work()`` in process 0 while the others wait. An InputError there ends them all, rather than leave the
+    others waiting."""
+    refusal = None
+    if rank == 0:
+        try:
+            work()
+        except InputError as error:
+            refusal = error
+    if summed([float(refusal is not None)])[0]:
+        stop()
+        raise refusal or InputError("process 0 refused to go on and says why.")
 
 
 def summed(values):

@@ -11,6 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 import psutil
 import torch
+from tensorboardX import SummaryWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -58,9 +59,9 @@ def fit(
 ):  # fmt: skip
     """Train ``denoiser`` on ``task`` until ``volumes`` items were seen; the same call again goes on where it stopped.
 
-    Writes into ``outdir``: configuration.json, log.jsonl, checkpoints/, samples/*.png and, at every checkpoint, one
-    ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every ``snapshot_steps`` the
-    averages are kept in snapshots/ too, from which averages.reconstruct makes any other profile.
+    Writes into ``outdir``: configuration.json, log.jsonl, tensorboard/, checkpoints/, samples/*.png and, at every
+    checkpoint, one ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every
+    ``snapshot_steps`` the averages are kept in snapshots/ too, from which averages.reconstruct makes any other profile.
     batch: items per optimiser step over all processes;  microbatch: items per forward pass of one process.
     Raises InputError when the folder holds another configuration or the gradients stay non-finite.
     """
@@ -69,9 +70,7 @@ def fit(
     rounds = batch // (ranks * microbatch)
     if rounds * ranks * microbatch != batch:
         raise InputError(f"batch {batch} is not divisible by {ranks} processes × microbatch {microbatch}. Change one.")
-    if rank == 0:
-        claim(outdir, configuration)
-    distributed.barrier()
+    distributed.first(rank, lambda: claim(outdir, configuration))
 
     torch.manual_seed(seed)
     denoiser.to(device).train()
@@ -92,8 +91,10 @@ def fit(
         averages.load_state_dict(part(tensors, "ema"))
         load_moments(optimiser, parameters, part(tensors, "adam"), done)
     steps = math.ceil(volumes / batch)
+    board = None
     if rank == 0:
         trim_log(outdir / "log.jsonl", done)
+        board = SummaryWriter(str(outdir / "tensorboard"), purge_step=done + 1)
 
     def save(step):
         moments = {f"{k}/{name}": optimiser.state[p][k] for name, p in parameters.items() for k in MOMENTS}
@@ -124,7 +125,7 @@ def fit(
         optimiser.zero_grad(set_to_none=True)
         plain = 0.0
         for turn in range(rounds):
-            numbers, target, condition = next(loader)
+            numbers, target, condition = next_batch(loader)
             uniform, noise = draw_noise(seed, numbers.tolist(), target.shape[1:])
             sigma = NOISE_LEVELS[noise_levels](uniform, **noise_parameters).float()
             inputs = [tensor.to(device) for tensor in (target, condition, sigma, noise)]
@@ -142,14 +143,16 @@ def fit(
         now = time.monotonic()
         spent, seconds, clock = spent + now - clock, now - clock, now
 
-        total_bad += bad
-        bad_steps = bad_steps + 1 if bad or not math.isfinite(plain) else 0
         plain = distributed.summed([plain])[0]
+        total_bad += bad
+        bad_steps = bad_steps + 1 if bad or not math.isfinite(plain) else 0  # the same in all processes
         if rank == 0:
             line = dict(step=step + 1, volumes=(step + 1) * batch, loss=plain, lr=rate, nonfinite_gradients=bad)
             line |= dict(volumes_per_s=batch / seconds, memory_gb=memory_gb(device), hours=spent / 3600)
             with open(outdir / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
+            for name in ("loss", "lr", "nonfinite_gradients", "volumes_per_s"):
+                board.add_scalar(name, line[name], step + 1)
             progress.update(batch)
             progress.set_postfix(loss=f"{plain:.4f}", nonfinite=total_bad, refresh=False)
         if bad_steps >= PATIENCE:
@@ -164,11 +167,25 @@ def fit(
         if rank == 0 and ((step + 1) % snapshot_steps == 0 or step + 1 == steps):
             save_averages(step + 1, functools.partial(snapshot_path, outdir, step + 1))
         if rank == 0 and ((step + 1) % picture_steps == 0 or step + 1 == steps):
-            write_picture(outdir / "samples" / f"step_{step + 1:08d}.png", denoiser, averages, task, seed, device)
+            drawn = draw_picture(denoiser, averages, task, seed, device)
+            with whole(outdir / "samples" / f"step_{step + 1:08d}.png") as beside:
+                imageio.imwrite(beside, drawn)
+            board.add_image("samples", drawn, step + 1, dataformats="HW")
             clock = time.monotonic()
     progress.close()
+    if rank == 0:
+        board.close()
     distributed.stop()
     return outdir / f"ema-{ema[-1]:.2f}.safetensors"
+
+
+def next_batch(loader):
+    """The loader's next batch. What its worker processes report comes with their traceback: only its last line, the
+    error itself, is passed on."""
+    try:
+        return next(loader)
+    except InputError as error:
+        raise InputError(str(error).strip().splitlines()[-1].removeprefix("totalgen.errors.InputError: ")) from None
 
 
 class Numbered(torch.utils.data.Dataset):
@@ -244,8 +261,11 @@ def memory_gb(device):
 
 
 @torch.no_grad()
-def write_picture(path, denoiser, averages, task, seed, device):
-    """Truth (left) beside a sample of the widest average (right) for the first items of the task, one row each."""
+def draw_picture(denoiser, averages, task, seed, device):
+    """Truth (left) beside a sample of the widest average (right), for the first items of the task, one row each.
+
+    uint8 [rows, columns].
+    """
     current = {name: value.clone() for name, value in denoiser.state_dict().items()}
     denoiser.load_state_dict(current | list(averages.averages.values())[-1])
     denoiser.eval()
@@ -258,5 +278,4 @@ def write_picture(path, denoiser, averages, task, seed, device):
         rows.append(np.concatenate([task.picture(x.cpu(), condition) for x in (target, drawn[0])], axis=1))
     denoiser.load_state_dict(current)
     denoiser.train()
-    with whole(path) as beside:
-        imageio.imwrite(beside, np.concatenate([enlarged(row, 120) for row in rows]))
+    return np.concatenate([enlarged(row, 120) for row in rows])
