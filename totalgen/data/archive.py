@@ -253,7 +253,7 @@ class Archive:
             self.voxel_mm = attributes["voxel_mm"]
             self.shape = tuple(attributes["shape"])
         except (KeyError, ValueError, OSError) as error:
-            raise InputError(f"{self.path}: is not a training archive ({error}). Pack it again.") from None
+            raise InputError(f"{self.path}: is not a training archive ({error}). Pack it with --overwrite.") from None
         self._group = lru_cache(None)(self._open)
 
     def _open(self, index):
