@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
+from totalgen.presets import resolve
 from totalgen.training.cascade import train_cascade
-from totalgen.training.presets import resolve
 
 # The paper, section 2.2: 224×224×384 voxels of 2 mm, EDM2 network, batch 2048, learning rate 0.017, 16.25 M volumes.
 PAPER = dict(shape=(224, 224, 384), patch=(56, 56, 96), channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,))

@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from totalgen.data.demographics import Demographics, read_cohort
-from totalgen.errors import InputError, closest
-from totalgen.generation.cascade import Cascade, Stage
+from totalgen.errors import InputError
+from totalgen.generation.cascade import Cascade
 from totalgen.generation.cohort import generate_cohort, matched_subjects
+from totalgen.presets import resolve
 from totalgen.training import distributed
 
 HERE = Path(__file__).resolve().parents[1]
@@ -33,7 +34,12 @@ SMOKE = dict(
 
 def run(name):
     """Weights that 1_Trainings/train_totalgen.py --outdir runs/<name> leaves, relative to the repository."""
-    return f"runs/{name}/ema-0.10.safetensors"
+    return HERE / f"runs/{name}/ema-0.10.safetensors"
+
+
+def shipped(name):
+    """Weights that come with the repository."""
+    return HERE / f"Resource/{name}.safetensors"
 
 
 # fmt: off
@@ -41,8 +47,8 @@ PRESETS = {
     # Table 1 column           weights of the global stage                   weights of the second stage
     "paper-edm":  dict(PAPER, low=run("paper-global-edm"),                  high=run("paper-sr-edm")),
     "paper-flow": dict(PAPER, low=run("paper-global-flow"),                 high=run("paper-sr-flow")),
-    "demo":       dict(DEMO,  low="Resource/demo-global-edm.safetensors",   high="Resource/demo-sr-edm.safetensors"),
-    "demo-flow":  dict(DEMO,  low=run("demo-global-flow"),                  high=run("demo-sr-flow")),
+    "demo":       dict(DEMO,  low=shipped("demo-global-edm"),              high=shipped("demo-sr-edm")),
+    "demo-flow":  dict(DEMO,  low=shipped("demo-global-flow"),             high=shipped("demo-sr-flow")),
     "smoke":      dict(SMOKE, low=run("smoke-global-edm"),                  high=run("smoke-sr-edm")),
 }
 # fmt: on
@@ -61,9 +67,19 @@ PRESETS = {
 @click.option("--beside", type=click.Path(path_type=Path), help="Cohort root: draw each study under the real one.")
 @click.option("--global-weights", type=click.Path(path_type=Path), help="Weights of the global stage.")
 @click.option("--sr-weights", type=click.Path(path_type=Path), help="Weights of the second stage.")
-def main(preset, sex, age, height_cm, weight_kg, cohort, split, seed, outdir, beside, global_weights, sr_weights):
-    settings = dict(closest(preset, PRESETS))
-    low, high = settings.pop("low"), settings.pop("high")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset; repeatable.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sampled and its cost, and exit.")
+def main(
+    preset, sex, age, height_cm, weight_kg, cohort, split, seed, outdir, beside, global_weights, sr_weights, changes,
+    dry_run,
+):  # fmt: skip
+    settings = resolve(PRESETS, preset, changes, Cascade.load)
+    settings |= {k: v for k, v in (("low", global_weights), ("high", sr_weights)) if v is not None}
+    if dry_run:
+        cascade = Cascade.load(**settings)
+        lines = [f"{key:16} {value}" for key, value in settings.items()]
+        click.echo("\n".join([*lines, f"one subject      {cascade.operations() / 1e12:.3g} TFLOP"]))
+        return
     if cohort is not None:
         subjects = matched_subjects(read_cohort(cohort), seed, split)
     elif None in (sex, age, height_cm, weight_kg):
@@ -72,10 +88,7 @@ def main(preset, sex, age, height_cm, weight_kg, cohort, split, seed, outdir, be
         name = f"{sex}_{age:g}y_{height_cm:g}cm_{weight_kg:g}kg_seed{seed}"
         subjects = [(name, Demographics(sex, age, height_cm / 100, weight_kg), seed)]
     rank, ranks, device = distributed.start()
-    cascade = Cascade(
-        Stage.load(global_weights or HERE / low, "global", device), Stage.load(sr_weights or HERE / high, "sr", device),
-        **settings,
-    )  # fmt: skip
+    cascade = Cascade.load(**settings, device=device)
     generate_cohort(cascade, subjects, outdir, preset, rank, ranks, beside)
     distributed.stop()
     if rank == 0:

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from totalgen.models.networks import (
     Block,
     MPLayer,
     UNet,
+    as_reference,
+    boxes_to_channels,
+    channels_to_boxes,
+    cost,
     double,
     halve,
     mp_cat,
@@ -29,12 +33,9 @@ def rms(x):
 
 
 def test_the_paper_network_has_80_7_million_parameters_and_2872_gflop():
-    with torch.device("meta"):
-        network = UNet(in_channels=2 + 4, out_channels=2)
-        with FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, 6, 56, 56, 96), torch.empty(1))
-    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == 80.7  # the issue's reference
-    assert round(counter.get_total_flops() / 1e9) == 2872  # method.md, section 4
+    parameters, flop = cost(dict(in_channels=2 + 4, out_channels=2), (56, 56, 96))
+    assert round(parameters / 1e6, 1) == 80.7  # the issue's reference
+    assert round(flop / 1e9) == 2872  # method.md, section 4
 
 
 @pytest.mark.parametrize("kernel", [(), (1, 1), (3, 3), (1, 1, 1), (3, 3, 3)])
@@ -133,6 +134,110 @@ def test_an_axis_that_cannot_be_halved_is_refused_by_name():
     network = UNet(3, 2, channels=8, multipliers=(1, 2, 2), blocks=1, attention=())
     with pytest.raises(ValueError, match=r"divisible by 4; got \(8, 8, 6\)"):
         network(torch.randn(1, 3, 8, 8, 6), torch.zeros(1))
+
+
+def small(**changes):
+    """A network with all its parts switched on."""
+    torch.manual_seed(0)
+    network = UNet(3, 2, **(dict(channels=16, multipliers=(1, 2), blocks=1, attention=(1,)) | changes))
+    for name, parameter in network.named_parameters():
+        if name.endswith("gain"):
+            parameter.data.fill_(1)
+    return network
+
+
+def output_and_gradients(network):
+    """Of a fixed input, every parameter's gradient."""
+    y = network(torch.linspace(-1, 1, 3 * 16**3).reshape(1, 3, 16, 16, 16), torch.tensor([0.3]))
+    y.square().mean().backward()
+    return y.detach(), [parameter.grad for parameter in network.parameters()]
+
+
+def test_the_reference_build_is_the_same_network():
+    ours, gradients = output_and_gradients(small())
+    plain, plain_gradients = output_and_gradients(as_reference(small()))
+    assert torch.allclose(ours, plain, atol=1e-5)
+    for one, other in zip(gradients, plain_gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-5 * float(other.abs().max()) + 1e-7)
+    assert plain.is_contiguous()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_network_stays_channels_last_throughout(plain):
+    """Every convolution of 3³ sees the format it runs fastest on; the reference build sees contiguous tensors."""
+    network = as_reference(small(channels=32)) if plain else small(channels=32)
+    wrong = []
+    wanted = torch.contiguous_format if plain else torch.channels_last_3d
+
+    def look(name, inputs):
+        if not inputs[0].is_contiguous(memory_format=wanted):
+            wrong.append(name)
+
+    for name, layer in network.named_modules():
+        if isinstance(layer, MPLayer) and layer.weight.shape[2:] == (3, 3, 3):
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+    with torch.no_grad():
+        network(torch.randn(2, 3, 24, 24, 24), torch.zeros(2))
+    assert not wrong
+
+
+def test_recomputing_activations_changes_no_gradient_and_keeps_less():
+    kept, results = [], []
+    for recompute in (False, True):
+        network, total = small(blocks=3), []
+        network.recompute = recompute
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, t=total: t.append(x.numel()) or x, lambda x: x):
+            results.append(output_and_gradients(network))
+        kept.append(sum(total))
+    (y, gradients), (y_again, gradients_again) = results
+    assert torch.equal(y, y_again)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, gradients_again, strict=True))
+    assert kept[1] < kept[0] / 3
+
+
+def test_attention_never_holds_a_matrix_of_all_pairs():
+    """9 408 tokens: the coarsest level of a slab of 224×224×96."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            nonlocal largest
+            result = operation(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple) else (result,):
+                largest = max(largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+            return result
+
+    block = Block(64, 64, embedding=8, dims=3, decoder=False, attention=True)
+    qkv = torch.randn(1, 3 * 64, 28, 28, 12)
+    with torch.no_grad(), Watch():
+        block._attend(qkv)
+    assert largest <= qkv.numel()  # 9 408 tokens × 192, not 9 408²
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_stem_folds_boxes_into_channels_and_back(dims):
+    x = torch.arange(2 * 3 * 8**dims).float().reshape(2, 3, *[8] * dims)
+    folded = boxes_to_channels(x, 2)
+    assert folded.shape == (2, 3 * 2**dims, *[4] * dims)
+    assert torch.equal(channels_to_boxes(folded, 2), x)
+    first_box = x[(0, slice(None), *[slice(2)] * dims)]
+    assert torch.equal(folded[(0, slice(None), *[0] * dims)], first_box.flatten())
+    assert torch.equal(boxes_to_channels(x, 1), x)
+
+
+def test_a_network_with_a_stem_keeps_shape_and_magnitude_and_costs_less():
+    network = small(stem=2)
+    with torch.no_grad():
+        y = network(torch.randn(2, 3, 16, 16, 16, generator=torch.Generator().manual_seed(7)), torch.zeros(2))
+    assert y.shape == (2, 2, 16, 16, 16)
+    assert 0.5 < rms(y) < 2
+    assert network.stride == 4
+    with pytest.raises(ValueError, match="divisible by 4"):
+        network(torch.randn(1, 3, 16, 16, 18), torch.zeros(1))
+    paper = dict(in_channels=11, out_channels=2)
+    full, folded = cost(paper, (56, 56, 96)), cost(paper | dict(stem=2), (112, 112, 192))
+    assert full[0] < folded[0] < 1.01 * full[0]  # a wider first and last layer
+    assert folded[1] < 1.05 * full[1]  # eight times the voxels for the same work
 
 
 def test_folding_changes_nothing_but_the_work():

@@ -15,10 +15,10 @@ from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
 from totalgen.generation.tiling import windows
 from totalgen.models.codec import Standardise
-from totalgen.models.networks import UNet, mp_layers
-from totalgen.models.precision import autocast
+from totalgen.models.networks import UNet, cost, mp_layers
+from totalgen.models.precision import PRECISIONS, autocast
 from totalgen.models.processes import Denoiser
-from totalgen.models.samplers import SAMPLERS, sample, seeded_generator
+from totalgen.models.samplers import SAMPLERS, evaluations, sample, seeded_generator
 from totalgen.weights import load_weights
 
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
@@ -26,17 +26,28 @@ NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the s
 
 @dataclass(frozen=True)
 class Stage:
-    """A trained stage, ready to be sampled. sha256: of the weights file."""
+    """A trained stage, ready to be sampled.
+
+    sha256: of the weights file;  precision: of the network (precision.autocast);  guide: a weaker denoiser
+    (samplers.sample).
+    """
 
     denoiser: Denoiser
     codec: Standardise
     configuration: dict
     sha256: str
     device: torch.device
+    precision: str = "auto"
+    guide: Denoiser | None = None
 
     @classmethod
-    def load(cls, path, stage, device=None):
-        """Rebuild a stage from its weights file. Raises InputError when the file is for the other stage or damaged."""
+    def load(cls, path, stage, device=None, precision="auto", compiled=False, guide=None):
+        """Rebuild a stage from its weights file.
+
+        precision: as in precision.autocast;  compiled: through torch.compile;  guide: weights file of a weaker network.
+        Raises InputError when a file is for the other stage or damaged.
+        """
+        closest(precision, dict.fromkeys(PRECISIONS))
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         state, configuration = load_weights(path)
         if configuration.get("stage") != stage:
@@ -46,13 +57,17 @@ class Stage:
         for layer in mp_layers(network):
             layer.fold_()
         denoiser = Denoiser(network, configuration["family"]).to(device).eval()
+        if compiled:
+            network.compile()
         sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        return cls(denoiser, Standardise(**configuration["codec"]).to(device), configuration, sha256, device)
+        codec = Standardise(**configuration["codec"]).to(device)
+        weaker = cls.load(guide, stage, device, precision, compiled).denoiser if guide is not None else None
+        return cls(denoiser, codec, configuration, sha256, device, precision, weaker)
 
     def draw(self, condition, noise, sampling):
         """Sample [2, *space] in data units for a condition [K, *space] and unit noise [2, *space]."""
-        with torch.no_grad(), autocast(self.device):
-            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **sampling)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **sampling, guide=self.guide)
         return self.codec.decode(z.float())[0]
 
     def noise(self, seed, shape):
@@ -77,8 +92,11 @@ class Cascade:
     context: int
 
     def __post_init__(self):
-        for sampling in (self.global_sampling, self.sr_sampling):
+        for stage, sampling in ((self.low, self.global_sampling), (self.high, self.sr_sampling)):
             closest(sampling["sampler"], SAMPLERS)
+            if sampling.get("guidance", 1) != 1 and stage.guide is None:
+                name = stage.configuration["stage"]
+                raise InputError(f"{name} stage: guidance {sampling['guidance']:g} needs a guide, an earlier average.")
         one, two = self.low.configuration, self.high.configuration
         if one["shape"] != two["shape"] or one["data"]["voxel_mm"] != two["data"]["voxel_mm"]:
             raise InputError(
@@ -88,10 +106,34 @@ class Cascade:
         if self.slab % self.high.denoiser.network.stride:
             raise InputError(f"slab {self.slab} is not divisible by {self.high.denoiser.network.stride}. Change it.")
 
+    @classmethod
+    def load(
+        cls, *, low, high, global_sampling, sr_sampling, slab, context,
+        low_guide=None, high_guide=None, precision="auto", compiled=False, device=None,
+    ):  # fmt: skip
+        """A cascade from weights files: low, high, and those of weaker networks that guide them (see Stage.load)."""
+        common = dict(device=device, precision=precision, compiled=compiled)
+        coarse = Stage.load(low, "global", guide=low_guide, **common)
+        fine = Stage.load(high, "sr", guide=high_guide, **common)
+        return cls(coarse, fine, global_sampling, sr_sampling, slab, context)
+
     @property
     def shape(self):
         """Voxels of the full resolution, z stretched."""
         return tuple(self.low.configuration["shape"])
+
+    def operations(self):
+        """Floating-point operations of the networks for one subject."""
+        x, y, z = self.shape
+        drawn = [(self.low, self.global_sampling, [[n // FACTOR for n in self.shape]])]
+        spaces = [(x, y, window.stop - window.start) for window in windows(z, self.slab, self.context)]
+        drawn.append((self.high, self.sr_sampling, spaces))
+        return sum(
+            evaluations(**sampling) * cost(denoiser.network.settings, space)[1]
+            for stage, sampling, spaces in drawn
+            for denoiser in ((stage.denoiser, stage.guide) if sampling.get("guidance", 1) != 1 else (stage.denoiser,))
+            for space in spaces
+        )
 
     def generate_low(self, demographics, seed):
         """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage."""

@@ -10,11 +10,17 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 CONVOLUTION = {4: F.conv2d, 5: F.conv3d}  # chosen by weight.ndim
-AVERAGE_POOL = {4: F.avg_pool2d, 5: F.avg_pool3d}  # chosen by x.ndim
 MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 CLIP = 256.0  # activations beyond ±256 would overflow half precision
+
+
+def memory_format(ndim, plain=False):
+    """Channels last, which convolutions run fastest on, or contiguous where ``plain``."""
+    return torch.contiguous_format if plain else MEMORY_FORMAT[ndim]
 
 
 def unit_norm(weight, eps=1e-4):
@@ -47,13 +53,37 @@ def mp_cat(a, b):
 
 
 def halve(x):
-    """Average of boxes of 2 voxels per axis."""
-    return AVERAGE_POOL[x.ndim](x, 2)
+    """Average of boxes of 2 voxels per axis. Adds slices: pooling would leave the channels-last format on CPU."""
+    for axis in range(2, x.ndim):
+        every_other = [slice(None)] * axis
+        x = x[(*every_other, slice(0, None, 2))] + x[(*every_other, slice(1, None, 2))]
+    return x * 0.5 ** (x.ndim - 2)
 
 
 def double(x):
     """Each voxel repeated twice per axis."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def boxes_to_channels(x, size):
+    """[B, C, *space] → [B, C·size^d, *space / size]: each box of voxels becomes the channels of one."""
+    if size == 1:
+        return x
+    batch, channels, *space = x.shape
+    x = x.reshape(batch, channels, *(n for axis in space for n in (axis // size, size)))
+    grid, box = range(2, x.ndim, 2), range(3, x.ndim, 2)
+    return x.permute(0, 1, *box, *grid).reshape(batch, channels * size ** len(space), *(n // size for n in space))
+
+
+def channels_to_boxes(x, size):
+    """Inverse of ``boxes_to_channels``."""
+    if size == 1:
+        return x
+    batch, channels, *space = x.shape
+    dims = len(space)
+    x = x.reshape(batch, channels // size**dims, *[size] * dims, *space)
+    pairs = (axis for d in range(dims) for axis in (2 + dims + d, 2 + d))
+    return x.permute(0, 1, *pairs).reshape(batch, -1, *(n * size for n in space))
 
 
 class MPLayer(nn.Module):
@@ -63,6 +93,8 @@ class MPLayer(nn.Module):
     While training, gradients pass through the normalisation; the stored weight itself is put back to unit norm once per
     optimiser step by ``normalise_``. ``fold_`` bakes everything into the weight for inference.
     """
+
+    plain = False  # see ``as_reference``
 
     def __init__(self, in_channels, out_channels, kernel=()):
         super().__init__()
@@ -90,7 +122,9 @@ class MPLayer(nn.Module):
         weight = (weight * gain).to(x.dtype)
         if weight.ndim == 2:
             return F.linear(x, weight)
-        weight = weight.contiguous(memory_format=MEMORY_FORMAT[weight.ndim])
+        if weight[0, 0].numel() == 1 and not self.plain:  # a matrix product; as a convolution it would lose the format
+            return F.linear(x.movedim(1, -1), weight.flatten(1)).movedim(-1, 1)
+        weight = weight.contiguous(memory_format=memory_format(weight.ndim, self.plain))
         return CONVOLUTION[weight.ndim](x, weight, padding=weight.shape[-1] // 2)
 
 
@@ -109,6 +143,8 @@ class FourierFeatures(nn.Module):
 
 class Block(nn.Module):
     """Residual block with optional resampling and self-attention (EDM2 figure 21: encoder and decoder flavours)."""
+
+    plain = False
 
     def __init__(self, in_channels, out_channels, embedding, dims, decoder, resample=None, attention=False):
         super().__init__()
@@ -145,9 +181,14 @@ class Block(nn.Module):
     def _attend(self, qkv):
         """Cosine self-attention over all voxels; memory is linear in their number."""
         batch, _, *space = qkv.shape
+        if not self.plain:  # with channels apart in memory, PyTorch would fall back to the matrix of all pairs
+            qkv = qkv.contiguous(memory_format=MEMORY_FORMAT[qkv.ndim])
         qkv = qkv.reshape(batch, 3, self.heads, -1, math.prod(space))
         query, key, value = pixel_norm(qkv, dim=3).transpose(3, 4).unbind(1)  # [B, heads, voxels, channels]
-        y = F.scaled_dot_product_attention(query, key, value)
+        if self.plain:
+            y = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[3]), dim=3) @ value
+        else:
+            y = F.scaled_dot_product_attention(query, key, value)
         return y.transpose(2, 3).reshape(batch, -1, *space)
 
 
@@ -155,21 +196,32 @@ class UNet(nn.Module):
     """Magnitude-preserving U-Net.
 
     in_channels: all of them, noisy target and condition;  out_channels: of the target;  channels: at full resolution;
-    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3.
-    forward: x [B, in_channels, *space] with every axis divisible by 2^(levels − 1), c_noise [B] → [B, out_channels, …].
+    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3;
+    stem: the finest level works on boxes of stem^dims voxels, as channels, which costs stem^dims times less.
+    forward: x [B, in_channels, *space], every axis divisible by ``stride``, c_noise [B] → [B, out_channels, *space].
+    ``recompute``, an attribute: forget the activations inside blocks and compute them again for the gradients.
     """
 
+    plain = False
+    recompute = False
+
     def __init__(
-        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3
+        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3, stem=1
     ):
         super().__init__()
-        self.stride = 2 ** (len(multipliers) - 1)
+        self.settings = dict(
+            in_channels=in_channels, out_channels=out_channels, channels=channels, multipliers=tuple(multipliers),
+            blocks=blocks, attention=tuple(attention), dims=dims, stem=stem,
+        )  # fmt: skip
+        self.stem = stem
+        self.stride = stem * 2 ** (len(multipliers) - 1)
         widths = [channels * m for m in multipliers]
         embedding = max(widths)
         cube = (3,) * dims
         self.fourier = FourierFeatures(channels)
         self.embed = MPLayer(channels, embedding)
-        self.first = MPLayer(in_channels + 1, widths[0], cube)  # + 1: a channel of ones takes the place of biases
+        inside = in_channels * stem**dims + 1  # a channel of ones takes the place of biases
+        self.first = MPLayer(inside, widths[0], cube)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         width, skips = widths[0], [widths[0]]
         shared = dict(embedding=embedding, dims=dims)
@@ -191,28 +243,56 @@ class UNet(nn.Module):
                 wide = width + skips.pop()
                 self.decoder.append(Block(wide, new, decoder=True, attention=level in attention, **shared))
                 width = new
-        self.last = MPLayer(width, out_channels, cube)
+        self.last = MPLayer(width, out_channels * stem**dims, cube)
         self.out_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x, c_noise):
         if any(n % self.stride for n in x.shape[2:]):
             raise ValueError(f"every axis must be divisible by {self.stride}; got {tuple(x.shape[2:])}")
         embedding = mp_silu(self.embed(self.fourier(c_noise).to(x.dtype)))
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=MEMORY_FORMAT[x.ndim])
-        x = self.first(x)
+        x = boxes_to_channels(x, self.stem)
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        x = self.first(x.contiguous(memory_format=memory_format(x.ndim, self.plain)))
         skips = [x]
         for block in self.encoder:
-            x = block(x, embedding)
+            x = self._run(block, x, embedding)
             skips.append(x)
         for block in self.middle:
-            x = block(x, embedding)
+            x = self._run(block, x, embedding)
         for block in self.decoder:
             if block.resample is None:
                 x = mp_cat(x, skips.pop())
-            x = block(x, embedding)
-        return self.last(x, gain=self.out_gain)
+            x = self._run(block, x, embedding)
+        return channels_to_boxes(self.last(x, gain=self.out_gain), self.stem)
+
+    def _run(self, block, x, embedding):
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, x, embedding, use_reentrant=False)
+        return block(x, embedding)
+
+
+def as_reference(module):
+    """The same network computed in the straightforward way: contiguous, attention as an explicit matrix.
+
+    For benchmarks and tests, which hold the fast way against it. Returns the module.
+    """
+    for part in module.modules():
+        if hasattr(part, "plain"):
+            part.plain = True
+    return module
 
 
 def mp_layers(module):
     """Every magnitude-preserving layer inside ``module``."""
     return [layer for layer in module.modules() if isinstance(layer, MPLayer)]
+
+
+def cost(settings, space):
+    """(parameters, floating-point operations of one evaluation of one item of ``space`` voxels) of UNet(**settings).
+
+    Nothing is allocated or computed.
+    """
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = UNet(**settings)
+        network(torch.empty(1, settings["in_channels"], *space), torch.empty(1))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()

@@ -80,12 +80,26 @@ def _pairs(sigmas):
     return zip(sigmas[:-1], sigmas[1:], strict=True)
 
 
+def evaluations(sampler="heun", steps=35, **_):
+    """How often a sampler calls the denoiser."""
+    return 2 * steps - 1 if sampler == "heun" else steps
+
+
 @torch.no_grad()
-def sample(denoiser, condition, noise, sampler="heun", steps=35, sigma_min=0.002, sigma_max=80.0, rho=7.0):
-    """Draw from ``denoiser`` for a condition [B, K, *space] from unit noise [B, C, *space], on the Karras grid."""
+def sample(
+    denoiser, condition, noise, sampler="heun", steps=35, sigma_min=0.002, sigma_max=80.0, rho=7.0,
+    guide=None, guidance=1.0,
+):  # fmt: skip
+    """Draw from ``denoiser`` for a condition [B, K, *space] from unit noise [B, C, *space], on the Karras grid.
+
+    guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding a diffusion
+    model with a bad version of itself"); w = 1 leaves the guide out.
+    """
 
     def denoise(z, sigma):
-        return denoiser(z, sigma.to(z).expand(len(z)), condition)
+        sigma = sigma.to(z).expand(len(z))
+        clean = denoiser(z, sigma, condition)
+        return clean if guidance == 1 else guide(z, sigma, condition).lerp(clean, guidance)
 
     return SAMPLERS[sampler](denoise, noise, karras_sigmas(steps, sigma_min, sigma_max, rho))
 

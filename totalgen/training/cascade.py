@@ -3,13 +3,13 @@
 import json
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from totalgen.data.archive import CHANNELS, Archive
 from totalgen.data.files import told_when_full
 from totalgen.data.resolution import FACTOR
 from totalgen.errors import InputError, closest
-from totalgen.models.networks import UNet
+from totalgen.models.networks import UNet, cost
+from totalgen.models.precision import PRECISIONS
 from totalgen.models.processes import FAMILIES, NOISE_LEVELS, Denoiser
 from totalgen.training.loop import fit
 from totalgen.training.tasks import GlobalTask, SuperResolutionTask
@@ -22,25 +22,28 @@ def train_cascade(
     root, outdir, preset, *,
     stage, family,
     shape=(224, 224, 384), partial_torsos=False, patch=(56, 56, 96), target="residual", condition_noise=0.0,
-    channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,),
+    channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), stem=1,
     noise_levels="lognormal", noise_parameters=None, uncertainty=False,
     batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
     ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, snapshot_steps=250, picture_steps=1000,
-    weights_dtype="float32", dry_run=False,
+    weights_dtype="float32", precision="auto", recompute=False, compiled=False, dry_run=False,
 ):  # fmt: skip
     """Train one stage on <root>/training.zarr and leave weights, log and pictures in ``outdir`` (see loop.fit).
 
     stage: "global" or "sr";  family: a key of processes.FAMILIES;  shape: voxels of the full resolution;
     partial_torsos: train also on subjects whose scan ends within the torso;
     patch, target, condition_noise: of the second stage (tasks.SuperResolutionTask);
-    channels, multipliers, blocks, attention: of the network (networks.UNet);
+    channels, multipliers, blocks, attention, stem: of the network (networks.UNet);
     noise_levels, noise_parameters, uncertainty: how training draws σ and weighs it (processes);
-    batch, microbatch, volumes, lr, …: the run (loop.fit); more volumes later go on from the same folder.
+    batch, microbatch, volumes, lr, …: the run (loop.fit); more volumes later go on from the same folder;
+    precision: "auto", "float32" or "bfloat16" (precision.autocast);  recompute: activations within blocks are computed
+    again for the gradients rather than kept;  compiled: through torch.compile.
     dry_run: only describe. Returns the path of the weights, or the description as text.
     """
     closest(stage, STAGES)
     closest(family, FAMILIES)
     closest(noise_levels, NOISE_LEVELS)
+    closest(precision, dict.fromkeys(PRECISIONS))
     archive = Archive(root / "training.zarr")
     if stage == "global":
         task, space = GlobalTask(archive, shape, seed=seed, partial=partial_torsos), [n // FACTOR for n in shape]
@@ -49,11 +52,12 @@ def train_cascade(
         task, space = SuperResolutionTask(archive, shape, patch, **chosen), patch
     network = dict(
         in_channels=len(CHANNELS) + task.condition_channels, out_channels=len(CHANNELS),
-        channels=channels, multipliers=list(multipliers), blocks=blocks, attention=list(attention),
+        channels=channels, multipliers=list(multipliers), blocks=blocks, attention=list(attention), stem=stem,
     )  # fmt: skip
-    stride = 2 ** (len(multipliers) - 1)
+    stride = stem * 2 ** (len(multipliers) - 1)
     if any(n % stride for n in space):
-        raise InputError(f"{stage} stage works on {tuple(space)} voxels, not divisible by {stride}. Use fewer levels.")
+        cure = "Use fewer levels or a smaller stem."
+        raise InputError(f"{stage} stage works on {tuple(space)} voxels, not divisible by {stride}. {cure}")
     configuration = dict(
         preset=preset, stage=stage, family=family, network=network, shape=list(shape), patch=list(patch), target=target,
         codec=task.codec_parameters,
@@ -71,11 +75,15 @@ def train_cascade(
         return describe(configuration, space, task, volumes)
     torch.manual_seed(seed)
     denoiser = Denoiser(UNet(**network), family, uncertainty)
+    denoiser.network.recompute = recompute
+    if compiled:
+        denoiser.network.compile()
     run = dict(
         batch=batch, microbatch=microbatch, volumes=volumes, lr=lr, lr_decay_steps=lr_decay_steps,
         rampup_volumes=rampup_volumes, noise_levels=noise_levels, noise_parameters=noise_parameters or {},
         ema=tuple(ema), seed=seed, workers=workers, checkpoint_steps=checkpoint_steps, snapshot_steps=snapshot_steps,
         picture_steps=picture_steps, weights_dtype=DTYPES[weights_dtype],
+        precision=precision,
     )  # fmt: skip
     with told_when_full(outdir):
         return fit(denoiser, task, outdir, configuration, **run)
@@ -83,14 +91,8 @@ def train_cascade(
 
 def describe(configuration, space, task, volumes):
     """The configuration, the size and cost of its network and the data it found, as text. Nothing is allocated."""
-    network = configuration["network"]
-    with torch.device("meta"):
-        unet = UNet(**network)
-        volume = torch.empty(1, network["in_channels"], *space)
-        with FlopCounterMode(display=False) as counter:
-            unet(volume, torch.empty(1))
-    parameters = sum(p.numel() for p in unet.parameters())
-    gflop = counter.get_total_flops() / 1e9
+    parameters, flop = cost(configuration["network"], space)
+    gflop = flop / 1e9
     return "\n".join(
         [
             json.dumps(configuration, indent=1),

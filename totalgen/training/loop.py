@@ -56,6 +56,7 @@ def learning_rate(step, volumes, peak, decay_steps, rampup_volumes):
 def fit(
     denoiser, task, outdir, configuration, *, batch, microbatch, volumes, lr, lr_decay_steps, rampup_volumes,
     noise_levels, noise_parameters, ema, seed, workers, checkpoint_steps, snapshot_steps, picture_steps, weights_dtype,
+    precision="auto",
 ):  # fmt: skip
     """Train ``denoiser`` on ``task`` until ``volumes`` items were seen; the same call again goes on where it stopped.
 
@@ -131,7 +132,7 @@ def fit(
             inputs = [tensor.to(device) for tensor in (target, condition, sigma, noise)]
             last = turn == rounds - 1
             with contextlib.nullcontext() if last or ranks == 1 else loss_module.no_sync():
-                with autocast(device):
+                with autocast(device, precision):
                     weighted, error = loss_module(*inputs)
                 (weighted.sum() * (ranks / batch)).backward()
             plain += float(error.detach().sum()) / batch
@@ -167,7 +168,7 @@ def fit(
         if rank == 0 and ((step + 1) % snapshot_steps == 0 or step + 1 == steps):
             save_averages(step + 1, functools.partial(snapshot_path, outdir, step + 1))
         if rank == 0 and ((step + 1) % picture_steps == 0 or step + 1 == steps):
-            drawn = draw_picture(denoiser, averages, task, seed, device)
+            drawn = draw_picture(denoiser, averages, task, seed, device, precision)
             with whole(outdir / "samples" / f"step_{step + 1:08d}.png") as beside:
                 imageio.imwrite(beside, drawn)
             board.add_image("samples", drawn, step + 1, dataformats="HW")
@@ -261,7 +262,7 @@ def memory_gb(device):
 
 
 @torch.no_grad()
-def draw_picture(denoiser, averages, task, seed, device):
+def draw_picture(denoiser, averages, task, seed, device, precision):
     """Truth (left) beside a sample of the widest average (right), for the first items of the task, one row each.
 
     uint8 [rows, columns].
@@ -273,7 +274,7 @@ def draw_picture(denoiser, averages, task, seed, device):
     for n in range(PICTURE_ITEMS):
         target, condition = task[n]
         noise = torch.randn(target.shape, generator=seeded_generator(seed, 3, n))
-        with autocast(device):
+        with autocast(device, precision):
             drawn = sample(denoiser, condition[None].to(device), noise[None].to(device), "dpm_solver", PICTURE_STEPS)
         rows.append(np.concatenate([task.picture(x.cpu(), condition) for x in (target, drawn[0])], axis=1))
     denoiser.load_state_dict(current)

@@ -3,7 +3,7 @@
 import pytest
 
 from totalgen.errors import InputError
-from totalgen.training.presets import resolve
+from totalgen.presets import resolve
 
 
 def function(place, *, channels=64, family="edm"):
