@@ -1,103 +1,145 @@
 """The network as it is used against the same network computed in the straightforward way (networks.as_reference).
 
-    python benchmarks/engine.py --space 28 28 48
+    python benchmarks/engine.py --space 32 32 48
+    python benchmarks/engine.py --space 224 224 96 --condition 9 --no-training --device cuda
 
-Prints, for one evaluation (weights folded) and for one training step, the seconds of both builds, taken in turns in one
-run, their ratio, the rate in GFLOP/s, and the peak memory of a training step in processes of their own. The numbers of
-a machine say nothing of another's; the ratios may.
+The reference is float32, contiguous, with attention as an explicit matrix. Prints for each build the seconds of one
+evaluation (weights folded) and of one training step of one item, taken in turns in one run, and the peak memory of
+either, in a process of its own; in brackets the ratio to the reference.
 """
 
-import copy
+import math
 import multiprocessing
-import resource
 import time
+from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from totalgen.models.networks import UNet, as_reference, mp_layers
-from totalgen.models.precision import autocast
+from totalgen.models.networks import UNet, as_reference, cost, mp_layers
+from totalgen.models.precision import autocast, has_bf16
 from totalgen.models.processes import Denoiser
 
-CONDITION = 4
+BUILDS = {
+    "reference": dict(reference=True),
+    "ours": {},
+    "ours, pointwise recomputed": dict(recompute="pointwise"),
+    "ours, blocks recomputed": dict(recompute="blocks"),
+    "ours, compiled": dict(compiled=True),
+}
 
 
-def build(channels, blocks, reference):
-    torch.manual_seed(0)
-    network = UNet(2 + CONDITION, 2, channels=channels, blocks=blocks)
-    return Denoiser(as_reference(network) if reference else network, "edm")
+class Build:
+    """A denoiser, its inputs and how it is run: ``evaluate()`` and ``step()``."""
+
+    def __init__(self, settings, space, device, training, reference=False, recompute=None, compiled=False):
+        torch.manual_seed(0)
+        network = UNet(**settings)
+        network.recompute = recompute
+        if reference:
+            as_reference(network)
+        if not training:
+            for layer in mp_layers(network):
+                layer.fold_()
+        if compiled:
+            network.compile()
+        self.device, self.precision = device, "float32" if reference else "auto"
+        self.denoiser = Denoiser(network, "edm").to(device)
+        shapes = (1, 2, *space), (1, settings["in_channels"] - 2, *space), (1,), (1, 2, *space)
+        self.inputs = [torch.rand(shape).to(device) for shape in shapes]  # clean, condition, sigma, noise
+
+    def evaluate(self):
+        clean, condition, sigma, _ = self.inputs
+        with torch.no_grad(), autocast(self.device, self.precision):
+            self.denoiser(clean, sigma, condition)
+
+    def step(self):
+        """Loss and its gradients."""
+        for parameter in self.denoiser.parameters():
+            parameter.grad = None
+        with autocast(self.device, self.precision):
+            loss = self.denoiser.loss(*self.inputs)[0].mean()
+        loss.backward()
 
 
-def inputs(space):
-    """(clean, condition, sigma, noise) of one item."""
-    return torch.randn(1, 2, *space), torch.randn(1, CONDITION, *space), torch.ones(1), torch.randn(1, 2, *space)
-
-
-def step(denoiser, items, device):
-    """Loss and its gradients."""
-    for parameter in denoiser.parameters():
-        parameter.grad = None
-    with autocast(device):
-        denoiser.loss(*items)[0].mean().backward()
-
-
-@torch.no_grad()
-def evaluate(denoiser, items, device):
-    with autocast(device):
-        denoiser(items[0], items[2], items[1])
-
-
-def in_turns(work, builds, repeats):
-    """Median seconds of ``work(build)`` for every build, one after the other; the first round does not count."""
-    seconds = [[] for _ in builds]
+def in_turns(works, repeats, device):
+    """Median seconds of every work(), one after the other; the first round does not count."""
+    seconds = [[] for _ in works]
     for turn in range(repeats + 1):
-        for place, each in zip(seconds, builds, strict=True):
+        for place, work in zip(seconds, works, strict=True):
             start = time.perf_counter()
-            work(each)
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             if turn:
                 place.append(time.perf_counter() - start)
     return [float(np.median(each)) for each in seconds]
 
 
-def peak_of_a_step(reference, channels, blocks, space):
-    """Resident MiB at its highest beyond what stood before the step; for a process of its own."""
-    denoiser, items = build(channels, blocks, reference), inputs(space)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step(denoiser, items, torch.device("cpu"))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+def peak_mib(settings, space, device, how, training):
+    """Memory at its highest beyond what stood before the work; for a process of its own."""
+    build = Build(settings, space, device, training, **how)
+
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+        before = resident_mib("VmRSS")
+    (build.step if training else build.evaluate)()
+    if device.type == "cuda":
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    return resident_mib("VmHWM") - before
+
+
+def resident_mib(field):
+    """VmRSS (now) or VmHWM (the peak) of this process."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 2**10
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--space", type=int, nargs=3, default=(28, 28, 48), help="Voxels; the paper's patch is 56 56 96.")
+@click.option("--space", type=int, nargs=3, default=(32, 32, 48), help="Voxels; the paper's patch is 56 56 96.")
+@click.option("--condition", default=4, help="Condition channels: 4 in the global stage, 9 in the second.")
 @click.option("--channels", default=64)
+@click.option("--multipliers", default="1,2,3,4")
 @click.option("--blocks", default=3)
+@click.option("--attention", default="3", help='Levels with self-attention, such as "2,3"; "" for none.')
+@click.option("--stem", default=1)
+@click.option("--build", "names", multiple=True, type=click.Choice(list(BUILDS)), help="Only these; repeatable.")
+@click.option("--training/--no-training", default=True)
 @click.option("--repeats", default=3)
-def main(space, channels, blocks, repeats):
-    device = torch.device("cpu")
-    builds = [build(channels, blocks, reference) for reference in (True, False)]
-    folded = copy.deepcopy(builds)
-    for layer in mp_layers(folded[1]):
-        layer.fold_()
-    items = inputs(space)
-    with FlopCounterMode(display=False) as counter:
-        evaluate(folded[1], items, device)
-    gflop = counter.get_total_flops() / 1e9
-    click.echo(f"{gflop:.0f} GFLOP per evaluation at {'×'.join(map(str, space))}, {torch.get_num_threads()} threads")
-    for name, work, these, count in (
-        ("evaluation", evaluate, folded, gflop), ("training step", step, builds, 3 * gflop),
-    ):  # fmt: skip
-        slow, fast = in_turns(lambda each, work=work: work(each, items, device), these, repeats)
-        rates = f"{count / slow:.0f} → {count / fast:.0f} GFLOP/s"
-        click.echo(f"{name:14} reference {slow:7.2f} s   ours {fast:7.2f} s   ratio {fast / slow:.2f}   {rates}")
+@click.option("--device", default="cpu")
+def main(space, condition, channels, multipliers, blocks, attention, stem, names, training, repeats, device):
+    device = torch.device(device)
+    levels = [tuple(int(n) for n in text.split(",") if n) for text in (multipliers, attention)]
+    settings = dict(
+        in_channels=2 + condition, out_channels=2, channels=channels, multipliers=levels[0], blocks=blocks,
+        attention=levels[1], stem=stem,
+    )  # fmt: skip
+    builds = {name: how for name, how in BUILDS.items() if not names or name in names}
+    parameters, flop = cost(settings, space)
+    click.echo(
+        f"{parameters / 1e6:.1f} M parameters, {flop / 1e9:.0f} GFLOP per evaluation at {'×'.join(map(str, space))}; "
+        f"{device}, {torch.get_num_threads()} threads, {'bfloat16' if has_bf16(device) else 'float32'}"
+    )
     fresh = multiprocessing.get_context("spawn")
-    peaks = []
-    for reference in (True, False):
-        with fresh.Pool(1) as pool:
-            peaks.append(pool.apply(peak_of_a_step, (reference, channels, blocks, space)))
-    slow, fast = peaks
-    click.echo(f"{'peak memory':14} reference {slow:5.0f} MiB   ours {fast:5.0f} MiB   ratio {fast / slow:.2f}")
+    for title, is_training in (("evaluation", False), ("training step", True))[: 1 + training]:
+        made = [Build(settings, space, device, is_training, **how) for how in builds.values()]
+        seconds = in_turns([each.step if is_training else each.evaluate for each in made], repeats, device)
+        del made
+        peaks = []
+        for how in builds.values():
+            with fresh.Pool(1) as pool:  # a compiler's own memory would be counted
+                arguments = settings, space, device, how, is_training
+                peaks.append(math.nan if how.get("compiled") else pool.apply(peak_mib, arguments))
+        for name, took, peak in zip(builds, seconds, peaks, strict=True):
+            rate = flop * (3 if is_training else 1) / took / 1e9
+            click.echo(
+                f"{title:14} {name:27} {took:8.2f} s ({took / seconds[0]:.2f}) {rate:6.0f} GFLOP/s   "
+                f"{peak:6.0f} MiB ({peak / peaks[0]:.2f})"
+            )
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from totalgen.data.axial_extent import PUBLISHED
+from totalgen.data.conditions import demographic_maps
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import HU_RANGE, SUV_MAX
 from totalgen.errors import InputError
-from totalgen.generation.cascade import Stage
+from totalgen.generation.cascade import Cascade, Stage
+from totalgen.models.networks import cost
+from totalgen.models.precision import autocast
 
 WOMAN = Demographics("F", 60, 1.65, 66)
 
@@ -58,3 +61,50 @@ def test_a_stage_in_the_place_of_the_other_is_refused(stage_files):
 def test_an_unknown_sampler_is_refused(cascade):
     with pytest.raises(InputError, match='Did you mean "heun"'):
         cascade(sr_sampling=dict(sampler="heunn", steps=2))
+
+
+def test_guidance_changes_the_stage_that_has_a_guide(stage_files, cascade):
+    tiny = dict(low=stage_files[0], high=stage_files[1], sr_sampling=dict(sampler="euler", steps=1), slab=64, context=0)
+    sampling = dict(sampler="euler", steps=1)
+    same = Cascade.load(**tiny, global_sampling=sampling | dict(guidance=2.0), low_guide=stage_files[0])
+    plain = cascade().generate_low(WOMAN, 1)
+    assert torch.allclose(same.generate_low(WOMAN, 1), plain, atol=1e-5)  # its own guide: nothing to leave behind
+    with pytest.raises(InputError, match="global stage: guidance 2 needs a guide"):
+        Cascade.load(**tiny, global_sampling=sampling | dict(guidance=2.0))
+    with pytest.raises(InputError, match="holds stage sr, global is needed"):
+        Cascade.load(**tiny, global_sampling=sampling, low_guide=stage_files[1])
+
+
+def test_operations_count_every_evaluation_of_every_window(cascade):
+    low, high = (dict(in_channels=2 + n, out_channels=2, channels=4, multipliers=(1,), blocks=1, attention=())
+                 for n in (4, 9))  # fmt: skip
+    one, two = cost(low, (4, 4, 16))[1], cost(high, (16, 16, 32))[1]
+    three = dict(sampler="heun", steps=2)  # three evaluations
+    assert cascade(slab=32, global_sampling=three).operations() == 3 * one + 2 * two
+
+
+def test_bfloat16_is_chosen_by_the_processor_and_can_be_asked_for(stage_files, monkeypatch):
+    device = torch.device("cpu")
+    for units, wanted in (({"avx2": True}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
+        with autocast(device):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == wanted
+        with autocast(device, "float32"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+        with autocast(device, "bfloat16"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with pytest.raises(InputError, match='Did you mean "bfloat16"'):
+        Stage.load(stage_files[0], "global", precision="bfloat")
+
+
+def test_bfloat16_changes_a_sample_less_than_the_sampler_errs(stage_files):
+    """The error of 8 Heun steps, held to 64, is larger than what bfloat16 does to them."""
+    shape = (4, 4, 16)
+    exact, coarse, rounded = (
+        Stage.load(stage_files[0], "global", precision=precision).draw(
+            demographic_maps(WOMAN, shape), torch.randn(2, *shape, generator=torch.Generator().manual_seed(5)),
+            dict(sampler="heun", steps=steps),
+        )
+        for precision, steps in (("float32", 64), ("float32", 8), ("bfloat16", 8))
+    )  # fmt: skip
+    assert float((rounded - coarse).std()) < float((coarse - exact).std())

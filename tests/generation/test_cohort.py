@@ -36,10 +36,15 @@ def test_running_again_makes_only_what_is_missing(cascade, tmp_path):
     assert (read_nifti(tmp_path / "b" / "CT.nii.gz").voxels == before).all()
 
 
-def test_processes_share_a_cohort(cascade, tmp_path):
-    for rank in (0, 1):
-        generate_cohort(cascade(), SUBJECTS, tmp_path, "tiny", rank, ranks=2)
-    assert len(read_cohort(tmp_path / "manifest.csv")) == 2
+def test_processes_share_a_cohort_and_change_nothing(cascade, tmp_path):
+    for ranks in (1, 2):
+        for rank in range(ranks):
+            generate_cohort(cascade(), SUBJECTS, tmp_path / str(ranks), "tiny", rank, ranks)
+    assert len(read_cohort(tmp_path / "2" / "manifest.csv")) == 2
+    for name in ("a", "b"):
+        for file in ("CT.nii.gz", "SUV.nii.gz"):
+            alone, shared = (read_nifti(tmp_path / ranks / name / file).voxels for ranks in ("1", "2"))
+            assert (alone == shared).all()
 
 
 def test_a_split_that_is_not_there_is_refused(cascade, tmp_path):

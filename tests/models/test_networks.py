@@ -181,37 +181,48 @@ def test_the_network_stays_channels_last_throughout(plain):
     assert not wrong
 
 
-def test_recomputing_activations_changes_no_gradient_and_keeps_less():
-    kept, results = [], []
-    for recompute in (False, True):
-        network, total = small(blocks=3), []
-        network.recompute = recompute
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, t=total: t.append(x.numel()) or x, lambda x: x):
+class Watch(TorchDispatchMode):
+    """Counts convolutions and remembers the largest tensor that an operation returned."""
+
+    convolutions, largest = 0, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        self.convolutions += operation is torch.ops.aten.convolution.default
+        for tensor in result if isinstance(result, tuple) else (result,):
+            self.largest = max(self.largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize(("recompute", "twice"), [("pointwise", False), ("blocks", True)])
+def test_recomputing_changes_no_gradient_and_keeps_less(recompute, twice):
+    kept, convolutions, results = [], [], []
+    for how in (None, recompute):
+        network, storages = small(blocks=3), {}
+        network.recompute = how
+
+        def keep(x, storages=storages):
+            storages[x.untyped_storage().data_ptr()] = x  # kept alive, so that no address is used twice
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), Watch() as watch:
             results.append(output_and_gradients(network))
-        kept.append(sum(total))
+        kept.append(sum(x.untyped_storage().nbytes() for x in storages.values()))
+        convolutions.append(watch.convolutions)
     (y, gradients), (y_again, gradients_again) = results
     assert torch.equal(y, y_again)
     assert all(torch.equal(a, b) for a, b in zip(gradients, gradients_again, strict=True))
-    assert kept[1] < kept[0] / 3
+    assert kept[1] < kept[0] / 2  # beside the outputs of convolutions, which "pointwise" keeps in a place of its own
+    assert (convolutions[1] > convolutions[0]) == twice
 
 
 def test_attention_never_holds_a_matrix_of_all_pairs():
     """9 408 tokens: the coarsest level of a slab of 224×224×96."""
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            nonlocal largest
-            result = operation(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple) else (result,):
-                largest = max(largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
-            return result
-
     block = Block(64, 64, embedding=8, dims=3, decoder=False, attention=True)
     qkv = torch.randn(1, 3 * 64, 28, 28, 12)
-    with torch.no_grad(), Watch():
+    with torch.no_grad(), Watch() as watch:
         block._attend(qkv)
-    assert largest <= qkv.numel()  # 9 408 tokens × 192, not 9 408²
+    assert watch.largest <= qkv.numel()  # 9 408 tokens × 192, not 9 408²
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -12,6 +12,7 @@ from totalgen.models.samplers import (
     ancestral,
     dpm_solver,
     euler,
+    evaluations,
     heun,
     karras_sigmas,
     sample,
@@ -125,7 +126,23 @@ def test_samplers_converge_to_the_exact_solution_with_their_order(sampler, order
 def test_samplers_spend_the_evaluations_they_state(name, expected):
     calls = []
     SAMPLERS[name](lambda z, sigma: calls.append(sigma) or 0 * z, torch.ones(1, 1), karras_sigmas(7))
-    assert len(calls) == expected
+    assert len(calls) == expected == evaluations(name, 7)
+
+
+def test_guidance_extrapolates_from_the_guide():
+    def strong(z, sigma, condition):
+        return gaussian(z, sigma[:1])
+
+    def weak(z, sigma, condition):
+        return strong(z, sigma, condition) - 0.1
+
+    noise, condition = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 0)
+    plain, guided, off = (
+        sample(strong, condition, noise, "euler", 1, guide=guide, guidance=w)
+        for guide, w in ((None, 1.0), (weak, 3.0), (weak, 1.0))
+    )
+    assert float(guided - plain) == pytest.approx((3.0 - 1) * 0.1)  # D + (w − 1)·(D − D_g)
+    assert torch.equal(off, plain)
 
 
 def test_ancestral_step_is_the_textbook_ddpm_posterior():

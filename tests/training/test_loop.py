@@ -1,6 +1,7 @@
 """Training resumes exactly, refuses what it cannot go on with, and several processes are one."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -138,6 +139,46 @@ def test_non_finite_gradients_become_zero_and_are_counted():
     parameter.grad = torch.tensor([1.0, float("nan"), float("inf"), -2.0])
     assert clean_gradients([parameter]) == 2
     assert parameter.grad.tolist() == [1, 0, 0, -2]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(root, tmp_path):
+    train_cascade(root, tmp_path / "rounds", "tiny", **TINY | dict(microbatch=1))
+    train_cascade(root, tmp_path / "at_once", "tiny", **TINY | dict(microbatch=4))
+    assert same(weights(tmp_path / "rounds"), weights(tmp_path / "at_once"), atol=1e-4)  # sums in another order
+
+
+def test_recomputed_activations_train_the_same_weights(root, tmp_path):
+    train_cascade(root, tmp_path / "kept", "tiny", **TINY)
+    train_cascade(root, tmp_path / "again", "tiny", **TINY | dict(recompute="pointwise"))
+    assert same(weights(tmp_path / "kept"), weights(tmp_path / "again"))
+    with pytest.raises(InputError, match='Did you mean "blocks"'):
+        train_cascade(root, tmp_path / "refused", "tiny", **TINY | dict(recompute="block"))
+
+
+def test_bfloat16_trains_nearly_the_same_weights(root, tmp_path):
+    train_cascade(root, tmp_path / "float32", "tiny", **TINY)
+    train_cascade(root, tmp_path / "bfloat16", "tiny", **TINY | dict(precision="bfloat16"))
+    one, two = (weights(tmp_path / name) for name in ("float32", "bfloat16"))
+    assert not same(one, two)
+    assert same(one, two, atol=0.1)  # eight steps of Adam at 0.01 could part them by 0.16
+
+
+def test_losses_that_stay_non_finite_stop_the_run(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "PATIENCE", 3)
+    monkeypatch.setattr(loop, "draw_noise", lambda *arguments: tuple(x * math.nan for x in draw_noise(*arguments)))
+    with pytest.raises(InputError, match=r"not finite for 3 steps in a row \(step 3\).*last checkpoint is intact"):
+        train_cascade(root, tmp_path / "run", "tiny", **TINY)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 3
+    assert all(line["nonfinite_gradients"] > 0 for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
+def test_a_compiled_network_trains_the_same_weights(root, tmp_path):
+    train_cascade(root, tmp_path / "plain", "tiny", **TINY)
+    train_cascade(root, tmp_path / "compiled", "tiny", **TINY | dict(compiled=True))
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "compiled"), atol=1e-3)
 
 
 def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(root, tmp_path, monkeypatch):

@@ -5,17 +5,24 @@ appendix B; equation numbers below are that paper's. Written from the formulas, 
 Every layer is built so that activations of unit variance stay at unit variance.
 """
 
+import functools
 import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from torch.utils.flop_counter import FlopCounterMode
 
 CONVOLUTION = {4: F.conv2d, 5: F.conv3d}  # chosen by weight.ndim
 MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 CLIP = 256.0  # activations beyond ±256 would overflow half precision
+
+# What a training step computes a second time, block by block, rather than keep it for the gradients:
+RECOMPUTE = {
+    "pointwise": functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.convolution.default]),
+    "blocks": None,  # everything
+}
 
 
 def memory_format(ndim, plain=False):
@@ -199,11 +206,12 @@ class UNet(nn.Module):
     multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3;
     stem: the finest level works on boxes of stem^dims voxels, as channels, which costs stem^dims times less.
     forward: x [B, in_channels, *space], every axis divisible by ``stride``, c_noise [B] → [B, out_channels, *space].
-    ``recompute``, an attribute: forget the activations inside blocks and compute them again for the gradients.
+    ``recompute``, an attribute: a key of RECOMPUTE to save memory in training. "pointwise" computes everything but
+    convolutions again, "blocks" everything.
     """
 
     plain = False
-    recompute = False
+    recompute = None
 
     def __init__(
         self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3, stem=1
@@ -266,9 +274,10 @@ class UNet(nn.Module):
         return channels_to_boxes(self.last(x, gain=self.out_gain), self.stem)
 
     def _run(self, block, x, embedding):
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, x, embedding, use_reentrant=False)
-        return block(x, embedding)
+        if self.recompute is None or not torch.is_grad_enabled():
+            return block(x, embedding)
+        contexts = RECOMPUTE[self.recompute]
+        return checkpoint(block, x, embedding, use_reentrant=False, **(dict(context_fn=contexts) if contexts else {}))
 
 
 def as_reference(module):

@@ -8,7 +8,7 @@ from totalgen.data.archive import CHANNELS, Archive
 from totalgen.data.files import told_when_full
 from totalgen.data.resolution import FACTOR
 from totalgen.errors import InputError, closest
-from totalgen.models.networks import UNet, cost
+from totalgen.models.networks import RECOMPUTE, UNet, cost
 from totalgen.models.precision import PRECISIONS
 from totalgen.models.processes import FAMILIES, NOISE_LEVELS, Denoiser
 from totalgen.training.loop import fit
@@ -26,7 +26,7 @@ def train_cascade(
     noise_levels="lognormal", noise_parameters=None, uncertainty=False,
     batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
     ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, snapshot_steps=250, picture_steps=1000,
-    weights_dtype="float32", precision="auto", recompute=False, compiled=False, dry_run=False,
+    weights_dtype="float32", precision="auto", recompute=None, compiled=False, dry_run=False,
 ):  # fmt: skip
     """Train one stage on <root>/training.zarr and leave weights, log and pictures in ``outdir`` (see loop.fit).
 
@@ -36,14 +36,16 @@ def train_cascade(
     channels, multipliers, blocks, attention, stem: of the network (networks.UNet);
     noise_levels, noise_parameters, uncertainty: how training draws σ and weighs it (processes);
     batch, microbatch, volumes, lr, …: the run (loop.fit); more volumes later go on from the same folder;
-    precision: "auto", "float32" or "bfloat16" (precision.autocast);  recompute: activations within blocks are computed
-    again for the gradients rather than kept;  compiled: through torch.compile.
+    precision: "auto", "float32" or "bfloat16" (precision.autocast);  recompute: None, or what to compute again for the
+    gradients rather than keep, "pointwise" or "blocks" (networks.RECOMPUTE);  compiled: through torch.compile.
     dry_run: only describe. Returns the path of the weights, or the description as text.
     """
     closest(stage, STAGES)
     closest(family, FAMILIES)
     closest(noise_levels, NOISE_LEVELS)
     closest(precision, dict.fromkeys(PRECISIONS))
+    if recompute is not None:
+        closest(recompute, RECOMPUTE)
     archive = Archive(root / "training.zarr")
     if stage == "global":
         task, space = GlobalTask(archive, shape, seed=seed, partial=partial_torsos), [n // FACTOR for n in shape]
