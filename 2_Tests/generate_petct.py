@@ -23,6 +23,11 @@ HERE = Path(__file__).resolve().parents[1]
 PAPER = dict(
     global_sampling=dict(sampler="heun", steps=35), sr_sampling=dict(sampler="heun", steps=100), slab=96, context=0
 )
+# Fewer evaluations and a second stage on boxes of 2×2×2 voxels (docs/performance.md); 8 slices at cuts discarded.
+FAST = dict(
+    global_sampling=dict(sampler="dpm_solver", steps=16), sr_sampling=dict(sampler="dpm_solver", steps=8),
+    slab=96, context=8,
+)  # fmt: skip
 # The demo weights were trained too briefly to have learnt the finest noise levels: sampling ends at σ = 0.5, with the
 # expected clean volume. One slab holds the whole volume: 80×80×128 voxels fit into memory.
 COARSE = dict(sampler="dpm_solver", sigma_min=0.5)
@@ -47,6 +52,8 @@ PRESETS = {
     # Table 1 column           weights of the global stage                   weights of the second stage
     "paper-edm":  dict(PAPER, low=run("paper-global-edm"),                  high=run("paper-sr-edm")),
     "paper-flow": dict(PAPER, low=run("paper-global-flow"),                 high=run("paper-sr-flow")),
+    "fast-edm":   dict(FAST,  low=run("paper-global-edm"),                  high=run("fast-sr-edm")),
+    "fast-flow":  dict(FAST,  low=run("paper-global-flow"),                 high=run("fast-sr-flow")),
     "demo":       dict(DEMO,  low=shipped("demo-global-edm"),              high=shipped("demo-sr-edm")),
     "demo-flow":  dict(DEMO,  low=shipped("demo-global-flow"),             high=shipped("demo-sr-flow")),
     "smoke":      dict(SMOKE, low=run("smoke-global-edm"),                  high=run("smoke-sr-edm")),

@@ -11,14 +11,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "totalgen"
 STAGES = ("0_Preprocess", "1_Trainings", "2_Tests", "3_Evaluations")
 
-# Which rooms a room may import from, besides itself. Top-level modules (errors, weights) are open to all but models.
+# Which rooms and top-level modules a room may import from, besides itself.
 MAY_IMPORT = {
     "models": set(),
     "data": {"errors"},
     "phantom": {"data", "errors"},
-    "training": {"data", "models", "errors", "weights"},
+    "training": {"data", "models", "errors", "weights", "checkpoints"},
     "generation": {"data", "models", "errors", "weights"},
-    "evaluation": {"data", "models", "errors", "weights"},
+    "evaluation": {"data", "models", "errors", "weights", "checkpoints"},
 }
 DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index
 SELF_NAMED = {"totalgen"}

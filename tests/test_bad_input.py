@@ -41,6 +41,11 @@ def test_unknown_preset_and_unknown_key(refused, packed, tmp_path):
     )
 
 
+def test_a_key_that_no_generation_has(refused, tmp_path):
+    one = (*ONE, "--height-cm", 165, "--outdir", tmp_path)
+    assert 'Did you mean "slab"' in refused(GENERATE, *one, "--set", "slb=96")
+
+
 def test_an_archive_of_another_shape_than_the_preset_expects(refused, packed, tmp_path):
     line = refused(TRAIN, "--preset", "smoke-global-edm", "--root", packed, "--outdir", tmp_path / "run")
     assert "16×16×24 voxels, the preset expects 32×32×48" in line

@@ -35,6 +35,8 @@ def test_from_dicom_to_the_table(run_script, tmp_path):
 
     weights = [f"{runs[stage]}/ema-0.10.safetensors" for stage in runs]
     generate = ("--preset", "smoke", "--global-weights", weights[0], "--sr-weights", weights[1], "--outdir", out)
+    assert "TFLOP" in run("2_Tests/generate_petct.py", *generate, "--set", "precision=float32", "--dry-run")
+    assert not out.exists()
     run("2_Tests/generate_petct.py", *generate, "--cohort", root / "cohort.csv", "--split", "test")
     manifest = pd.read_csv(out / "manifest.csv")
     wanted = subjects[subjects["split"] == "test"]

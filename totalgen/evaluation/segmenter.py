@@ -18,8 +18,17 @@ from monai.losses import DiceLoss
 from monai.networks.nets import UNet
 from tqdm import tqdm
 
+from totalgen.checkpoints import (
+    adam_moments,
+    flatten,
+    load_adam_moments,
+    newest_checkpoint,
+    part,
+    save_checkpoint,
+    trim_log,
+)
 from totalgen.data.cohort import for_each_subject
-from totalgen.data.files import forget_failures, record_failure, whole
+from totalgen.data.files import forget_failures, record_failure
 from totalgen.data.intensity import AIR_HU, encode_ct
 from totalgen.data.organs import MEASURED, ORGANS
 from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
@@ -124,7 +133,7 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     """Train on ``<root>/cropped/<subject>/{CT,organs}.nii.gz`` of the train split; Dice loss + cross-entropy.
 
     Every random choice depends on (seed, step) alone, so a run continued after a kill is the run that was never
-    killed. Writes ``<outdir>/checkpoint.pt``, ``log.jsonl`` (step, loss, seconds) and, at the end,
+    killed. Writes ``<outdir>/checkpoints``, ``log.jsonl`` (step, loss, seconds) and, at the end,
     ``segmenter.safetensors`` (float16) whose configuration holds the Dice of the test split.
     steps: optimiser steps, each of ``batch`` patches of patch³ voxels;  channels: width of the network;  lr: highest
     learning rate of AdamW, falling to zero along a cosine.
@@ -141,16 +150,16 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
         for wanted in ("train", "test")
     }
     outdir = Path(outdir)
-    weights, checkpoint = outdir / "segmenter.safetensors", outdir / "checkpoint.pt"
+    weights, checkpoints = outdir / "segmenter.safetensors", outdir / "checkpoints"
     configuration = dict(kind=KIND, steps=steps, batch=batch, patch=patch, channels=channels, lr=lr, seed=seed)
-    first, state = 0, None
-    if checkpoint.exists():
-        state = _read_checkpoint(checkpoint)
-        changed = [key for key, value in configuration.items() if state["configuration"].get(key) != value]
+    first, checkpoint = 0, newest_checkpoint(checkpoints)
+    if checkpoint is not None:
+        saved, tensors = checkpoint
+        changed = [key for key, value in configuration.items() if saved["configuration"].get(key) != value]
         if changed:
             raise InputError(f"{outdir}: holds a run with other {', '.join(changed)}. Choose another --outdir.")
-        configuration, first = state["configuration"], state["step"]
-        train = [Path(root) / folder for folder in state["train"]]
+        configuration, first = saved["configuration"], saved["step"]
+        train = [Path(root) / folder for folder in saved["train"]]
         if weights.exists():
             return weights, load_weights(weights)[1]["dice"]
     else:
@@ -162,15 +171,16 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     torch.manual_seed(seed)
     network = build_network(channels, configuration["ids"]).to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-4)
-    if state is not None:
-        _fill(network, state["network"], checkpoint)
-        optimiser.load_state_dict(state["optimiser"])
+    parameters = dict(network.named_parameters())
+    if checkpoint is not None:
+        _fill(network, part(tensors, "network"), checkpoints)
+        load_adam_moments(optimiser, parameters, part(tensors, "adam"), first)
     dice_loss = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     shares = torch.tensor(configuration["shares"], device=device)
     read = functools.lru_cache(maxsize=64)(functools.partial(_read_pair, ids=tuple(configuration["ids"])))
     log = outdir / "log.jsonl"
     outdir.mkdir(parents=True, exist_ok=True)
-    _keep_lines(log, first)
+    trim_log(log, first)
     start = time.perf_counter()
     with open(log, "a") as lines, tqdm(range(first, steps), initial=first, total=steps, desc="train") as bar:
         for step in bar:
@@ -190,10 +200,9 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
             lines.flush()
             bar.set_postfix(loss=f"{loss.item():.3f}")
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
-                saved = dict(network=network.state_dict(), optimiser=optimiser.state_dict(), step=step + 1)
-                saved |= dict(configuration=configuration, train=[str(f.relative_to(root)) for f in train])
-                with whole(checkpoint) as part:
-                    torch.save(saved, part)
+                state = flatten(network=network.state_dict(), adam=adam_moments(optimiser, parameters))
+                names = [str(folder.relative_to(root)) for folder in train]
+                save_checkpoint(checkpoints, step + 1, state, configuration=configuration, train=names)
 
     configuration["dice"], configuration["test_subjects"] = _test(root, network, configuration, device, folders["test"])
     save_weights(weights, network.state_dict(), configuration, dtype=torch.float16)
@@ -305,27 +314,11 @@ def _inspect(root, folders):
     return usable, round(voxel_mm, 4), ids, [float(f"{share:.4g}") for share in shares]
 
 
-def _read_checkpoint(path):
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile, pickle and torch each raise their own kinds for a damaged file
-        raise InputError(f"{path}: damaged ({type(error).__name__}). Delete it to start the run anew.") from None
-
-
 def _fill(network, state, path):
     try:
         network.load_state_dict(state)
     except RuntimeError:
         raise InputError(f"{path}: was made by another version, whose network differs. Train it again.") from None
-
-
-def _keep_lines(log, step):
-    """Drop the lines of a log that lie beyond ``step``: they are trained again."""
-    if not log.exists():
-        return
-    lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-    with whole(log) as part:
-        part.write_text("".join(line + "\n" for line in lines))
 
 
 def _device(device):

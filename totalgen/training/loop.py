@@ -17,6 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from totalgen.checkpoints import (
+    adam_moments,
+    flatten,
+    load_adam_moments,
+    newest_checkpoint,
+    part,
+    save_checkpoint,
+    trim_log,
+)
 from totalgen.data.files import whole
 from totalgen.data.pictures import enlarged
 from totalgen.errors import InputError
@@ -27,11 +36,9 @@ from totalgen.models.processes import NOISE_LEVELS
 from totalgen.models.samplers import sample, seeded_generator
 from totalgen.training import distributed
 from totalgen.training.averages import snapshot_path
-from totalgen.training.checkpoints import flatten, newest_checkpoint, part, save_checkpoint
 from totalgen.weights import save_weights
 
 ADAM = dict(betas=(0.9, 0.99), eps=1e-8)
-MOMENTS = ("exp_avg", "exp_avg_sq")
 PICTURE_ITEMS = 4
 PICTURE_STEPS = 16
 PATIENCE = 100  # steps in a row with a non-finite gradient before the run stops
@@ -86,11 +93,11 @@ def fit(
     done, spent = 0, 0.0
     checkpoint = newest_checkpoint(outdir / "checkpoints")
     if checkpoint is not None:
-        done, tensors = checkpoint
+        done, tensors = checkpoint[0]["step"], checkpoint[1]
         spent = float(tensors["spent"])
         denoiser.load_state_dict(part(tensors, "denoiser"))
         averages.load_state_dict(part(tensors, "ema"))
-        load_moments(optimiser, parameters, part(tensors, "adam"), done)
+        load_adam_moments(optimiser, parameters, part(tensors, "adam"), done)
     steps = math.ceil(volumes / batch)
     board = None
     if rank == 0:
@@ -98,7 +105,7 @@ def fit(
         board = SummaryWriter(str(outdir / "tensorboard"), purge_step=done + 1)
 
     def save(step):
-        moments = {f"{k}/{name}": optimiser.state[p][k] for name, p in parameters.items() for k in MOMENTS}
+        moments = adam_moments(optimiser, parameters)
         state = flatten(denoiser=denoiser.state_dict(), ema=averages.state_dict(), adam=moments)
         state["spent"] = torch.tensor(spent, dtype=torch.float64)
         save_checkpoint(outdir / "checkpoints", step, state)
@@ -215,24 +222,6 @@ def claim(outdir, configuration):
         return
     with whole(path) as beside:
         beside.write_text(text)
-
-
-def trim_log(path, done):
-    """Drop the log lines after step ``done``: they were trained after the checkpoint and are trained again."""
-    if not path.exists():
-        return
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    with whole(path) as beside:
-        beside.write_text("".join(line for line in lines if json.loads(line)["step"] <= done))
-
-
-def load_moments(optimiser, parameters, moments, step):
-    """Put Adam's two moments back."""
-    for name, parameter in parameters.items():
-        optimiser.state[parameter] = {
-            "step": torch.tensor(float(step)),
-            **{k: moments[f"{k}/{name}"].to(parameter.device) for k in MOMENTS},
-        }
 
 
 def draw_noise(seed, numbers, shape):

@@ -1,0 +1,42 @@
+"""Whether the archive feeds a training: items per second of one loading process against those the run consumed.
+
+    python benchmarks/loading.py --root cohorts/demo --run runs/demo-sr-edm
+
+Reads stage, patch and consumption (the median of volumes_per_s) from the run's configuration and log.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from totalgen.data.archive import Archive
+from totalgen.training.tasks import GlobalTask, SuperResolutionTask
+
+
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root with training.zarr.")
+@click.option("--run", "runs", type=click.Path(path_type=Path), multiple=True, required=True, help="Run folders.")
+@click.option("--items", default=200)
+def main(root, runs, items):
+    archive = Archive(root / "training.zarr")
+    for run in runs:
+        configuration = json.loads((run / "configuration.json").read_text())
+        if configuration["stage"] == "global":
+            task = GlobalTask(archive, archive.shape)
+        else:
+            noise = configuration["training"]["condition_noise"]
+            task = SuperResolutionTask(archive, archive.shape, configuration["patch"], condition_noise=noise)
+        lines = (run / "log.jsonl").read_text().splitlines()
+        consumed = np.median([json.loads(line)["volumes_per_s"] for line in lines])
+        clock = time.perf_counter()
+        for n in range(items):
+            task[n]
+        loaded = items / (time.perf_counter() - clock)
+        click.echo(f"{run.name:20} loads {loaded:6.1f} items/s, trained {consumed:6.1f}: ratio {loaded / consumed:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Floating-point operations of one subject of full size, 224×224×384 voxels, for several ways to draw it.
+
+    python benchmarks/operations.py --tflops 125
+
+Counts the convolutions and matrix products of the networks on PyTorch's meta device: nothing is computed, no weights
+are needed. The last column divides by a rate, the peak of a device times the share of it that one expects.
+"""
+
+import click
+
+from totalgen.generation.tiling import windows
+from totalgen.models.networks import cost
+from totalgen.models.samplers import evaluations
+
+LOW, HIGH, SLAB = (56, 56, 96), (224, 224, 384), 96
+GLOBAL = dict(in_channels=6, out_channels=2)  # the paper's network is the default
+FULL = dict(in_channels=11, out_channels=2)
+FOLDED = FULL | dict(stem=2)
+HEUN, DPM = "heun", "dpm_solver"
+
+# fmt: off
+ROWS = {
+    # name                      global stage         second stage  sampler   discarded slices
+    "paper":                    (HEUN, 35,           FULL,         HEUN, 100, 0),
+    "released code":            (HEUN, 100,          FULL,         HEUN, 100, 8),
+    "paper's networks, 32 + 32": (DPM, 32,           FULL,         DPM, 32, 8),
+    "paper's networks, 16 + 8": (DPM, 16,            FULL,         DPM, 8, 8),
+    "fast, 32 + 32":            (DPM, 32,            FOLDED,       DPM, 32, 8),
+    "fast, 16 + 8":             (DPM, 16,            FOLDED,       DPM, 8, 8),
+}
+# fmt: on
+
+
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@click.option("--tflops", default=125.0, help="Sustained TFLOP/s: 125 is 40 % of an A100's 312 in bfloat16.")
+def main(tflops):
+    click.echo(f"| way | evaluations | TFLOP each | PFLOP per subject | at {tflops:g} TFLOP/s |\n|---|---|---|---|---|")
+    once = cost(GLOBAL, LOW)[1]
+    for name, (first, steps, network, second, more, context) in ROWS.items():
+        slabs = windows(HIGH[2], SLAB, context)
+        volume = cost(network, (*HIGH[:2], SLAB))[1] * len(slabs)
+        counts = evaluations(first, steps), evaluations(second, more)
+        total = counts[0] * once + counts[1] * volume
+        click.echo(
+            f"| {name} | {counts[0]} + {counts[1]} | {once / 1e12:.2f} + {volume / 1e12:.1f} | {total / 1e15:.2f} | "
+            f"{total / 1e12 / tflops:.1f} s |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Checkpoints of a training run: all its tensors in one safetensors file, written whole, the newest intact one read."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from totalgen.data.files import whole
+from totalgen.errors import InputError
+from totalgen.weights import load_weights, save_weights
+
+KEEP = 2
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what torch's Adam and AdamW remember of a parameter
+
+
+def save_checkpoint(folder, step, tensors, **more):
+    """Write <folder>/step_########.safetensors and drop all but the newest KEEP. more: JSON values that go with it."""
+    folder = Path(folder)
+    save_weights(folder / f"step_{step:08d}.safetensors", tensors, {"step": step, **more})
+    for old in sorted(folder.glob("step_*.safetensors"))[:-KEEP]:
+        old.unlink()
+
+
+def newest_checkpoint(folder):
+    """(dict of the step and what was saved with it, tensors) of the newest file that can be read, or None."""
+    for path in sorted(Path(folder).glob("step_*.safetensors"), reverse=True):
+        try:
+            tensors, configuration = load_weights(path)
+        except InputError:
+            continue
+        return configuration, tensors
+    return None
+
+
+def flatten(**parts):
+    """Nested state: name → dict of tensors, flattened to "name/key"."""
+    return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
+
+
+def part(tensors, name, separator="/"):
+    """The entries under ``name``, without that prefix."""
+    prefix = name + separator
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def adam_moments(optimiser, parameters):
+    """Flat name → tensor: the two moments of every parameter. parameters: dict of name → parameter."""
+    return {f"{k}/{name}": optimiser.state[p][k] for name, p in parameters.items() for k in MOMENTS}
+
+
+def load_adam_moments(optimiser, parameters, moments, step):
+    """Put them back, after optimiser step ``step``."""
+    for name, parameter in parameters.items():
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            **{k: moments[f"{k}/{name}"].to(parameter.device) for k in MOMENTS},
+        }
+
+
+def trim_log(path, done):
+    """Drop the log lines after step ``done``: they were trained after the checkpoint and are trained again."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    with whole(path) as beside:
+        beside.write_text("".join(line for line in lines if json.loads(line)["step"] <= done))
