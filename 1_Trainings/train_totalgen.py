@@ -19,20 +19,20 @@ PAPER |= dict(workers=4)  # one loads about 19 patches of this size per second
 EDM = dict(family="edm", uncertainty=True)
 FLOW = dict(family="flow")
 
-# The paper's second stage on boxes of 2×2×2 voxels as channels: an eighth of the work. Patches must be divisible by 16.
-FAST_SR = dict(PAPER, stage="sr", stem=2, patch=(64, 64, 96))
+# The paper's second stage with a quarter of the channels at full resolution: a fifth of the work (docs/performance.md).
+FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12))
 
-# The phantom cohort at 6 mm on two CPU cores. The global stage needs its full resolution, the second does not: see
-# docs/performance.md, which also says where noise levels and ramp-up come from.
-DEMO = dict(shape=(80, 80, 128), batch=8, microbatch=8, rampup_volumes=400, weights_dtype="float16", workers=1)
-DEMO |= dict(checkpoint_steps=50, snapshot_steps=125, picture_steps=250)
-DEMO_GLOBAL = dict(
-    DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), lr=0.01, lr_decay_steps=300,
+# The phantom cohort at 6 mm on two CPU cores. docs/performance.md says where batch, noise levels and widths come from.
+DEMO = dict(
+    shape=(80, 80, 128), batch=2, microbatch=2, rampup_volumes=400, weights_dtype="float16",
+    workers=1, checkpoint_steps=200, snapshot_steps=500, picture_steps=1000,
 )  # fmt: skip
-DEMO_SR = dict(DEMO, stage="sr", patch=(24, 24, 24), blocks=2, attention=(), lr=0.02, lr_decay_steps=200)
-DEMO_SR |= dict(condition_noise=0.1)
-DEMO_SR_FULL = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3))
-DEMO_SR_FAST = dict(DEMO_SR, channels=24, multipliers=(1, 2), stem=2)
+DEMO_GLOBAL = dict(
+    DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), lr=0.01, lr_decay_steps=1200,
+)  # fmt: skip
+DEMO_SR = dict(DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.02, lr_decay_steps=800, condition_noise=0.1)
+DEMO_SR_WIDE = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3), blocks=2)
+DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1)
 
 # Seconds, for tests and for a first look at the stages.
 SMOKE = dict(
@@ -51,9 +51,9 @@ PRESETS = {
     "fast-sr-flow":      dict(FAST_SR, **FLOW, batch=8, lr=0.001),
     "demo-global-edm":   dict(DEMO_GLOBAL, **EDM, volumes=26_000),
     "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, volumes=26_000),
-    "demo-sr-edm":       dict(DEMO_SR_FAST, **EDM, volumes=16_000),
-    "demo-sr-flow":      dict(DEMO_SR_FAST, **FLOW, volumes=16_000),
-    "demo-sr-edm-full":  dict(DEMO_SR_FULL, **EDM, volumes=8_000),                     # what demo-sr-edm is held to
+    "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, volumes=16_000),
+    "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, volumes=16_000),
+    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, volumes=8_000),                     # what demo-sr-edm is held to
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),
     "smoke-global-flow": dict(SMOKE, stage="global", **FLOW),
     "smoke-sr-edm":      dict(SMOKE, stage="sr", patch=(16, 16, 16), **EDM),

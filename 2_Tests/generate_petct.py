@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parents[1]
 PAPER = dict(
     global_sampling=dict(sampler="heun", steps=35), sr_sampling=dict(sampler="heun", steps=100), slab=96, context=0
 )
-# Fewer evaluations and a second stage on boxes of 2×2×2 voxels (docs/performance.md); 8 slices at cuts discarded.
+# Fewer evaluations and a narrower second stage (docs/performance.md); 8 slices at cuts discarded.
 FAST = dict(
     global_sampling=dict(sampler="dpm_solver", steps=16), sr_sampling=dict(sampler="dpm_solver", steps=8),
     slab=96, context=8,

@@ -112,8 +112,7 @@ def main(stage, root, low, high, guide, segmenter, count, table):
         low=low, high=high, global_sampling=OTHER["global"], sr_sampling=OTHER["sr"], slab=10**6, context=0, **guides
     )
     chosen = cascade.low if stage == "global" else cascade.high
-    settings = chosen.denoiser.network.settings
-    paper = dict(in_channels=settings["in_channels"], out_channels=2, stem=settings["stem"])
+    paper = dict(in_channels=chosen.denoiser.network.settings["in_channels"], out_channels=2)
     gflop = cost(paper, FULL[stage])[1] / 1e9 * (1 if stage == "global" else 4)
     spread = np.array(chosen.configuration["codec"]["std"]).reshape(-1, 1, 1, 1)
     archive, segment = Archive(root / "training.zarr"), load_segmenter(segmenter)

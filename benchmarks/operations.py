@@ -15,7 +15,7 @@ from totalgen.models.samplers import evaluations
 LOW, HIGH, SLAB = (56, 56, 96), (224, 224, 384), 96
 GLOBAL = dict(in_channels=6, out_channels=2)  # the paper's network is the default
 FULL = dict(in_channels=11, out_channels=2)
-FOLDED = FULL | dict(stem=2)
+NARROW = FULL | dict(channels=16, multipliers=(1, 4, 8, 12))
 HEUN, DPM = "heun", "dpm_solver"
 
 # fmt: off
@@ -25,8 +25,8 @@ ROWS = {
     "released code":            (HEUN, 100,          FULL,         HEUN, 100, 8),
     "paper's networks, 32 + 32": (DPM, 32,           FULL,         DPM, 32, 8),
     "paper's networks, 16 + 8": (DPM, 16,            FULL,         DPM, 8, 8),
-    "fast, 32 + 32":            (DPM, 32,            FOLDED,       DPM, 32, 8),
-    "fast, 16 + 8":             (DPM, 16,            FOLDED,       DPM, 8, 8),
+    "fast, 32 + 32":            (DPM, 32,            NARROW,       DPM, 32, 8),
+    "fast, 16 + 8":             (DPM, 16,            NARROW,       DPM, 8, 8),
 }
 # fmt: on
 

@@ -9,8 +9,6 @@ from totalgen.models.networks import (
     MPLayer,
     UNet,
     as_reference,
-    boxes_to_channels,
-    channels_to_boxes,
     cost,
     double,
     halve,
@@ -223,32 +221,6 @@ def test_attention_never_holds_a_matrix_of_all_pairs():
     with torch.no_grad(), Watch() as watch:
         block._attend(qkv)
     assert watch.largest <= qkv.numel()  # 9 408 tokens × 192, not 9 408²
-
-
-@pytest.mark.parametrize("dims", [2, 3])
-def test_a_stem_folds_boxes_into_channels_and_back(dims):
-    x = torch.arange(2 * 3 * 8**dims).float().reshape(2, 3, *[8] * dims)
-    folded = boxes_to_channels(x, 2)
-    assert folded.shape == (2, 3 * 2**dims, *[4] * dims)
-    assert torch.equal(channels_to_boxes(folded, 2), x)
-    first_box = x[(0, slice(None), *[slice(2)] * dims)]
-    assert torch.equal(folded[(0, slice(None), *[0] * dims)], first_box.flatten())
-    assert torch.equal(boxes_to_channels(x, 1), x)
-
-
-def test_a_network_with_a_stem_keeps_shape_and_magnitude_and_costs_less():
-    network = small(stem=2)
-    with torch.no_grad():
-        y = network(torch.randn(2, 3, 16, 16, 16, generator=torch.Generator().manual_seed(7)), torch.zeros(2))
-    assert y.shape == (2, 2, 16, 16, 16)
-    assert 0.5 < rms(y) < 2
-    assert network.stride == 4
-    with pytest.raises(ValueError, match="divisible by 4"):
-        network(torch.randn(1, 3, 16, 16, 18), torch.zeros(1))
-    paper = dict(in_channels=11, out_channels=2)
-    full, folded = cost(paper, (56, 56, 96)), cost(paper | dict(stem=2), (112, 112, 192))
-    assert full[0] < folded[0] < 1.01 * full[0]  # a wider first and last layer
-    assert folded[1] < 1.05 * full[1]  # eight times the voxels for the same work
 
 
 def test_folding_changes_nothing_but_the_work():

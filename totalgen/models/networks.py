@@ -72,27 +72,6 @@ def double(x):
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def boxes_to_channels(x, size):
-    """[B, C, *space] → [B, C·size^d, *space / size]: each box of voxels becomes the channels of one."""
-    if size == 1:
-        return x
-    batch, channels, *space = x.shape
-    x = x.reshape(batch, channels, *(n for axis in space for n in (axis // size, size)))
-    grid, box = range(2, x.ndim, 2), range(3, x.ndim, 2)
-    return x.permute(0, 1, *box, *grid).reshape(batch, channels * size ** len(space), *(n // size for n in space))
-
-
-def channels_to_boxes(x, size):
-    """Inverse of ``boxes_to_channels``."""
-    if size == 1:
-        return x
-    batch, channels, *space = x.shape
-    dims = len(space)
-    x = x.reshape(batch, channels // size**dims, *[size] * dims, *space)
-    pairs = (axis for d in range(dims) for axis in (2 + dims + d, 2 + d))
-    return x.permute(0, 1, *pairs).reshape(batch, -1, *(n * size for n in space))
-
-
 class MPLayer(nn.Module):
     """Linear map or convolution without bias whose weight has unit norm per output (Eq. 47 and 66).
 
@@ -203,9 +182,8 @@ class UNet(nn.Module):
     """Magnitude-preserving U-Net.
 
     in_channels: all of them, noisy target and condition;  out_channels: of the target;  channels: at full resolution;
-    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3;
-    stem: the finest level works on boxes of stem^dims voxels, as channels, which costs stem^dims times less.
-    forward: x [B, in_channels, *space], every axis divisible by ``stride``, c_noise [B] → [B, out_channels, *space].
+    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3.
+    forward: x [B, in_channels, *space] with every axis divisible by 2^(levels − 1), c_noise [B] → [B, out_channels, …].
     ``recompute``, an attribute: a key of RECOMPUTE to save memory in training. "pointwise" computes everything but
     convolutions again, "blocks" everything.
     """
@@ -214,22 +192,20 @@ class UNet(nn.Module):
     recompute = None
 
     def __init__(
-        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3, stem=1
+        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3
     ):
         super().__init__()
         self.settings = dict(
             in_channels=in_channels, out_channels=out_channels, channels=channels, multipliers=tuple(multipliers),
-            blocks=blocks, attention=tuple(attention), dims=dims, stem=stem,
+            blocks=blocks, attention=tuple(attention), dims=dims,
         )  # fmt: skip
-        self.stem = stem
-        self.stride = stem * 2 ** (len(multipliers) - 1)
+        self.stride = 2 ** (len(multipliers) - 1)
         widths = [channels * m for m in multipliers]
         embedding = max(widths)
         cube = (3,) * dims
         self.fourier = FourierFeatures(channels)
         self.embed = MPLayer(channels, embedding)
-        inside = in_channels * stem**dims + 1  # a channel of ones takes the place of biases
-        self.first = MPLayer(inside, widths[0], cube)
+        self.first = MPLayer(in_channels + 1, widths[0], cube)  # + 1: a channel of ones takes the place of biases
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         width, skips = widths[0], [widths[0]]
         shared = dict(embedding=embedding, dims=dims)
@@ -251,14 +227,13 @@ class UNet(nn.Module):
                 wide = width + skips.pop()
                 self.decoder.append(Block(wide, new, decoder=True, attention=level in attention, **shared))
                 width = new
-        self.last = MPLayer(width, out_channels * stem**dims, cube)
+        self.last = MPLayer(width, out_channels, cube)
         self.out_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x, c_noise):
         if any(n % self.stride for n in x.shape[2:]):
             raise ValueError(f"every axis must be divisible by {self.stride}; got {tuple(x.shape[2:])}")
         embedding = mp_silu(self.embed(self.fourier(c_noise).to(x.dtype)))
-        x = boxes_to_channels(x, self.stem)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         x = self.first(x.contiguous(memory_format=memory_format(x.ndim, self.plain)))
         skips = [x]
@@ -271,7 +246,7 @@ class UNet(nn.Module):
             if block.resample is None:
                 x = mp_cat(x, skips.pop())
             x = self._run(block, x, embedding)
-        return channels_to_boxes(self.last(x, gain=self.out_gain), self.stem)
+        return self.last(x, gain=self.out_gain)
 
     def _run(self, block, x, embedding):
         if self.recompute is None or not torch.is_grad_enabled():
