@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from totalgen.models.networks import (
+    CONVOLUTIONS,
     Block,
     MPLayer,
     UNet,
@@ -186,7 +187,7 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
-        self.convolutions += operation is torch.ops.aten.convolution.default
+        self.convolutions += operation in CONVOLUTIONS
         for tensor in result if isinstance(result, tuple) else (result,):
             self.largest = max(self.largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
         return result

@@ -19,8 +19,9 @@ MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 CLIP = 256.0  # activations beyond ±256 would overflow half precision
 
 # What a training step computes a second time, block by block, rather than keep it for the gradients:
+CONVOLUTIONS = [torch.ops.aten.convolution.default, torch.ops.aten.mkldnn_convolution.default]
 RECOMPUTE = {
-    "pointwise": functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.convolution.default]),
+    "pointwise": functools.partial(create_selective_checkpoint_contexts, CONVOLUTIONS),
     "blocks": None,  # everything
 }
 
@@ -72,6 +73,20 @@ def double(x):
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
+def convolve(x, weight):
+    """Convolution with zero padding that keeps the size.
+
+    PyTorch leaves single float32 items of few voxels (channels × x × y ≤ 20 480 in 3D) to a convolution several times
+    slower than oneDNN's, and so the whole coarse half of a network at generation: here oneDNN is called by name.
+    """
+    padding = weight.shape[-1] // 2
+    small = x.ndim == 5 and len(x) == 1 and x.device.type == "cpu" and x.dtype == torch.float32
+    if small and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu"):
+        ones = [1] * 3
+        return torch.mkldnn_convolution(x, weight, None, [padding] * 3, ones, ones, 1)
+    return CONVOLUTION[weight.ndim](x, weight, padding=padding)
+
+
 class MPLayer(nn.Module):
     """Linear map or convolution without bias whose weight has unit norm per output (Eq. 47 and 66).
 
@@ -111,7 +126,9 @@ class MPLayer(nn.Module):
         if weight[0, 0].numel() == 1 and not self.plain:  # a matrix product; as a convolution it would lose the format
             return F.linear(x.movedim(1, -1), weight.flatten(1)).movedim(-1, 1)
         weight = weight.contiguous(memory_format=memory_format(weight.ndim, self.plain))
-        return CONVOLUTION[weight.ndim](x, weight, padding=weight.shape[-1] // 2)
+        if self.plain:
+            return CONVOLUTION[weight.ndim](x, weight, padding=weight.shape[-1] // 2)
+        return convolve(x, weight)
 
 
 class FourierFeatures(nn.Module):
