@@ -38,7 +38,7 @@ SMOKE = dict(
 
 
 def run(name):
-    """Weights that 1_Trainings/train_totalgen.py --outdir runs/<name> leaves, relative to the repository."""
+    """Weights that 1_Trainings/train_totalgen.py --outdir runs/<name>, started in the repository, leaves."""
     return HERE / f"runs/{name}/ema-0.10.safetensors"
 
 
@@ -55,7 +55,7 @@ PRESETS = {
     "fast-edm":   dict(FAST,  low=run("paper-global-edm"),                  high=run("fast-sr-edm")),
     "fast-flow":  dict(FAST,  low=run("paper-global-flow"),                 high=run("fast-sr-flow")),
     "demo":       dict(DEMO,  low=shipped("demo-global-edm"),              high=shipped("demo-sr-edm")),
-    "demo-flow":  dict(DEMO,  low=shipped("demo-global-flow"),             high=shipped("demo-sr-flow")),
+    "demo-flow":  dict(DEMO,  low=run("demo-global-flow"),                 high=run("demo-sr-flow")),
     "smoke":      dict(SMOKE, low=run("smoke-global-edm"),                  high=run("smoke-sr-edm")),
 }
 # fmt: on

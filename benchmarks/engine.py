@@ -4,8 +4,9 @@
     python benchmarks/engine.py --space 224 224 96 --condition 9 --no-training --device cuda
 
 The reference is float32, contiguous, with attention as an explicit matrix. Prints for each build the seconds of one
-evaluation (weights folded) and of one training step of one item, taken in turns in one run, and the peak memory of
-either, in a process of its own; in brackets the ratio to the reference.
+evaluation (weights folded) and of one training step, taken in turns in one run, and the peak memory of
+either, in a process of its own, beyond what stood before (not for the compiled build: the compiler's would be counted);
+in brackets the ratio to the reference.
 """
 
 import math
@@ -33,7 +34,7 @@ BUILDS = {
 class Build:
     """A denoiser, its inputs and how it is run: ``evaluate()`` and ``step()``."""
 
-    def __init__(self, settings, space, device, training, reference=False, recompute=None, compiled=False):
+    def __init__(self, settings, batch, space, device, training, reference=False, recompute=None, compiled=False):
         torch.manual_seed(0)
         network = UNet(**settings)
         network.recompute = recompute
@@ -46,7 +47,8 @@ class Build:
             network.compile()
         self.device, self.precision = device, "float32" if reference else "auto"
         self.denoiser = Denoiser(network, "edm").to(device)
-        shapes = (1, 2, *space), (1, settings["in_channels"] - 2, *space), (1,), (1, 2, *space)
+        shapes = [(batch, channels, *space) for channels in (2, settings["in_channels"] - 2, 2)]
+        shapes.insert(2, (batch,))
         self.inputs = [torch.rand(shape).to(device) for shape in shapes]  # clean, condition, sigma, noise
 
     def evaluate(self):
@@ -77,9 +79,9 @@ def in_turns(works, repeats, device):
     return [float(np.median(each)) for each in seconds]
 
 
-def peak_mib(settings, space, device, how, training):
+def peak_mib(settings, batch, space, device, how, training):
     """Memory at its highest beyond what stood before the work; for a process of its own."""
-    build = Build(settings, space, device, training, **how)
+    build = Build(settings, batch, space, device, training, **how)
 
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
@@ -108,16 +110,17 @@ def resident_mib(field):
 @click.option("--attention", default="3", help='Levels with self-attention, such as "2,3"; "" for none.')
 @click.option("--build", "names", multiple=True, type=click.Choice(list(BUILDS)), help="Only these; repeatable.")
 @click.option("--training/--no-training", default=True)
+@click.option("--batch", default=1, help="Items.")
 @click.option("--repeats", default=3)
 @click.option("--device", default="cpu")
-def main(space, condition, channels, multipliers, blocks, attention, names, training, repeats, device):
+def main(space, condition, channels, multipliers, blocks, attention, names, training, batch, repeats, device):
     device = torch.device(device)
     levels = [tuple(int(n) for n in text.split(",") if n) for text in (multipliers, attention)]
     settings = dict(
         in_channels=2 + condition, out_channels=2, channels=channels, multipliers=levels[0], blocks=blocks,
         attention=levels[1],
     )  # fmt: skip
-    builds = {name: how for name, how in BUILDS.items() if not names or name in names}
+    builds = {name: how for name, how in BUILDS.items() if not names or name in ("reference", *names)}
     parameters, flop = cost(settings, space)
     click.echo(
         f"{parameters / 1e6:.1f} M parameters, {flop / 1e9:.0f} GFLOP per evaluation at {'×'.join(map(str, space))}; "
@@ -125,16 +128,18 @@ def main(space, condition, channels, multipliers, blocks, attention, names, trai
     )
     fresh = multiprocessing.get_context("spawn")
     for title, is_training in (("evaluation", False), ("training step", True))[: 1 + training]:
-        made = [Build(settings, space, device, is_training, **how) for how in builds.values()]
+        made = [Build(settings, batch, space, device, is_training, **how) for how in builds.values()]
         seconds = in_turns([each.step if is_training else each.evaluate for each in made], repeats, device)
         del made
         peaks = []
         for how in builds.values():
-            with fresh.Pool(1) as pool:  # a compiler's own memory would be counted
-                arguments = settings, space, device, how, is_training
-                peaks.append(math.nan if how.get("compiled") else pool.apply(peak_mib, arguments))
+            if how.get("compiled"):
+                peaks.append(math.nan)
+                continue
+            with fresh.Pool(1) as pool:
+                peaks.append(pool.apply(peak_mib, (settings, batch, space, device, how, is_training)))
         for name, took, peak in zip(builds, seconds, peaks, strict=True):
-            rate = flop * (3 if is_training else 1) / took / 1e9
+            rate = batch * flop * (3 if is_training else 1) / took / 1e9
             click.echo(
                 f"{title:14} {name:27} {took:8.2f} s ({took / seconds[0]:.2f}) {rate:6.0f} GFLOP/s   "
                 f"{peak:6.0f} MiB ({peak / peaks[0]:.2f})"

@@ -4,14 +4,15 @@
         --subjects 8 --table out/evaluations-global.csv
 
 Every way is held to the converged sample of the same noise: the distance of the stage's output, in standard deviations
-of the data, and how far volume and SUVmean of the organs are from its (mean over organs and subjects of the absolute
+of what the stage learns (low-resolution volumes, or residuals), and how far volume and SUVmean of the organs are from its (mean over organs and subjects of the absolute
 difference in percent, and beside it the largest shift of an organ's mean over the subjects). The row "another seed" is
-a converged sample of other noise: what chance makes of the same measures. The other stage is drawn in one way
+a sample of other noise: what chance makes of the same measures. The other stage is drawn in one way
 throughout. PFLOP are those of the same evaluations at full size (224×224×384, the paper's widths).
 The table grows a line per organ; the same command goes on where it stopped, and prints.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,9 +23,10 @@ from tqdm import tqdm
 
 from totalgen.data.archive import Archive
 from totalgen.data.files import append_rows
+from totalgen.errors import InputError
 from totalgen.evaluation.measures import TINY_L, measure_study
 from totalgen.evaluation.segmenter import load_segmenter
-from totalgen.generation.cascade import Cascade
+from totalgen.generation.cascade import Cascade, Stage
 from totalgen.models.networks import cost
 from totalgen.models.samplers import evaluations
 
@@ -60,7 +62,10 @@ def draw(cascade, stage, way, demographics, seed, other_seed):
     """(output of the stage [2, x, y, z] in [0, 1], the subject's encoded volume, seconds of the stage)."""
     settings = {"global": OTHER["global"], "sr": OTHER["sr"], stage: way}
     seeds = {"global": seed, "sr": seed, stage: other_seed}
-    chosen = Cascade(cascade.low, cascade.high, settings["global"], settings["sr"], cascade.slab, cascade.context)
+    stages = {"global": cascade.low, "sr": cascade.high}
+    if "guidance" not in way:
+        stages[stage] = replace(stages[stage], guide=None)
+    chosen = Cascade(*stages.values(), settings["global"], settings["sr"], cascade.slab, cascade.context)
     clock = time.perf_counter()
     low = chosen.generate_low(demographics, seeds["global"])
     middle = time.perf_counter()
@@ -107,10 +112,11 @@ def summary(lines, stage, gflop):
 @click.option("--table", type=click.Path(path_type=Path), required=True, help="CSV that keeps what was measured.")
 @torch.no_grad()
 def main(stage, root, low, high, guide, segmenter, count, table):
-    guides = {"low_guide" if stage == "global" else "high_guide": guide}
-    cascade = Cascade.load(
-        low=low, high=high, global_sampling=OTHER["global"], sr_sampling=OTHER["sr"], slab=10**6, context=0, **guides
-    )
+    first, second = (guide, None) if stage == "global" else (None, guide)
+    low, high = Stage.load(low, "global", guide=first), Stage.load(high, "sr", guide=second)
+    sampling = [OTHER[name] | (dict(guidance=GUIDED) if guide and name == stage else {}) for name in OTHER]
+    cascade = Cascade(low, high, *sampling, slab=low.configuration["shape"][2], context=0)
+    weights = "+".join(part.sha256[:8] for part in (low, low.guide, high, high.guide) if part)
     chosen = cascade.low if stage == "global" else cascade.high
     paper = dict(in_channels=chosen.denoiser.network.settings["in_channels"], out_channels=2)
     gflop = cost(paper, FULL[stage])[1] / 1e9 * (1 if stage == "global" else 4)
@@ -122,7 +128,10 @@ def main(stage, root, low, high, guide, segmenter, count, table):
     table.parent.mkdir(parents=True, exist_ok=True)
     done = set()
     if table.exists():
-        done = set(pd.read_csv(table)[["subject", "way"]].itertuples(index=False, name=None))
+        old = pd.read_csv(table)
+        if set(old["weights"]) != {weights}:
+            raise InputError(f"{table}: was measured on other weights. Give another --table.")
+        done = set(old[["subject", "way"]].itertuples(index=False, name=None))
     for n, row in enumerate(tqdm(archive.indices("test")[:count], unit="subject")):
         subject, demographics = archive.subjects[row]["subject"], archive.demographics(row)
         names = [name_of(way) for way in ways] + [ANOTHER]
@@ -139,8 +148,8 @@ def main(stage, root, low, high, guide, segmenter, count, table):
             if (subject, name) in done:
                 continue
             distance = float(np.sqrt(np.mean((((output - converged).numpy()) / spread) ** 2)))
-            used = evaluations(**way) * (2 if way.get("guidance", 1) != 1 else 1)
-            common = dict(subject=subject, way=name, evaluations=used, seconds=seconds, distance=distance)
+            used = evaluations(way["sampler"], way["steps"]) * (2 if way.get("guidance", 1) != 1 else 1)
+            common = dict(weights=weights, subject=subject, way=name, evaluations=used, seconds=seconds, distance=distance)
             append_rows(table, [common | organ for organ in measured(cascade, segment, volume, demographics)])
     shown = summary(pd.read_csv(table), stage, gflop)
     click.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))

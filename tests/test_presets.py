@@ -19,6 +19,18 @@ def test_changes_are_read_as_python_values_or_bare_words():
     assert PRESETS["paper-global-edm"] == dict(channels=64)  # the table itself is untouched
 
 
+def test_a_dict_changes_only_what_it_names_and_a_flag_is_true_or_false():
+    def draw(*, sampling=None, compiled=False):
+        return sampling, compiled
+
+    presets = {"demo": dict(sampling=dict(sampler="heun", sigma_min=0.5))}
+    row = resolve(presets, "demo", ["sampling={'sampler': 'euler'}", "compiled=True"], draw)
+    assert row == dict(sampling=dict(sampler="euler", sigma_min=0.5), compiled=True)
+    assert presets["demo"]["sampling"]["sampler"] == "heun"
+    with pytest.raises(InputError, match="compiled is True or False"):
+        resolve(presets, "demo", ["compiled=false"], draw)
+
+
 def test_unknown_preset_and_key_suggest_the_nearest():
     with pytest.raises(InputError, match='unknown name "paper-global-emd". Did you mean "paper-global-edm"?'):
         resolve(PRESETS, "paper-global-emd", [], function)

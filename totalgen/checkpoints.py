@@ -13,21 +13,32 @@ KEEP = 2
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what torch's Adam and AdamW remember of a parameter
 
 
-def save_checkpoint(folder, step, tensors, **more):
-    """Write <folder>/step_########.safetensors and drop all but the newest KEEP. more: JSON values that go with it."""
+def save_checkpoint(folder, step, tensors, kind, **more):
+    """Write <folder>/step_########.safetensors and drop all but the newest KEEP.
+
+    kind: of training;  more: JSON values that go with it. Checkpoints of later steps were passed over as damaged, or
+    this one would not have been trained: they go first.
+    """
     folder = Path(folder)
-    save_weights(folder / f"step_{step:08d}.safetensors", tensors, {"step": step, **more})
-    for old in sorted(folder.glob("step_*.safetensors"))[:-KEEP]:
+    path = folder / f"step_{step:08d}.safetensors"
+    save_weights(path, tensors, {"kind": kind, "step": step, **more})
+    files = sorted(folder.glob("step_*.safetensors"))
+    for old in (*files[files.index(path) + 1 :], *files[: files.index(path) + 1][:-KEEP]):
         old.unlink()
 
 
-def newest_checkpoint(folder):
-    """(dict of the step and what was saved with it, tensors) of the newest file that can be read, or None."""
+def newest_checkpoint(folder, kind):
+    """(dict of the step and what was saved with it, tensors) of the newest file that can be read, or None.
+
+    Raises InputError when it belongs to another kind of training.
+    """
     for path in sorted(Path(folder).glob("step_*.safetensors"), reverse=True):
         try:
             tensors, configuration = load_weights(path)
         except InputError:
             continue
+        if configuration.get("kind") != kind:
+            raise InputError(f"{path}: is a checkpoint of another training, not of a {kind}. Choose another --outdir.")
         return configuration, tensors
     return None
 

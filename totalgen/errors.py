@@ -24,6 +24,6 @@ def closest(name, known):
     """
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     hint = f'Did you mean "{near[0]}"? ' if near else ""
     raise InputError(f'unknown name "{name}". {hint}Known: {", ".join(known)}.')

@@ -9,7 +9,8 @@ from totalgen.errors import InputError, closest
 def resolve(presets, name, changes, function):
     """The row ``name`` of ``presets``, changed by ``key=value`` texts, checked against the signature of ``function``.
 
-    Raises InputError for an unknown preset or key, or a value that is no Python literal.
+    Keys are its keyword-only parameters. A dict changes only those of the row's entries that it names.
+    Raises InputError for an unknown preset or key, and for anything but True or False where that is asked.
     """
     row = dict(closest(name, presets))
     known = {p.name: p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
@@ -18,7 +19,10 @@ def resolve(presets, name, changes, function):
         if not equals:
             raise InputError(f'--set "{change}" has no "=". Write --set key=value.')
         closest(key, known)
-        row[key] = _literal(text)
+        value = _literal(text)
+        if isinstance(known[key].default, bool) and not isinstance(value, bool):
+            raise InputError(f"--set {change}: {key} is True or False. Write --set {key}=True.")
+        row[key] = row[key] | value if isinstance(value, dict) and isinstance(row.get(key), dict) else value
     return row
 
 

@@ -204,6 +204,8 @@ def test_a_missing_cohort_ends_in_one_line_and_code_2(tmp_path, run_script):
 def test_a_damaged_checkpoint_is_passed_over(cohort, tmp_path):
     path, _ = train_segmenter(cohort, tmp_path, **TINY)
     whole = load_weights(path)[0]
+    with pytest.raises(InputError, match="holds a run with other channels"):  # finished, and not to be overwritten
+        train_segmenter(cohort, tmp_path, **TINY | dict(channels=4))
     path.unlink()
     sorted((tmp_path / "checkpoints").iterdir())[-1].write_bytes(b"cut short")
     again = load_weights(train_segmenter(cohort, tmp_path, **TINY)[0])[0]

@@ -12,6 +12,7 @@ from totalgen.errors import InputError
 from totalgen.generation.cascade import Cascade, Stage
 from totalgen.models.networks import cost
 from totalgen.models.precision import autocast
+from totalgen.weights import load_weights, save_weights
 
 WOMAN = Demographics("F", 60, 1.65, 66)
 
@@ -63,16 +64,65 @@ def test_an_unknown_sampler_is_refused(cascade):
         cascade(sr_sampling=dict(sampler="heunn", steps=2))
 
 
-def test_guidance_changes_the_stage_that_has_a_guide(stage_files, cascade):
-    tiny = dict(low=stage_files[0], high=stage_files[1], sr_sampling=dict(sampler="euler", steps=1), slab=64, context=0)
-    sampling = dict(sampler="euler", steps=1)
-    same = Cascade.load(**tiny, global_sampling=sampling | dict(guidance=2.0), low_guide=stage_files[0])
-    plain = cascade().generate_low(WOMAN, 1)
-    assert torch.allclose(same.generate_low(WOMAN, 1), plain, atol=1e-5)  # its own guide: nothing to leave behind
-    with pytest.raises(InputError, match="global stage: guidance 2 needs a guide"):
-        Cascade.load(**tiny, global_sampling=sampling | dict(guidance=2.0))
+EULER = dict(sampler="euler", steps=1)
+
+
+def changed(path, to, configuration=(), **tensors):
+    """A copy of a weights file with other tensors and configuration."""
+    state, old = load_weights(path)
+    save_weights(to, state | tensors, old | dict(configuration))
+    return to
+
+
+def test_guidance_leaves_the_guide_behind(stage_files, tmp_path):
+    """One Euler step ends at the denoiser's answer, so that w·(D − D_g) can be read from it."""
+    weak = [changed(path, tmp_path / path.name, out_gain=torch.tensor(0.3)) for path in stage_files]
+    tiny = dict(low=stage_files[0], high=stage_files[1], global_sampling=EULER, sr_sampling=EULER, slab=64, context=0)
+    guided = EULER | dict(guidance=3.0)
+    strong, other = Cascade.load(**tiny), Cascade.load(**tiny | dict(low=weak[0], high=weak[1]))
+    both = Cascade.load(
+        **tiny | dict(global_sampling=guided, sr_sampling=guided), low_guide=weak[0], high_guide=weak[1]
+    )
+    lows = [each.generate_low(WOMAN, 1) for each in (strong, other, both)]
+    assert torch.allclose(lows[2], lows[1] + 3 * (lows[0] - lows[1]), atol=1e-3)
+    highs = [each.refine(lows[0], WOMAN, 1) for each in (strong, other, both)]
+    assert torch.allclose(highs[2], highs[1] + 3 * (highs[0] - highs[1]), atol=1e-3)
+    assert float((highs[0] - highs[1]).abs().max()) > 0.01
+    assert both.operations() == 2 * strong.operations()  # every evaluation is one of each
+
+
+def test_a_guide_that_cannot_guide_is_refused(stage_files, tmp_path):
+    tiny = dict(low=stage_files[0], high=stage_files[1], sr_sampling=EULER, slab=64, context=0)
+    with pytest.raises(InputError, match="guidance is 2 and low_guide is not given"):
+        Cascade.load(**tiny, global_sampling=EULER | dict(guidance=2.0))
+    with pytest.raises(InputError, match="guidance is 1 and low_guide is given"):
+        Cascade.load(**tiny, global_sampling=EULER, low_guide=stage_files[0])
+    guided = EULER | dict(guidance=2.0)
     with pytest.raises(InputError, match="holds stage sr, global is needed"):
-        Cascade.load(**tiny, global_sampling=sampling, low_guide=stage_files[1])
+        Cascade.load(**tiny, global_sampling=guided, low_guide=stage_files[1])
+    alien = changed(stage_files[0], tmp_path / "alien.safetensors", dict(codec=dict(mean=[5.0, 5.0], std=[9.0, 9.0])))
+    with pytest.raises(InputError, match="alien.safetensors: does not draw what"):
+        Cascade.load(**tiny, global_sampling=guided, low_guide=alien)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(global_sampling="heun"), "lacks sampler or steps"),
+        (dict(global_sampling=dict(sampler="heun")), "lacks sampler or steps"),
+        (dict(global_sampling=EULER | dict(step=3)), 'Did you mean "steps"'),
+        (dict(global_sampling=EULER | dict(sampler="ancestral")), "unknown name"),
+        (dict(global_sampling=EULER | dict(steps=0)), "steps 0 is not a whole number"),
+        (dict(sr_sampling=EULER | dict(sigma_min=0)), "0 < sigma_min < sigma_max"),
+        (dict(sr_sampling=EULER | dict(sigma_min=90)), "0 < sigma_min < sigma_max"),
+        (dict(sr_sampling=EULER | dict(guidance="2")), "are numbers"),
+        (dict(slab="abc"), "not a whole number of slices"),
+        (dict(slab=32, context=16), "not less than half of the slab"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(cascade, change, words):
+    with pytest.raises(InputError, match=words):
+        cascade(**change)
 
 
 def test_operations_count_every_evaluation_of_every_window(cascade):

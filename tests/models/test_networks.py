@@ -181,13 +181,14 @@ def test_the_network_stays_channels_last_throughout(plain):
 
 
 class Watch(TorchDispatchMode):
-    """Counts convolutions and remembers the largest tensor that an operation returned."""
+    """Counts convolutions and SiLUs, and remembers the largest tensor that an operation returned."""
 
-    convolutions, largest = 0, 0
+    convolutions, silus, largest = 0, 0, 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
         self.convolutions += operation in CONVOLUTIONS
+        self.silus += operation is torch.ops.aten.silu.default
         for tensor in result if isinstance(result, tuple) else (result,):
             self.largest = max(self.largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
         return result
@@ -195,7 +196,7 @@ class Watch(TorchDispatchMode):
 
 @pytest.mark.parametrize(("recompute", "twice"), [("pointwise", False), ("blocks", True)])
 def test_recomputing_changes_no_gradient_and_keeps_less(recompute, twice):
-    kept, convolutions, results = [], [], []
+    kept, watches, results = [], [], []
     for how in (None, recompute):
         network, storages = small(blocks=3), {}
         network.recompute = how
@@ -207,12 +208,14 @@ def test_recomputing_changes_no_gradient_and_keeps_less(recompute, twice):
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), Watch() as watch:
             results.append(output_and_gradients(network))
         kept.append(sum(x.untyped_storage().nbytes() for x in storages.values()))
-        convolutions.append(watch.convolutions)
+        watches.append(watch)
     (y, gradients), (y_again, gradients_again) = results
     assert torch.equal(y, y_again)
     assert all(torch.equal(a, b) for a, b in zip(gradients, gradients_again, strict=True))
     assert kept[1] < kept[0] / 2  # beside the outputs of convolutions, which "pointwise" keeps in a place of its own
-    assert (convolutions[1] > convolutions[0]) == twice
+    once, again = watches
+    assert (again.convolutions > once.convolutions) == twice
+    assert again.silus > 1.9 * once.silus  # all but the embedding's
 
 
 def test_attention_never_holds_a_matrix_of_all_pairs():

@@ -28,7 +28,7 @@ SCRIPT = REPOSITORY / "1_Trainings" / "train_totalgen.py"
 TINY = dict(
     stage="global", family="edm", uncertainty=True, shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1,
     attention=(), batch=4, microbatch=2, volumes=32, lr=0.01, lr_decay_steps=10, rampup_volumes=8, workers=0,
-    checkpoint_steps=2, picture_steps=1000,
+    checkpoint_steps=2, picture_steps=1000, precision="float32",
 )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(root, tmp_path):
     command = [
         sys.executable, SCRIPT, "--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)",
         "--set", "multipliers=(1,)", "--set", "attention=()", "--set", "volumes=400", "--set", "checkpoint_steps=3",
+        "--set", "precision=float32",
     ]  # fmt: skip
     subprocess.run([*command, "--outdir", tmp_path / "whole"], check=True, capture_output=True)
     killed = 0
@@ -80,7 +81,7 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(root, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_weights_of_one(root, tmp_path):
     arguments = ["--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)", "--set", "microbatch=1"]
-    arguments += ["--set", "multipliers=(1,)", "--set", "attention=()"]
+    arguments += ["--set", "multipliers=(1,)", "--set", "attention=()", "--set", "precision=float32"]
     subprocess.run([sys.executable, SCRIPT, *arguments, "--outdir", tmp_path / "one"], check=True, capture_output=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -186,10 +187,10 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(ro
     train_cascade(root, straight, "tiny", **TINY)
     saved = loop.save_checkpoint
 
-    def full(folder, step, tensors):
+    def full(folder, step, tensors, kind):
         if step > 4:
             raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
-        saved(folder, step, tensors)
+        saved(folder, step, tensors, kind)
 
     monkeypatch.setattr(loop, "save_checkpoint", full)
     with pytest.raises(InputError, match=r"stopped: no space is left there. Free some"):

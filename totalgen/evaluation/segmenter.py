@@ -152,16 +152,20 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     outdir = Path(outdir)
     weights, checkpoints = outdir / "segmenter.safetensors", outdir / "checkpoints"
     configuration = dict(kind=KIND, steps=steps, batch=batch, patch=patch, channels=channels, lr=lr, seed=seed)
-    first, checkpoint = 0, newest_checkpoint(checkpoints)
+    def check(begun):
+        if changed := [key for key, value in configuration.items() if begun.get(key) != value]:
+            raise InputError(f"{outdir}: holds a run with other {', '.join(changed)}. Choose another --outdir.")
+
+    if weights.exists():
+        finished = load_weights(weights)[1]
+        check(finished)
+        return weights, finished["dice"]
+    first, checkpoint = 0, newest_checkpoint(checkpoints, KIND)
     if checkpoint is not None:
         saved, tensors = checkpoint
-        changed = [key for key, value in configuration.items() if saved["configuration"].get(key) != value]
-        if changed:
-            raise InputError(f"{outdir}: holds a run with other {', '.join(changed)}. Choose another --outdir.")
+        check(saved["configuration"])
         configuration, first = saved["configuration"], saved["step"]
         train = [Path(root) / folder for folder in saved["train"]]
-        if weights.exists():
-            return weights, load_weights(weights)[1]["dice"]
     else:
         train, voxel_mm, ids, shares = _inspect(root, folders["train"])
         sources = sorted(studies["source"].dropna().unique()) if "source" in studies else []
@@ -202,7 +206,7 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
                 state = flatten(network=network.state_dict(), adam=adam_moments(optimiser, parameters))
                 names = [str(folder.relative_to(root)) for folder in train]
-                save_checkpoint(checkpoints, step + 1, state, configuration=configuration, train=names)
+                save_checkpoint(checkpoints, step + 1, state, KIND, configuration=configuration, train=names)
 
     configuration["dice"], configuration["test_subjects"] = _test(root, network, configuration, device, folders["test"])
     save_weights(weights, network.state_dict(), configuration, dtype=torch.float16)

@@ -1,6 +1,8 @@
 """From demographics to a PET/CT: the global stage, then the second stage window by window."""
 
 import hashlib
+import inspect
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +18,18 @@ from totalgen.errors import InputError, closest
 from totalgen.generation.tiling import windows
 from totalgen.models.codec import Standardise
 from totalgen.models.networks import UNet, cost, mp_layers
-from totalgen.models.precision import PRECISIONS, autocast
+from totalgen.models.precision import PRECISIONS, autocast, resolved
 from totalgen.models.processes import Denoiser
 from totalgen.models.samplers import SAMPLERS, evaluations, sample, seeded_generator
 from totalgen.weights import load_weights
 
+# What a preset may say of sampling, with its defaults. Ancestral steps draw noise that no seed here decides.
+SAMPLING = {
+    name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()
+    if name not in ("denoiser", "condition", "noise", "guide")
+}  # fmt: skip
+REPEATABLE = {name: sampler for name, sampler in SAMPLERS.items() if name != "ancestral"}
+SHARED_WITH_GUIDE = ("shape", "patch", "target", "codec", "data")
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
 
 
@@ -28,8 +37,7 @@ NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the s
 class Stage:
     """A trained stage, ready to be sampled.
 
-    sha256: of the weights file;  precision: of the network (precision.autocast);  guide: a weaker denoiser
-    (samplers.sample).
+    sha256: of the weights file;  precision: "float32" or "bfloat16";  guide: a weaker stage (samplers.sample).
     """
 
     denoiser: Denoiser
@@ -37,15 +45,15 @@ class Stage:
     configuration: dict
     sha256: str
     device: torch.device
-    precision: str = "auto"
-    guide: Denoiser | None = None
+    precision: str
+    guide: "Stage | None" = None
 
     @classmethod
     def load(cls, path, stage, device=None, precision="auto", compiled=False, guide=None):
         """Rebuild a stage from its weights file.
 
         precision: as in precision.autocast;  compiled: through torch.compile;  guide: weights file of a weaker network.
-        Raises InputError when a file is for the other stage or damaged.
+        Raises InputError when a file is for the other stage, damaged, or a guide of something else.
         """
         closest(precision, dict.fromkeys(PRECISIONS))
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,13 +69,18 @@ class Stage:
             network.compile()
         sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         codec = Standardise(**configuration["codec"]).to(device)
-        weaker = cls.load(guide, stage, device, precision, compiled).denoiser if guide is not None else None
-        return cls(denoiser, codec, configuration, sha256, device, precision, weaker)
+        weaker = None
+        if guide is not None:
+            weaker = cls.load(guide, stage, device, precision, compiled)
+            if any(weaker.configuration.get(key) != configuration.get(key) for key in SHARED_WITH_GUIDE):
+                raise InputError(f"{guide}: does not draw what {path} draws. Give an earlier average of that run.")
+        return cls(denoiser, codec, configuration, sha256, device, resolved(device, precision), weaker)
 
     def draw(self, condition, noise, sampling):
         """Sample [2, *space] in data units for a condition [K, *space] and unit noise [2, *space]."""
         with torch.no_grad(), autocast(self.device, self.precision):
-            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **sampling, guide=self.guide)
+            guide = self.guide and self.guide.denoiser
+            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **sampling, guide=guide)
         return self.codec.decode(z.float())[0]
 
     def noise(self, seed, shape):
@@ -92,24 +105,27 @@ class Cascade:
     context: int
 
     def __post_init__(self):
-        for stage, sampling in ((self.low, self.global_sampling), (self.high, self.sr_sampling)):
-            closest(sampling["sampler"], SAMPLERS)
-            if sampling.get("guidance", 1) != 1 and stage.guide is None:
-                name = stage.configuration["stage"]
-                raise InputError(f"{name} stage: guidance {sampling['guidance']:g} needs a guide, an earlier average.")
+        check_sampling("global_sampling", self.global_sampling, "low_guide", self.low.guide)
+        check_sampling("sr_sampling", self.sr_sampling, "high_guide", self.high.guide)
         one, two = self.low.configuration, self.high.configuration
         if one["shape"] != two["shape"] or one["data"]["voxel_mm"] != two["data"]["voxel_mm"]:
             raise InputError(
                 f"the stages do not belong together: {one['shape']} voxels of {one['data']['voxel_mm']} mm and "
                 f"{two['shape']} of {two['data']['voxel_mm']} mm. Use two stages trained on the same archive."
             )
-        if self.slab % self.high.denoiser.network.stride:
-            raise InputError(f"slab {self.slab} is not divisible by {self.high.denoiser.network.stride}. Change it.")
+        for name in ("slab", "context"):
+            if not isinstance(getattr(self, name), int):
+                raise InputError(f"{name} {getattr(self, name)!r} is not a whole number of slices. Change it.")
+        if not 0 <= 2 * self.context < self.slab:
+            raise InputError(f"context {self.context} is not less than half of the slab, {self.slab}. Change one.")
+        for stage in filter(None, (self.high, self.high.guide)):
+            if self.slab % stage.denoiser.network.stride:
+                raise InputError(f"slab {self.slab} is not divisible by {stage.denoiser.network.stride}. Change it.")
 
     @classmethod
     def load(
-        cls, *, low, high, global_sampling, sr_sampling, slab, context,
-        low_guide=None, high_guide=None, precision="auto", compiled=False, device=None,
+        cls, device=None, *, low, high, global_sampling, sr_sampling, slab, context,
+        low_guide=None, high_guide=None, precision="auto", compiled=False,
     ):  # fmt: skip
         """A cascade from weights files: low, high, and those of weaker networks that guide them (see Stage.load)."""
         common = dict(device=device, precision=precision, compiled=compiled)
@@ -129,9 +145,9 @@ class Cascade:
         spaces = [(x, y, window.stop - window.start) for window in windows(z, self.slab, self.context)]
         drawn.append((self.high, self.sr_sampling, spaces))
         return sum(
-            evaluations(**sampling) * cost(denoiser.network.settings, space)[1]
+            evaluations(sampling["sampler"], sampling["steps"]) * cost(part.denoiser.network.settings, space)[1]
             for stage, sampling, spaces in drawn
-            for denoiser in ((stage.denoiser, stage.guide) if sampling.get("guidance", 1) != 1 else (stage.denoiser,))
+            for part in filter(None, (stage, stage.guide))
             for space in spaces
         )
 
@@ -181,3 +197,25 @@ class Cascade:
         high = np.clip(high, 0, 1)
         decoded = intensity.decode_ct(high[0]), intensity.decode_pet(high[1])
         return tuple(Volume(stretch(voxels, slices).astype(np.float32), affine) for voxels in decoded)
+
+
+def check_sampling(name, sampling, guide_name, guide):
+    """Raise InputError unless ``sampling`` can be given to samplers.sample for a stage with this guide (or None)."""
+    if not isinstance(sampling, dict) or not {"sampler", "steps"} <= sampling.keys():
+        raise InputError(f"{name} {sampling!r} lacks sampler or steps. Write {{'sampler': 'heun', 'steps': 35}}.")
+    for key in sampling:
+        closest(key, SAMPLING)
+    closest(sampling["sampler"], REPEATABLE)
+    values = SAMPLING | sampling
+    numbers = [values[key] for key in ("sigma_min", "sigma_max", "rho", "guidance")]
+    if not isinstance(values["steps"], int) or values["steps"] < 1:
+        raise InputError(f"{name}: steps {values['steps']!r} is not a whole number from 1. Change it.")
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        raise InputError(f"{name}: sigma_min, sigma_max, rho and guidance are numbers, not {numbers}. Change them.")
+    if not 0 < values["sigma_min"] < values["sigma_max"] or values["rho"] <= 0:
+        raise InputError(f"{name}: 0 < sigma_min < sigma_max and rho > 0 is needed, not {numbers[:3]}. Change them.")
+    if (values["guidance"] != 1) != (guide is not None):
+        raise InputError(
+            f"{name}: guidance is {values['guidance']:g} and {guide_name} is {'given' if guide else 'not given'}. "
+            f"Give both, --set {guide_name}=FILE with an earlier average, and a guidance other than 1; or neither."
+        )

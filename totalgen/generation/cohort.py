@@ -48,6 +48,8 @@ def manifest_row(cascade, name, demographics, seed, preset):
         subject=name, sex=demographics.sex, age_years=demographics.age_years, height_m=demographics.height_m,
         weight_kg=demographics.weight_kg, split="test", source=f"generated, trained on {trained_on} data", seed=seed,
         preset=preset, global_weights=cascade.low.sha256[:16], sr_weights=cascade.high.sha256[:16],
+        global_guide=cascade.low.guide and cascade.low.guide.sha256[:16],
+        sr_guide=cascade.high.guide and cascade.high.guide.sha256[:16], precision=cascade.low.precision,
         global_sampling=" ".join(f"{k}={v}" for k, v in cascade.global_sampling.items()),
         sr_sampling=" ".join(f"{k}={v}" for k, v in cascade.sr_sampling.items()),
         slab=cascade.slab, context=cascade.context, totalgen=version("totalgen"), torch=version("torch"),

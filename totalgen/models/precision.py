@@ -13,7 +13,11 @@ def has_bf16(device):
     return any(torch.cpu.get_capabilities().get(unit, False) for unit in BF16_UNITS)
 
 
+def resolved(device, precision="auto"):
+    """"float32" or "bfloat16": as asked, or, if "auto", bfloat16 where the device has it."""
+    return ("bfloat16" if has_bf16(device) else "float32") if precision == "auto" else precision
+
+
 def autocast(device, precision="auto"):
-    """Context in which the network computes in bfloat16 where ``precision`` says so, or, if "auto", where it pays."""
-    bf16 = has_bf16(device) if precision == "auto" else precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    """Context in which the network computes in the ``resolved`` number format."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolved(device, precision) == "bfloat16")

@@ -80,7 +80,7 @@ def _pairs(sigmas):
     return zip(sigmas[:-1], sigmas[1:], strict=True)
 
 
-def evaluations(sampler="heun", steps=35, **_):
+def evaluations(sampler="heun", steps=35):
     """How often a sampler calls the denoiser."""
     return 2 * steps - 1 if sampler == "heun" else steps
 

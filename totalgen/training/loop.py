@@ -31,7 +31,7 @@ from totalgen.data.pictures import enlarged
 from totalgen.errors import InputError
 from totalgen.models.ema import PowerEMA
 from totalgen.models.networks import mp_layers
-from totalgen.models.precision import autocast
+from totalgen.models.precision import autocast, resolved
 from totalgen.models.processes import NOISE_LEVELS
 from totalgen.models.samplers import sample, seeded_generator
 from totalgen.training import distributed
@@ -39,6 +39,7 @@ from totalgen.training.averages import snapshot_path
 from totalgen.weights import save_weights
 
 ADAM = dict(betas=(0.9, 0.99), eps=1e-8)
+KIND = "diffusion model"
 PICTURE_ITEMS = 4
 PICTURE_STEPS = 16
 PATIENCE = 100  # steps in a row with a non-finite gradient before the run stops
@@ -70,7 +71,8 @@ def fit(
     Writes into ``outdir``: configuration.json, log.jsonl, tensorboard/, checkpoints/, samples/*.png and, at every
     checkpoint, one ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every
     ``snapshot_steps`` the averages are kept in snapshots/ too, from which averages.reconstruct makes any other profile.
-    batch: items per optimiser step over all processes;  microbatch: items per forward pass of one process.
+    batch: items per optimiser step over all processes;  microbatch: items per forward pass of one process;
+    precision: of the network (precision.autocast).
     Raises InputError when the folder holds another configuration or the gradients stay non-finite.
     """
     rank, ranks, device = distributed.start()
@@ -91,7 +93,7 @@ def fit(
     layers = mp_layers(denoiser)
 
     done, spent = 0, 0.0
-    checkpoint = newest_checkpoint(outdir / "checkpoints")
+    checkpoint = newest_checkpoint(outdir / "checkpoints", KIND)
     if checkpoint is not None:
         done, tensors = checkpoint[0]["step"], checkpoint[1]
         spent = float(tensors["spent"])
@@ -108,12 +110,13 @@ def fit(
         moments = adam_moments(optimiser, parameters)
         state = flatten(denoiser=denoiser.state_dict(), ema=averages.state_dict(), adam=moments)
         state["spent"] = torch.tensor(spent, dtype=torch.float64)
-        save_checkpoint(outdir / "checkpoints", step, state)
+        save_checkpoint(outdir / "checkpoints", step, state, KIND)
         save_averages(step, lambda rel: outdir / f"ema-{rel:.2f}.safetensors")
 
     def save_averages(step, path):
         for rel, average in averages.averages.items():
             progress = dict(steps=step, volumes=step * batch, hours=round(spent / 3600, 3), sigma_rel=rel)
+            progress |= dict(precision=resolved(device, precision))
             network = part(average, "network", ".")
             save_weights(path(rel), network, configuration | progress, weights_dtype)
 
