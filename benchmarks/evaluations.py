@@ -4,10 +4,11 @@
         --subjects 8 --table out/evaluations-global.csv
 
 Every way is held to the converged sample of the same noise: the distance of the stage's output, in standard deviations
-of what the stage learns (low-resolution volumes, or residuals), and how far volume and SUVmean of the organs are from its (mean over organs and subjects of the absolute
-difference in percent, and beside it the largest shift of an organ's mean over the subjects). The row "another seed" is
-a sample of other noise: what chance makes of the same measures. The other stage is drawn in one way
-throughout. PFLOP are those of the same evaluations at full size (224×224×384, the paper's widths).
+of what the stage learns (low-resolution volumes, or residuals), and how far volume and SUVmean of the organs are from
+its (mean over organs and subjects of the absolute difference in percent, and beside it the largest shift of an organ's
+mean over the subjects). The row "another seed" is a sample of other noise: what chance makes of the same measures. The
+other stage is drawn in one way throughout. PFLOP are those of the same evaluations at full size (224×224×384, the
+paper's widths).
 The table grows a line per organ; the same command goes on where it stopped, and prints.
 """
 
@@ -149,7 +150,8 @@ def main(stage, root, low, high, guide, segmenter, count, table):
                 continue
             distance = float(np.sqrt(np.mean((((output - converged).numpy()) / spread) ** 2)))
             used = evaluations(way["sampler"], way["steps"]) * (2 if way.get("guidance", 1) != 1 else 1)
-            common = dict(weights=weights, subject=subject, way=name, evaluations=used, seconds=seconds, distance=distance)
+            common = dict(weights=weights, subject=subject, way=name, evaluations=used, seconds=seconds)
+            common |= dict(distance=distance)
             append_rows(table, [common | organ for organ in measured(cascade, segment, volume, demographics)])
     shown = summary(pd.read_csv(table), stage, gflop)
     click.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
