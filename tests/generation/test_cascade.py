@@ -1,5 +1,7 @@
 """The cascade puts volumes where and how large they belong, and windows cannot be seen."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,17 @@ def test_a_guide_that_cannot_guide_is_refused(stage_files, tmp_path):
 def test_what_cannot_be_sampled_is_refused(cascade, change, words):
     with pytest.raises(InputError, match=words):
         cascade(**change)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
+def test_a_compiled_stage_draws_the_same(stage_files):
+    noise = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(5))
+    plain, compiled = (
+        Stage.load(stage_files[0], "global", compiled=compiled).draw(demographic_maps(WOMAN, (4, 4, 16)), noise, EULER)
+        for compiled in (False, True)
+    )
+    assert torch.allclose(plain, compiled, atol=1e-4)
 
 
 def test_operations_count_every_evaluation_of_every_window(cascade):

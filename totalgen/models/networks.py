@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 CONVOLUTION = {4: F.conv2d, 5: F.conv3d}  # chosen by weight.ndim
 MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
+ONEDNN = torch.backends.mkldnn.is_available()
 CLIP = 256.0  # activations beyond ±256 would overflow half precision
 
 # What a training step computes a second time, block by block, rather than keep it for the gradients:
@@ -78,10 +79,11 @@ def convolve(x, weight):
 
     PyTorch leaves single float32 items of few voxels (channels × x × y ≤ 20 480 in 3D) to a convolution several times
     slower than oneDNN's, and so the whole coarse half of a network at generation: here oneDNN is called by name.
+    torch.compile chooses for itself.
     """
     padding = weight.shape[-1] // 2
-    small = x.ndim == 5 and len(x) == 1 and x.device.type == "cpu" and x.dtype == torch.float32
-    if small and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu"):
+    single = x.ndim == 5 and len(x) == 1 and x.device.type == "cpu" and x.dtype == torch.float32
+    if single and ONEDNN and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
         ones = [1] * 3
         return torch.mkldnn_convolution(x, weight, None, [padding] * 3, ones, ones, 1)
     return CONVOLUTION[weight.ndim](x, weight, padding=padding)
