@@ -33,7 +33,7 @@ from totalgen.models.samplers import evaluations
 
 HERE = Path(__file__).resolve().parents[1]
 CONVERGED = {"global": dict(sampler="heun", steps=100), "sr": dict(sampler="heun", steps=35)}
-OTHER = {"global": dict(sampler="dpm_solver", steps=24), "sr": dict(sampler="dpm_solver", steps=12)}
+OTHER = {"global": dict(sampler="dpm_solver", steps=16), "sr": dict(sampler="dpm_solver", steps=8, sigma_min=0.5)}
 WAYS = {
     "global": [
         dict(sampler="heun", steps=35),
