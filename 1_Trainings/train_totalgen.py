@@ -14,8 +14,10 @@ from totalgen.presets import resolve
 from totalgen.training.cascade import train_cascade
 
 # The paper, section 2.2: 224×224×384 voxels of 2 mm, EDM2 network, batch 2048, learning rate 0.017, 16.25 M volumes.
-PAPER = dict(shape=(224, 224, 384), patch=(56, 56, 96), channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,))
-PAPER |= dict(workers=4)  # one loads about 19 patches of this size per second
+PAPER = dict(
+    shape=(224, 224, 384), patch=(56, 56, 96), channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,),
+    workers=4,  # one loads about 19 patches of this size per second
+)  # fmt: skip
 EDM = dict(family="edm", uncertainty=True)
 FLOW = dict(family="flow")
 
@@ -53,7 +55,7 @@ PRESETS = {
     "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, volumes=26_000),
     "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, volumes=16_000),
     "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, volumes=16_000),
-    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, volumes=8_000),                     # what demo-sr-edm is held to
+    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, volumes=8_000),                     # to hold demo-sr-edm to
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),
     "smoke-global-flow": dict(SMOKE, stage="global", **FLOW),
     "smoke-sr-edm":      dict(SMOKE, stage="sr", patch=(16, 16, 16), **EDM),

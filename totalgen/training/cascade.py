@@ -58,8 +58,7 @@ def train_cascade(
     )  # fmt: skip
     stride = 2 ** (len(multipliers) - 1)
     if any(n % stride for n in space):
-        cure = "Use fewer levels."
-        raise InputError(f"{stage} stage works on {tuple(space)} voxels, not divisible by {stride}. {cure}")
+        raise InputError(f"{stage} stage works on {tuple(space)} voxels, not divisible by {stride}. Use fewer levels.")
     configuration = dict(
         preset=preset, stage=stage, family=family, network=network, shape=list(shape), patch=list(patch), target=target,
         codec=task.codec_parameters,
