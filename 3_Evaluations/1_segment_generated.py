@@ -18,11 +18,12 @@ from totalgen.evaluation.segmenter import segment_cohort
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Generated folder or cohort root.")
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help="segmenter.safetensors of a run.")
 @click.option("--masks", default="organs", help="Name of the mask file, without .nii.gz.")
+@click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
 @click.option("--device", help="cpu, cuda, cuda:1 …; default CUDA when present.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
 @click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
-def main(root, weights, masks, device, workers, scheduler):
-    segment_cohort(root, weights, masks, device, workers, scheduler)
+def main(root, weights, masks, split, device, workers, scheduler):
+    segment_cohort(root, weights, masks, device, workers, scheduler, split)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,18 @@ def test_a_cohort_is_measured_once_and_again_when_a_mask_is_newer(cohort, monkey
     assert len(pd.read_csv(path)) == 4 * 4
 
 
+def test_measuring_a_split_keeps_the_rows_of_others_but_not_old_ones(cohort):
+    path = measure_cohort(cohort)
+    newer = cohort / "cropped" / "s0" / "organs.nii.gz"
+    written = path.stat().st_mtime
+    os.utime(newer, (written + 5, written + 5))
+    measure_cohort(cohort, split="test")
+    assert set(pd.read_csv(path)["subject"]) == {"s1", "s2", "s3"}  # s0 is measured again by the next run of all
+    assert len(pd.read_csv(measure_cohort(cohort))) == 4 * 4
+    path.unlink()
+    assert set(pd.read_csv(measure_cohort(cohort, split="test"))["subject"]) == {"s3"}
+
+
 def test_one_bad_subject_is_listed_and_the_others_are_measured(cohort):
     (cohort / "cropped" / "s1" / "organs.nii.gz").write_bytes(b"not a NIfTI")
     (cohort / "cropped" / "s2" / "SUV.nii.gz").unlink()

@@ -176,6 +176,8 @@ def test_a_cohort_keeps_its_given_masks_beside_the_segmented_ones(trained):
     assert not (cohort / "cropped" / "s0" / "segmented.nii.gz").exists()
     assert segment_cohort(cohort, weights, masks="segmented") == []
     assert (cohort / "cropped" / "s0" / "segmented.nii.gz").exists()
+    assert segment_cohort(cohort, weights, masks="split", split="test") == []
+    assert [path.parent.name for path in cohort.glob("cropped/*/split.nii.gz")] == ["s3"]
 
 
 def test_an_unreadable_training_subject_is_listed_and_left_out(cohort, tmp_path):

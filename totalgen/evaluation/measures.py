@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.signal import oaconvolve
 
-from totalgen.data.cohort import for_each_subject
+from totalgen.data.cohort import drop_rows, for_each_subject
 from totalgen.data.organs import MEASURED
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
@@ -85,15 +85,17 @@ def sphere_weights(affine):
     return share / share.sum()
 
 
-def measure_cohort(root, masks="organs", workers=1, scheduler=None):
+def measure_cohort(root, masks="organs", workers=1, scheduler=None, split=None):
     """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``.
 
     masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
     written are not measured again; a subject that fails is listed in failures.csv (cohort.for_each_subject).
+    split: only the subjects of this split; others keep their rows unless those are older than their files.
     Returns the path of the table. Raises InputError when no study could be measured.
     """
     root = Path(root)
     folders = read_studies(root).set_index("subject")["folder"]
+    chosen = list(read_studies(root, split)["subject"])
     path = root / f"{masks}.csv"
     written = path.stat().st_mtime if path.exists() else 0
 
@@ -106,7 +108,8 @@ def measure_cohort(root, masks="organs", workers=1, scheduler=None):
         files = [folders[subject] / "SUV.nii.gz", folders[subject] / f"{masks}.nii.gz"]
         return all(file.exists() and file.stat().st_mtime <= written for file in files)
 
-    for_each_subject(root, "measure", list(folders.index), work, done, path, workers, scheduler)
+    drop_rows(path, [s for s in folders.index if s not in chosen and not done(s)])  # or they would pass for current
+    for_each_subject(root, "measure", chosen, work, done, path, workers, scheduler)
     return path
 
 

@@ -76,13 +76,14 @@ def load_segmenter(weights, device=None):
     return functools.partial(_segment, network, configuration, device)
 
 
-def segment_cohort(root, weights, masks="organs", device=None, workers=1, scheduler=None):
+def segment_cohort(root, weights, masks="organs", device=None, workers=1, scheduler=None, split=None):
     """Segment every study of ``root`` into ``<study>/<masks>.nii.gz``; a mask that exists is left alone.
 
-    A study that fails is listed in failures.csv (cohort.for_each_subject). Returns the subjects that failed.
+    split: only the subjects of this split. A study that fails is listed in failures.csv (cohort.for_each_subject).
+    Returns the subjects that failed.
     """
     load_segmenter(weights, device)  # what is wrong with it is no study's fault
-    folders = read_studies(root).set_index("subject")["folder"]
+    folders = read_studies(root, split).set_index("subject")["folder"]
 
     def work(subject):
         segment = segmenter_of_process(weights, device)
