@@ -22,7 +22,7 @@ EDM = dict(family="edm", uncertainty=True)
 FLOW = dict(family="flow")
 
 # The paper's second stage with a quarter of the channels at full resolution: a fifth of the work (docs/performance.md).
-FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12))
+FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=True)
 
 # The phantom cohort at 6 mm on two CPU cores. docs/performance.md says where batch, noise levels and widths come from.
 DEMO = dict(
@@ -34,7 +34,7 @@ DEMO_GLOBAL = dict(
 )  # fmt: skip
 DEMO_SR = dict(DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.02, lr_decay_steps=800, condition_noise=0.1)
 DEMO_SR_WIDE = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3), blocks=2)
-DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1)
+DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1, lean=True)
 
 # Seconds, for tests and for a first look at the stages.
 SMOKE = dict(
@@ -51,10 +51,10 @@ PRESETS = {
     "paper-sr-flow":     dict(PAPER, stage="sr", **FLOW, batch=8, lr=0.001),           # as released
     "fast-sr-edm":       dict(FAST_SR, **EDM),
     "fast-sr-flow":      dict(FAST_SR, **FLOW, batch=8, lr=0.001),
-    "demo-global-edm":   dict(DEMO_GLOBAL, **EDM, volumes=26_000),
-    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, volumes=26_000),
-    "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, volumes=16_000),
-    "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, volumes=16_000),
+    "demo-global-edm":   dict(DEMO_GLOBAL, **EDM, volumes=9_000),
+    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, volumes=9_000),
+    "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, volumes=8_000),
+    "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, volumes=8_000),
     "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, volumes=8_000),                     # to hold demo-sr-edm to
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),
     "smoke-global-flow": dict(SMOKE, stage="global", **FLOW),

@@ -31,7 +31,7 @@ FAST = dict(
 # The demo weights were trained too briefly to have learnt the finest noise levels: sampling ends at σ = 0.5, with the
 # expected clean volume. One slab holds the whole volume: 80×80×128 voxels fit into memory.
 COARSE = dict(sampler="dpm_solver", sigma_min=0.5)
-DEMO = dict(global_sampling=dict(COARSE, steps=16), sr_sampling=dict(COARSE, steps=8), slab=128, context=8)
+DEMO = dict(global_sampling=dict(COARSE, steps=16), sr_sampling=dict(COARSE, steps=6), slab=128, context=8)
 SMOKE = dict(
     global_sampling=dict(sampler="euler", steps=3), sr_sampling=dict(sampler="euler", steps=2), slab=32, context=4
 )
@@ -55,7 +55,7 @@ PRESETS = {
     "fast-edm":   dict(FAST,  low=run("paper-global-edm"),                  high=run("fast-sr-edm")),
     "fast-flow":  dict(FAST,  low=run("paper-global-flow"),                 high=run("fast-sr-flow")),
     "demo":       dict(DEMO,  low=shipped("demo-global-edm"),              high=shipped("demo-sr-edm")),
-    "demo-flow":  dict(DEMO,  low=run("demo-global-flow"),                 high=run("demo-sr-flow")),
+    "demo-flow":  dict(DEMO,  low=shipped("demo-global-flow"),             high=shipped("demo-sr-flow")),
     "smoke":      dict(SMOKE, low=run("smoke-global-edm"),                  high=run("smoke-sr-edm")),
 }
 # fmt: on

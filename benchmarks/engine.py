@@ -108,17 +108,18 @@ def resident_mib(field):
 @click.option("--multipliers", default="1,2,3,4")
 @click.option("--blocks", default=3)
 @click.option("--attention", default="3", help='Levels with self-attention, such as "2,3"; "" for none.')
+@click.option("--lean", is_flag=True, help="Decoder without the coarse width at the fine level.")
 @click.option("--build", "names", multiple=True, type=click.Choice(list(BUILDS)), help="Only these; repeatable.")
 @click.option("--training/--no-training", default=True)
 @click.option("--batch", default=1, help="Items.")
 @click.option("--repeats", default=3)
 @click.option("--device", default="cpu")
-def main(space, condition, channels, multipliers, blocks, attention, names, training, batch, repeats, device):
+def main(space, condition, channels, multipliers, blocks, attention, lean, names, training, batch, repeats, device):
     device = torch.device(device)
     levels = [tuple(int(n) for n in text.split(",") if n) for text in (multipliers, attention)]
     settings = dict(
         in_channels=2 + condition, out_channels=2, channels=channels, multipliers=levels[0], blocks=blocks,
-        attention=levels[1],
+        attention=levels[1], lean=lean,
     )  # fmt: skip
     builds = {name: how for name, how in BUILDS.items() if not names or name in ("reference", *names)}
     parameters, flop = cost(settings, space)

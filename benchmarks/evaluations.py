@@ -6,9 +6,12 @@
 Every way is held to the converged sample of the same noise: the distance of the stage's output, in standard deviations
 of what the stage learns (low-resolution volumes, or residuals), and how far volume and SUVmean of the organs are from
 its (mean over organs and subjects of the absolute difference in percent, and beside it the largest shift of an organ's
-mean over the subjects). The row "another seed" is a sample of other noise: what chance makes of the same measures. The
-other stage is drawn in one way throughout. PFLOP are those of the same evaluations at full size (224×224×384, the
-paper's widths).
+mean over the subjects). The row "another seed" is a sample of other noise: what chance makes of the same measures.
+
+The global stage is drawn for the demographics of test subjects and refined in one way throughout. The second stage
+refines the test subjects' own low-resolution volumes, so that it has a truth as well: "error" columns hold the drawn
+organs to those of the subjects' own volumes under the same segmenter (mean absolute difference in percent), and the row
+"own" is that volume. PFLOP are those of the same evaluations at full size (224×224×384, the paper's widths).
 The table grows a line per organ; the same command goes on where it stopped, and prints.
 """
 
@@ -24,6 +27,7 @@ from tqdm import tqdm
 
 from totalgen.data.archive import Archive
 from totalgen.data.files import append_rows
+from totalgen.data.resolution import phase_offsets
 from totalgen.errors import InputError
 from totalgen.evaluation.measures import TINY_L, measure_study
 from totalgen.evaluation.segmenter import load_segmenter
@@ -32,25 +36,30 @@ from totalgen.models.networks import cost
 from totalgen.models.samplers import evaluations
 
 HERE = Path(__file__).resolve().parents[1]
+COARSE = dict(sampler="dpm_solver", sigma_min=0.5)
 CONVERGED = {"global": dict(sampler="heun", steps=100), "sr": dict(sampler="heun", steps=35)}
-OTHER = {"global": dict(sampler="dpm_solver", steps=16), "sr": dict(sampler="dpm_solver", steps=8, sigma_min=0.5)}
+CHANCE = {"global": CONVERGED["global"], "sr": dict(sampler="dpm_solver", steps=16)}  # how another seed is drawn
+OTHER = {"global": dict(sampler="dpm_solver", steps=16), "sr": dict(COARSE, steps=8)}
 WAYS = {
     "global": [
-        dict(sampler="heun", steps=35),
-        *(dict(sampler="heun", steps=n) for n in (16, 8)),
+        *(dict(sampler="heun", steps=n) for n in (35, 16)),
         *(dict(sampler="dpm_solver", steps=n) for n in (32, 24, 16, 12, 8)),
-        *(dict(sampler="euler", steps=n) for n in (32, 16)),
+        *(dict(COARSE, steps=n) for n in (16,)),
+        dict(sampler="euler", steps=32),
     ],
     "sr": [
-        *(dict(sampler="heun", steps=n) for n in (16, 8)),
-        *(dict(sampler="dpm_solver", steps=n) for n in (32, 24, 16, 12, 8)),
-        dict(sampler="euler", steps=16),
+        dict(sampler="heun", steps=16),
+        *(dict(sampler="dpm_solver", steps=n) for n in (32, 16, 12, 8)),
+        *(dict(COARSE, steps=n) for n in (16, 8, 4)),
     ],
 }
 GUIDED = 1.5  # weight of autoguidance, where a guide is given
 FULL = {"global": (56, 56, 96), "sr": (224, 224, 96)}  # the second stage in 4 such slabs
 FIRST_SEED, OTHER_SEED = 1000, 2000
-ANOTHER = "another seed"
+PHASE = 21  # of a subject's own low-resolution volume: the offsets (1, 1, 1)
+OWN, ANOTHER = "own", "another seed"
+PER_WAY = ("way", "evaluations", "seconds", "distance")
+MEASURES = {"volume_l": "volume", "suv_mean": "SUVmean", "suv_max": "SUVmax"}
 
 
 def name_of(way):
@@ -59,44 +68,53 @@ def name_of(way):
     return f"{way['sampler']} {way['steps']}{extra}"
 
 
-def draw(cascade, stage, way, demographics, seed, other_seed):
-    """(output of the stage [2, x, y, z] in [0, 1], the subject's encoded volume, seconds of the stage)."""
+def draw(cascade, stage, way, demographics, seed, other_seed, own):
+    """(output of the stage [2, x, y, z] in [0, 1], the subject's encoded volume, seconds of the stage).
+
+    own: the subject's own low-resolution volume, for the second stage.
+    """
     settings = {"global": OTHER["global"], "sr": OTHER["sr"], stage: way}
-    seeds = {"global": seed, "sr": seed, stage: other_seed}
     stages = {"global": cascade.low, "sr": cascade.high}
     if "guidance" not in way:
         stages[stage] = replace(stages[stage], guide=None)
     chosen = Cascade(*stages.values(), settings["global"], settings["sr"], cascade.slab, cascade.context)
     clock = time.perf_counter()
-    low = chosen.generate_low(demographics, seeds["global"])
-    middle = time.perf_counter()
-    high = chosen.refine(low, demographics, seeds["sr"])
-    seconds = {"global": middle - clock, "sr": time.perf_counter() - middle}
-    return {"global": low, "sr": high}[stage], high, seconds[stage]
+    if stage == "sr":
+        high = chosen.refine(own, demographics, other_seed, offsets=phase_offsets(PHASE))
+        return high, high, time.perf_counter() - clock
+    low = chosen.generate_low(demographics, other_seed)
+    seconds = time.perf_counter() - clock
+    return low, chosen.refine(low, demographics, seed), seconds
 
 
 def measured(cascade, segment, high, demographics):
-    """Rows of organ, volume_l, suv_mean."""
+    """Rows of organ, volume_l, suv_mean, suv_max."""
     ct, suv = cascade.to_volumes(high.numpy(), demographics)
     rows = measure_study(suv, segment(ct))
-    return [{key: row[key] for key in ("organ", "volume_l", "suv_mean")} for row in rows]
+    return [{key: row[key] for key in ("organ", *MEASURES)} for row in rows]
+
+
+def differences(rows, others, measures):
+    """Relative differences of measures, lines with an organ in both only. Both are indexed by subject and organ."""
+    others = others.reindex(rows.index)
+    both = (rows["volume_l"] > TINY_L) & (others["volume_l"] > TINY_L)
+    return rows.loc[both, measures] / others.loc[both, measures] - 1
 
 
 def summary(lines, stage, gflop):
-    """One row per way: evaluations, seconds, PFLOP, distance, differences from the converged sample."""
-    converged = lines[lines["way"] == name_of(CONVERGED[stage])].set_index(["subject", "organ"])
+    """One row per way: evaluations, seconds, PFLOP, distance, differences from the converged sample and the truth."""
+    by_way = {way: rows.set_index(["subject", "organ"]) for way, rows in lines.groupby("way", sort=False)}
     result = []
-    for way, rows in lines.groupby("way", sort=False):
-        rows = rows.set_index(["subject", "organ"])
-        both = (rows["volume_l"] > TINY_L) & (converged["volume_l"].reindex(rows.index) > TINY_L)
+    for way, rows in by_way.items():
         entry = {"way": way, "evaluations": rows["evaluations"].iloc[0], "seconds": rows["seconds"].mean()}
         entry |= {"PFLOP": rows["evaluations"].iloc[0] * gflop / 1e6, "distance": rows["distance"].mean()}
+        change = differences(rows, by_way[name_of(CONVERGED[stage])], ["volume_l", "suv_mean"])
         for measure, name in (("volume_l", "volume"), ("suv_mean", "SUVmean")):
-            reference = converged[measure].reindex(rows.index)[both]
-            change = 100 * (rows[measure][both] / reference - 1)
-            entry[f"{name} %"] = change.abs().mean()
-            shift = 100 * (rows[measure][both].groupby("organ").mean() / reference.groupby("organ").mean() - 1)
-            entry[f"{name} shift %"] = shift.abs().max()
+            entry[f"{name} %"] = 100 * change[measure].abs().mean()
+            entry[f"{name} shift %"] = 100 * change[measure].groupby("organ").mean().abs().max()
+        if OWN in by_way:
+            error = differences(rows, by_way[OWN], list(MEASURES))
+            entry |= {f"{MEASURES[m]} error %": 100 * error[m].abs().mean() for m in MEASURES}
         entry["organs missing"] = int((rows["volume_l"] <= TINY_L).sum())
         result.append(entry)
     return pd.DataFrame(result)
@@ -123,7 +141,7 @@ def main(stage, root, low, high, guide, segmenter, count, table):
     gflop = cost(paper, FULL[stage])[1] / 1e9 * (1 if stage == "global" else 4)
     spread = np.array(chosen.configuration["codec"]["std"]).reshape(-1, 1, 1, 1)
     archive, segment = Archive(root / "training.zarr"), load_segmenter(segmenter)
-    ways = [CONVERGED[stage], *WAYS[stage]]
+    ways = list(WAYS[stage])
     if guide is not None:
         ways += [dict(sampler="dpm_solver", steps=n, guidance=GUIDED) for n in (32, 16)]
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -133,26 +151,31 @@ def main(stage, root, low, high, guide, segmenter, count, table):
         if set(old["weights"]) != {weights}:
             raise InputError(f"{table}: was measured on other weights. Give another --table.")
         done = set(old[["subject", "way"]].itertuples(index=False, name=None))
+    plan = {name_of(way): way for way in [CONVERGED[stage], *ways]} | {ANOTHER: CHANCE[stage]}
     for n, row in enumerate(tqdm(archive.indices("test")[:count], unit="subject")):
         subject, demographics = archive.subjects[row]["subject"], archive.demographics(row)
-        names = [name_of(way) for way in ways] + [ANOTHER]
-        if all((subject, name) in done for name in names):
+        if all((subject, name) in done for name in plan):
             continue
+        common, own = dict(weights=weights, subject=subject), None
+        if stage == "sr":
+            own = torch.from_numpy(archive.low(row)[PHASE].astype(np.float32))
+            if (subject, OWN) not in done:
+                high = torch.from_numpy(archive.high(row)[:].astype(np.float32))
+                organs = measured(cascade, segment, high, demographics)
+                append_rows(table, [common | dict.fromkeys(PER_WAY) | dict(way=OWN) | organ for organ in organs])
         converged = None
-        for name, way in zip(names, [*ways, CONVERGED[stage] if stage == "global" else WAYS["sr"][2]], strict=True):
+        for name, way in plan.items():
             if (subject, name) in done and converged is not None:
                 continue
-            seed = FIRST_SEED + n
-            other = OTHER_SEED + n if name == ANOTHER else seed
-            output, volume, seconds = draw(cascade, stage, way, demographics, seed, other)
+            seeds = FIRST_SEED + n, (OTHER_SEED if name == ANOTHER else FIRST_SEED) + n
+            output, volume, seconds = draw(cascade, stage, way, demographics, *seeds, own)
             converged = output if converged is None else converged
             if (subject, name) in done:
                 continue
             distance = float(np.sqrt(np.mean((((output - converged).numpy()) / spread) ** 2)))
             used = evaluations(way["sampler"], way["steps"]) * (2 if way.get("guidance", 1) != 1 else 1)
-            common = dict(weights=weights, subject=subject, way=name, evaluations=used, seconds=seconds)
-            common |= dict(distance=distance)
-            append_rows(table, [common | organ for organ in measured(cascade, segment, volume, demographics)])
+            drawn = dict(zip(PER_WAY, (name, used, seconds, distance), strict=True))
+            append_rows(table, [common | drawn | o for o in measured(cascade, segment, volume, demographics)])
     shown = summary(pd.read_csv(table), stage, gflop)
     click.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
 

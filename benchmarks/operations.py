@@ -15,7 +15,7 @@ from totalgen.models.samplers import evaluations
 LOW, HIGH, SLAB = (56, 56, 96), (224, 224, 384), 96
 GLOBAL = dict(in_channels=6, out_channels=2)  # the paper's network is the default
 FULL = dict(in_channels=11, out_channels=2)
-NARROW = FULL | dict(channels=16, multipliers=(1, 4, 8, 12))
+NARROW = FULL | dict(channels=16, multipliers=(1, 4, 8, 12), lean=True)
 HEUN, DPM = "heun", "dpm_solver"
 
 # fmt: off

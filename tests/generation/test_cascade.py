@@ -1,6 +1,7 @@
 """The cascade puts volumes where and how large they belong, and windows cannot be seen."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from totalgen.data.axial_extent import PUBLISHED
 from totalgen.data.conditions import demographic_maps
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import HU_RANGE, SUV_MAX
+from totalgen.data.resolution import phase_offsets, subsample
 from totalgen.errors import InputError
 from totalgen.generation.cascade import Cascade, Stage
 from totalgen.models.networks import cost
@@ -47,6 +49,18 @@ def test_windows_with_enough_context_equal_one_window(cascade):
     assert torch.allclose(whole, tiled, atol=1e-5)
     cut = cascade(slab=16, context=0).refine(low, WOMAN, 1)
     assert float((whole - cut)[..., 15:17].abs().max()) > 1e-3  # without context the cut shows
+
+
+def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):
+    """A second stage that draws zeros adds nothing: the voxels of a phase come back in their places."""
+    zero = dict(out_gain=torch.zeros(()))
+    silent = Stage.load(changed(stage_files[1], tmp_path / "silent.safetensors", **zero), "sr")
+    still = replace(cascade(), high=silent)
+    low = still.generate_low(WOMAN, 1)
+    for phase in (0, 27):
+        high = still.refine(low, WOMAN, 1, offsets=phase_offsets(phase))
+        assert torch.allclose(subsample(high, phase), low, atol=1e-3)
+        assert not torch.allclose(subsample(high, 42), low, atol=1e-2)
 
 
 def test_demographics_reach_both_stages(cascade):

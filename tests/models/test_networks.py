@@ -37,6 +37,17 @@ def test_the_paper_network_has_80_7_million_parameters_and_2872_gflop():
     assert round(flop / 1e9) == 2872  # method.md, section 4
 
 
+def test_a_lean_decoder_spares_the_coarse_width_at_the_fine_level():
+    """Counted by hand for two levels of 8 and 24 channels: multiply and add for every weight and voxel."""
+    settings = dict(in_channels=3, out_channels=2, channels=8, multipliers=(1, 3), blocks=1, attention=())
+    kept, lean = (cost(settings | dict(lean=lean), (8, 8, 8)) for lean in (False, True))
+    edm2 = 27 * (24 * 24 + 24 * 24) + 27 * (24 + 8) * 8 + (24 + 8) * 8  # doubling block, first convolution behind it
+    ours = 27 * (24 * 8 + 8 * 8) + 24 * 8 + 27 * (8 + 8) * 8 + (8 + 8) * 8
+    embedding = 24 * (24 - 8)  # of the doubling block
+    assert kept[0] - lean[0] == edm2 - ours + embedding
+    assert kept[1] - lean[1] == 2 * (8**3 * (edm2 - ours) + embedding)
+
+
 @pytest.mark.parametrize("kernel", [(), (1, 1), (3, 3), (1, 1, 1), (3, 3, 3)])
 def test_a_layer_keeps_unit_variance(kernel):
     layer = MPLayer(48, 256, kernel)
@@ -92,11 +103,11 @@ def test_the_output_is_zero_before_training_and_of_unit_order_with_unit_gain():
     assert 0.5 < rms(network(x, torch.zeros(2))) < 2  # drift through the whole network stays small
 
 
-@pytest.fixture(scope="module")
-def paper_network():
+@pytest.fixture(scope="module", params=[False, True], ids=["edm2", "lean"])
+def paper_network(request):
     """The paper's network at initialisation, its output switched on."""
     torch.manual_seed(0)
-    network = UNet(in_channels=2 + 4, out_channels=2)
+    network = UNet(in_channels=2 + 4, out_channels=2, lean=request.param)
     network.out_gain.data.fill_(1)
     return network
 

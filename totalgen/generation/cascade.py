@@ -157,17 +157,18 @@ class Cascade:
         condition = demographic_maps(demographics, shape, self.low.device)
         return self.low.draw(condition, self.low.noise(seed, shape), self.global_sampling)
 
-    def refine(self, low, demographics, seed, progress=lambda items: items):
+    def refine(self, low, demographics, seed, progress=lambda items: items, offsets=CENTRE):
         """[2, x, y, z] in [0, 1]: the second stage over a low-resolution volume, window by window.
 
-        progress: wraps the list of windows, such as tqdm.
+        progress: wraps the list of windows, such as tqdm;  offsets: where the low-resolution voxels lie in their boxes
+        (resolution.upsample); those of a generated volume stand for the whole box.
         """
         stage, (x, y, z) = self.high, self.shape
         noise = stage.noise(seed, self.shape)
         result = torch.empty(2, x, y, z)
         for window in progress(windows(z, self.slab, self.context)):
             start, shape = (0, 0, window.start), (x, y, window.stop - window.start)
-            upsampled = upsample(low.to(stage.device), CENTRE, start, shape)
+            upsampled = upsample(low.to(stage.device), offsets, start, shape)
             condition = torch.cat(
                 [
                     standardised(upsampled, stage.configuration["data"]["statistics"]),

@@ -201,7 +201,9 @@ class UNet(nn.Module):
     """Magnitude-preserving U-Net.
 
     in_channels: all of them, noisy target and condition;  out_channels: of the target;  channels: at full resolution;
-    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3.
+    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3;
+    lean: the decoder's block that doubles the resolution narrows to the finer level's width. In EDM2 it keeps the
+    coarser one, and the first block of the finest level is the costliest of the network.
     forward: x [B, in_channels, *space] with every axis divisible by 2^(levels − 1), c_noise [B] → [B, out_channels, …].
     ``recompute``, an attribute: a key of RECOMPUTE to save memory in training. "pointwise" computes everything but
     convolutions again, "blocks" everything.
@@ -211,12 +213,13 @@ class UNet(nn.Module):
     recompute = None
 
     def __init__(
-        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3
-    ):
+        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3,
+        lean=False,
+    ):  # fmt: skip
         super().__init__()
         self.settings = dict(
             in_channels=in_channels, out_channels=out_channels, channels=channels, multipliers=tuple(multipliers),
-            blocks=blocks, attention=tuple(attention), dims=dims,
+            blocks=blocks, attention=tuple(attention), dims=dims, lean=lean,
         )  # fmt: skip
         self.stride = 2 ** (len(multipliers) - 1)
         widths = [channels * m for m in multipliers]
@@ -241,7 +244,9 @@ class UNet(nn.Module):
         )
         for level, new in reversed(list(enumerate(widths))):
             if level < len(widths) - 1:
-                self.decoder.append(Block(width, width, decoder=True, resample=double, **shared))
+                finer = new if lean else width
+                self.decoder.append(Block(width, finer, decoder=True, resample=double, **shared))
+                width = finer
             for _ in range(blocks + 1):
                 wide = width + skips.pop()
                 self.decoder.append(Block(wide, new, decoder=True, attention=level in attention, **shared))

@@ -22,7 +22,7 @@ def train_cascade(
     root, outdir, preset, *,
     stage, family,
     shape=(224, 224, 384), partial_torsos=False, patch=(56, 56, 96), target="residual", condition_noise=0.0,
-    channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,),
+    channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), lean=False,
     noise_levels="lognormal", noise_parameters=None, uncertainty=False,
     batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
     ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, snapshot_steps=250, picture_steps=1000,
@@ -33,7 +33,7 @@ def train_cascade(
     stage: "global" or "sr";  family: a key of processes.FAMILIES;  shape: voxels of the full resolution;
     partial_torsos: train also on subjects whose scan ends within the torso;
     patch, target, condition_noise: of the second stage (tasks.SuperResolutionTask);
-    channels, multipliers, blocks, attention: of the network (networks.UNet);
+    channels, multipliers, blocks, attention, lean: of the network (networks.UNet);
     noise_levels, noise_parameters, uncertainty: how training draws σ and weighs it (processes);
     batch, microbatch, volumes, lr, …: the run (loop.fit); more volumes later go on from the same folder;
     precision: "auto", "float32" or "bfloat16" (precision.autocast);  recompute: None, or what to compute again for the
@@ -55,6 +55,7 @@ def train_cascade(
     network = dict(
         in_channels=len(CHANNELS) + task.condition_channels, out_channels=len(CHANNELS),
         channels=channels, multipliers=list(multipliers), blocks=blocks, attention=list(attention),
+        lean=lean,
     )  # fmt: skip
     stride = 2 ** (len(multipliers) - 1)
     if any(n % stride for n in space):
