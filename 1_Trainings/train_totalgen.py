@@ -21,7 +21,7 @@ PAPER = dict(
 EDM = dict(family="edm", uncertainty=True)
 FLOW = dict(family="flow")
 
-# The paper's second stage with a quarter of the channels at full resolution: a fifth of the work (docs/performance.md).
+# A quarter of the channels at full resolution, a lean decoder: a seventh of the work (docs/performance.md).
 FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=True)
 
 # The phantom cohort at 6 mm on two CPU cores. docs/performance.md says where batch, noise levels and widths come from.

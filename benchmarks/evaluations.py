@@ -5,8 +5,8 @@
 
 Every way is held to the converged sample of the same noise: the distance of the stage's output, in standard deviations
 of what the stage learns (low-resolution volumes, or residuals), and how far volume and SUVmean of the organs are from
-its (mean over organs and subjects of the absolute difference in percent, and beside it the largest shift of an organ's
-mean over the subjects). The row "another seed" is a sample of other noise: what chance makes of the same measures.
+its (mean over organs and subjects of the absolute difference in percent, and beside it, as "shift", the largest mean
+difference of an organ). The row "another seed" is a sample of other noise: what chance makes of the same measures.
 
 The global stage is drawn for the demographics of test subjects and refined in one way throughout. The second stage
 refines the test subjects' own low-resolution volumes, so that it has a truth as well: "error" columns hold the drawn
@@ -15,6 +15,7 @@ organs to those of the subjects' own volumes under the same segmenter (mean abso
 The table grows a line per organ; the same command goes on where it stopped, and prints.
 """
 
+import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 from tqdm import tqdm
 
 from totalgen.data.archive import Archive
+from totalgen.data.cohort import read_table
 from totalgen.data.files import append_rows
 from totalgen.data.resolution import phase_offsets
 from totalgen.errors import InputError
@@ -39,18 +41,18 @@ HERE = Path(__file__).resolve().parents[1]
 COARSE = dict(sampler="dpm_solver", sigma_min=0.5)
 CONVERGED = {"global": dict(sampler="heun", steps=100), "sr": dict(sampler="heun", steps=35)}
 CHANCE = {"global": CONVERGED["global"], "sr": dict(sampler="dpm_solver", steps=16)}  # how another seed is drawn
-OTHER = {"global": dict(sampler="dpm_solver", steps=16), "sr": dict(COARSE, steps=8)}
+OTHER = {"global": dict(sampler="dpm_solver", steps=16), "sr": dict(COARSE, steps=6)}
 WAYS = {
     "global": [
         *(dict(sampler="heun", steps=n) for n in (35, 16)),
         *(dict(sampler="dpm_solver", steps=n) for n in (32, 24, 16, 12, 8)),
-        *(dict(COARSE, steps=n) for n in (16,)),
+        dict(COARSE, steps=16),
         dict(sampler="euler", steps=32),
     ],
     "sr": [
         dict(sampler="heun", steps=16),
         *(dict(sampler="dpm_solver", steps=n) for n in (32, 16, 12, 8)),
-        *(dict(COARSE, steps=n) for n in (16, 8, 4)),
+        *(dict(COARSE, steps=n) for n in (16, 8, 6, 4)),
     ],
 }
 GUIDED = 1.5  # weight of autoguidance, where a guide is given
@@ -71,7 +73,8 @@ def name_of(way):
 def draw(cascade, stage, way, demographics, seed, other_seed, own):
     """(output of the stage [2, x, y, z] in [0, 1], the subject's encoded volume, seconds of the stage).
 
-    own: the subject's own low-resolution volume, for the second stage.
+    own: the subject's own low-resolution volume [2, x/4, y/4, z/4] in [0, 1], which the second stage refines. The
+    global stage's volume is refined from the noise of ``seed``; ``other_seed`` is that of the measured stage.
     """
     settings = {"global": OTHER["global"], "sr": OTHER["sr"], stage: way}
     stages = {"global": cascade.low, "sr": cascade.high}
@@ -135,7 +138,9 @@ def main(stage, root, low, high, guide, segmenter, count, table):
     low, high = Stage.load(low, "global", guide=first), Stage.load(high, "sr", guide=second)
     sampling = [OTHER[name] | (dict(guidance=GUIDED) if guide and name == stage else {}) for name in OTHER]
     cascade = Cascade(low, high, *sampling, slab=low.configuration["shape"][2], context=0)
-    weights = "+".join(part.sha256[:8] for part in (low, low.guide, high, high.guide) if part)
+    hashes = [part.sha256 for part in (low, low.guide, high, high.guide) if part]
+    hashes.append(hashlib.sha256(segmenter.read_bytes()).hexdigest())
+    weights = "+".join(sha256[:8] for sha256 in hashes)
     chosen = cascade.low if stage == "global" else cascade.high
     paper = dict(in_channels=chosen.denoiser.network.settings["in_channels"], out_channels=2)
     gflop = cost(paper, FULL[stage])[1] / 1e9 * (1 if stage == "global" else 4)
@@ -147,7 +152,7 @@ def main(stage, root, low, high, guide, segmenter, count, table):
     table.parent.mkdir(parents=True, exist_ok=True)
     done = set()
     if table.exists():
-        old = pd.read_csv(table)
+        old = read_table(table)
         if set(old["weights"]) != {weights}:
             raise InputError(f"{table}: was measured on other weights. Give another --table.")
         done = set(old[["subject", "way"]].itertuples(index=False, name=None))
@@ -160,8 +165,8 @@ def main(stage, root, low, high, guide, segmenter, count, table):
         if stage == "sr":
             own = torch.from_numpy(archive.low(row)[PHASE].astype(np.float32))
             if (subject, OWN) not in done:
-                high = torch.from_numpy(archive.high(row)[:].astype(np.float32))
-                organs = measured(cascade, segment, high, demographics)
+                truth = torch.from_numpy(archive.high(row)[:].astype(np.float32))
+                organs = measured(cascade, segment, truth, demographics)
                 append_rows(table, [common | dict.fromkeys(PER_WAY) | dict(way=OWN) | organ for organ in organs])
         converged = None
         for name, way in plan.items():
@@ -176,7 +181,7 @@ def main(stage, root, low, high, guide, segmenter, count, table):
             used = evaluations(way["sampler"], way["steps"]) * (2 if way.get("guidance", 1) != 1 else 1)
             drawn = dict(zip(PER_WAY, (name, used, seconds, distance), strict=True))
             append_rows(table, [common | drawn | o for o in measured(cascade, segment, volume, demographics)])
-    shown = summary(pd.read_csv(table), stage, gflop)
+    shown = summary(read_table(table), stage, gflop)
     click.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
 
 

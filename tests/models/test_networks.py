@@ -105,7 +105,7 @@ def test_the_output_is_zero_before_training_and_of_unit_order_with_unit_gain():
 
 @pytest.fixture(scope="module", params=[False, True], ids=["edm2", "lean"])
 def paper_network(request):
-    """The paper's network at initialisation, its output switched on."""
+    """The paper's network at initialisation, its output switched on; and the same with a lean decoder."""
     torch.manual_seed(0)
     network = UNet(in_channels=2 + 4, out_channels=2, lean=request.param)
     network.out_gain.data.fill_(1)

@@ -90,7 +90,7 @@ def measure_cohort(root, masks="organs", workers=1, scheduler=None, split=None):
 
     masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
     written are not measured again; a subject that fails is listed in failures.csv (cohort.for_each_subject).
-    split: only the subjects of this split; others keep their rows unless those are older than their files.
+    split: only the subjects of this split; others keep their rows unless their files are newer or gone.
     Returns the path of the table. Raises InputError when no study could be measured.
     """
     root = Path(root)
