@@ -32,7 +32,10 @@ DEMO = dict(
 DEMO_GLOBAL = dict(
     DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), lr=0.01, lr_decay_steps=1200,
 )  # fmt: skip
-DEMO_SR = dict(DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.02, lr_decay_steps=800, condition_noise=0.1)
+DEMO_SR = dict(
+    DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.01, lr_decay_steps=800,
+    noise_parameters=dict(mean=2.0, std=1.4),  # high: what the low-resolution volume tells is learnt first
+)  # fmt: skip
 DEMO_SR_WIDE = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3), blocks=2)
 DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1, lean=True)
 

@@ -16,6 +16,7 @@ The table grows a line per organ; the same command goes on where it stopped, and
 """
 
 import hashlib
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from totalgen.data.archive import Archive
 from totalgen.data.cohort import read_table
 from totalgen.data.files import append_rows
 from totalgen.data.resolution import phase_offsets
-from totalgen.errors import InputError
+from totalgen.errors import InputError, closest
 from totalgen.evaluation.measures import TINY_L, measure_study
 from totalgen.evaluation.segmenter import load_segmenter
 from totalgen.generation.cascade import Cascade, Stage
@@ -40,8 +41,7 @@ from totalgen.models.samplers import evaluations
 HERE = Path(__file__).resolve().parents[1]
 COARSE = dict(sampler="dpm_solver", sigma_min=0.5)
 CONVERGED = {"global": dict(sampler="heun", steps=100), "sr": dict(sampler="heun", steps=35)}
-CHANCE = {"global": CONVERGED["global"], "sr": dict(sampler="dpm_solver", steps=16)}  # how another seed is drawn
-OTHER = {"global": dict(sampler="dpm_solver", steps=16), "sr": dict(COARSE, steps=6)}
+OTHER = {"global": dict(COARSE, steps=16), "sr": dict(COARSE, steps=6)}  # the stage not measured, and another seed
 WAYS = {
     "global": [
         *(dict(sampler="heun", steps=n) for n in (35, 16)),
@@ -50,12 +50,16 @@ WAYS = {
         dict(sampler="euler", steps=32),
     ],
     "sr": [
-        dict(sampler="heun", steps=16),
-        *(dict(sampler="dpm_solver", steps=n) for n in (32, 16, 12, 8)),
+        *(dict(sampler="dpm_solver", steps=n) for n in (16, 12, 8)),
         *(dict(COARSE, steps=n) for n in (16, 8, 6, 4)),
+        dict(COARSE, steps=6, sigma_min=1.0),
     ],
 }
-GUIDED = 1.5  # weight of autoguidance, where a guide is given
+GUIDANCE = 1.5  # weight of autoguidance, where a guide is given
+GUIDED = {
+    "global": [dict(sampler="dpm_solver", steps=n) for n in (32, 16)],
+    "sr": [dict(COARSE, steps=6)],
+}
 FULL = {"global": (56, 56, 96), "sr": (224, 224, 96)}  # the second stage in 4 such slabs
 FIRST_SEED, OTHER_SEED = 1000, 2000
 PHASE = 21  # of a subject's own low-resolution volume: the offsets (1, 1, 1)
@@ -111,10 +115,11 @@ def summary(lines, stage, gflop):
     for way, rows in by_way.items():
         entry = {"way": way, "evaluations": rows["evaluations"].iloc[0], "seconds": rows["seconds"].mean()}
         entry |= {"PFLOP": rows["evaluations"].iloc[0] * gflop / 1e6, "distance": rows["distance"].mean()}
-        change = differences(rows, by_way[name_of(CONVERGED[stage])], ["volume_l", "suv_mean"])
-        for measure, name in (("volume_l", "volume"), ("suv_mean", "SUVmean")):
-            entry[f"{name} %"] = 100 * change[measure].abs().mean()
-            entry[f"{name} shift %"] = 100 * change[measure].groupby("organ").mean().abs().max()
+        if (converged := name_of(CONVERGED[stage])) in by_way:
+            change = differences(rows, by_way[converged], ["volume_l", "suv_mean"])
+            for measure, name in (("volume_l", "volume"), ("suv_mean", "SUVmean")):
+                entry[f"{name} %"] = 100 * change[measure].abs().mean()
+                entry[f"{name} shift %"] = 100 * change[measure].groupby("organ").mean().abs().max()
         if OWN in by_way:
             error = differences(rows, by_way[OWN], list(MEASURES))
             entry |= {f"{MEASURES[m]} error %": 100 * error[m].abs().mean() for m in MEASURES}
@@ -131,12 +136,13 @@ def summary(lines, stage, gflop):
 @click.option("--guide", type=click.Path(path_type=Path), help="Weaker weights of the measured stage (autoguidance).")
 @click.option("--segmenter", type=click.Path(path_type=Path), default=HERE / "Resource/demo-segmenter.safetensors")
 @click.option("--subjects", "count", default=8, help="Test subjects.")
+@click.option("--way", "only", multiple=True, help="Only rows of this name; the converged first.")
 @click.option("--table", type=click.Path(path_type=Path), required=True, help="CSV that keeps what was measured.")
 @torch.no_grad()
-def main(stage, root, low, high, guide, segmenter, count, table):
+def main(stage, root, low, high, guide, segmenter, count, only, table):
     first, second = (guide, None) if stage == "global" else (None, guide)
     low, high = Stage.load(low, "global", guide=first), Stage.load(high, "sr", guide=second)
-    sampling = [OTHER[name] | (dict(guidance=GUIDED) if guide and name == stage else {}) for name in OTHER]
+    sampling = [OTHER[name] | (dict(guidance=GUIDANCE) if guide and name == stage else {}) for name in OTHER]
     cascade = Cascade(low, high, *sampling, slab=low.configuration["shape"][2], context=0)
     hashes = [part.sha256 for part in (low, low.guide, high, high.guide) if part]
     hashes.append(hashlib.sha256(segmenter.read_bytes()).hexdigest())
@@ -148,7 +154,7 @@ def main(stage, root, low, high, guide, segmenter, count, table):
     archive, segment = Archive(root / "training.zarr"), load_segmenter(segmenter)
     ways = list(WAYS[stage])
     if guide is not None:
-        ways += [dict(sampler="dpm_solver", steps=n, guidance=GUIDED) for n in (32, 16)]
+        ways += [dict(way, guidance=GUIDANCE) for way in GUIDED[stage]]
     table.parent.mkdir(parents=True, exist_ok=True)
     done = set()
     if table.exists():
@@ -156,7 +162,8 @@ def main(stage, root, low, high, guide, segmenter, count, table):
         if set(old["weights"]) != {weights}:
             raise InputError(f"{table}: was measured on other weights. Give another --table.")
         done = set(old[["subject", "way"]].itertuples(index=False, name=None))
-    plan = {name_of(way): way for way in [CONVERGED[stage], *ways]} | {ANOTHER: CHANCE[stage]}
+    plan = {name_of(way): way for way in [CONVERGED[stage], *ways]} | {ANOTHER: OTHER[stage]}
+    plan = {name: closest(name, plan) for name in only or plan}
     for n, row in enumerate(tqdm(archive.indices("test")[:count], unit="subject")):
         subject, demographics = archive.subjects[row]["subject"], archive.demographics(row)
         if all((subject, name) in done for name in plan):
@@ -170,14 +177,17 @@ def main(stage, root, low, high, guide, segmenter, count, table):
                 append_rows(table, [common | dict.fromkeys(PER_WAY) | dict(way=OWN) | organ for organ in organs])
         converged = None
         for name, way in plan.items():
-            if (subject, name) in done and converged is not None:
+            is_converged = name == name_of(CONVERGED[stage])
+            if (subject, name) in done and not is_converged:
                 continue
             seeds = FIRST_SEED + n, (OTHER_SEED if name == ANOTHER else FIRST_SEED) + n
             output, volume, seconds = draw(cascade, stage, way, demographics, *seeds, own)
-            converged = output if converged is None else converged
+            converged = output if is_converged else converged
             if (subject, name) in done:
                 continue
-            distance = float(np.sqrt(np.mean((((output - converged).numpy()) / spread) ** 2)))
+            distance = math.nan
+            if converged is not None:
+                distance = float(np.sqrt(np.mean((((output - converged).numpy()) / spread) ** 2)))
             used = evaluations(way["sampler"], way["steps"]) * (2 if way.get("guidance", 1) != 1 else 1)
             drawn = dict(zip(PER_WAY, (name, used, seconds, distance), strict=True))
             append_rows(table, [common | drawn | o for o in measured(cascade, segment, volume, demographics)])

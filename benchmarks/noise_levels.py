@@ -1,11 +1,19 @@
-"""Which training noise levels serve the global stage: runs that differ in nothing else, side by side.
+"""Which training noise levels serve a stage: runs that differ in nothing else, side by side.
 
-    python benchmarks/noise_levels.py --root cohorts/demo --run runs/sweep/a --run runs/sweep/b
+    python benchmarks/noise_levels.py --root cohorts/demo --weights runs/sweep/a/ema-0.10.safetensors \
+        --weights runs/sweep/b/ema-0.10.safetensors
 
-For every run: the error of the denoiser on unseen subjects at fixed noise levels (in the family's prediction space, so
-1 is what the mean of the data would reach), and how far the mean and the standard deviation over samples, voxel by
-voxel, are from those over the test subjects (root mean square, in units of the data's standard deviation). The last row
-gives the same distances for as many training subjects: what chance alone makes of them. Prints, and asserts nothing.
+For every weights file: the error of the denoiser on unseen subjects at fixed noise levels (in the family's prediction
+space, so 1 is what the mean of the data would reach), and what its samples are worth.
+
+Global stage: how far the mean and the standard deviation over samples, voxel by voxel, are from those over the test
+subjects (root mean square, in units of the data's standard deviation). The last row gives the same distances for as
+many training subjects: what chance alone makes of them.
+
+Second stage, on patches of test subjects: the correlation of sampled with true residuals, CT and PET. A sampler that
+knew all that the condition tells would reach the share of the residual that can be told.
+
+Prints, and asserts nothing.
 """
 
 from pathlib import Path
@@ -15,10 +23,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from totalgen.data.archive import Archive
+from totalgen.data.archive import CHANNELS, Archive
 from totalgen.generation.cascade import Stage
 from totalgen.models.samplers import sample, seeded_generator
-from totalgen.training.tasks import GlobalTask
+from totalgen.training.tasks import GlobalTask, SuperResolutionTask
+from totalgen.weights import load_weights
 
 SIGMAS = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
 SEED = 1234  # no training uses it
@@ -52,25 +61,39 @@ def distances(volumes, truth):
     return [float(difference.square().mean().sqrt() / truth.std()) for difference in apart]
 
 
+def correlations(drawn, truth):
+    """Correlation over items and voxels of [n, C, x, y, z] with the truth, one per channel."""
+    pairs = zip(drawn.transpose(0, 1), truth.transpose(0, 1), strict=True)
+    return [float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) for a, b in pairs]
+
+
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root with training.zarr.")
-@click.option("--run", "runs", type=click.Path(path_type=Path), multiple=True, required=True, help="Run folders.")
+@click.option("--weights", "files", type=click.Path(path_type=Path), multiple=True, required=True, help="One stage.")
 @click.option("--steps", default=32, help="Evaluations per sample.")
 @click.option("--items", "count", default=62, help="Test subjects, and samples.")
 @torch.no_grad()
-def main(root, runs, steps, count):
+def main(root, files, steps, count):
     archive = Archive(root / "training.zarr")
-    test, train = (GlobalTask(archive, archive.shape, split, seed=SEED) for split in ("test", "train"))
+    configuration = load_weights(files[0])[1]
+    is_global = configuration["stage"] == "global"
+    if is_global:
+        test, train = (GlobalTask(archive, archive.shape, split, seed=SEED) for split in ("test", "train"))
+    else:
+        test = SuperResolutionTask(archive, archive.shape, configuration["patch"], "test", seed=SEED)
     items = [test[n] for n in range(min(count, len(test.subjects)))]
     truth = torch.stack([clean for clean, _ in items])
-    click.echo(f"{'run':28}" + "".join(f"{f'σ {s:g}':>9}" for s in SIGMAS) + f"{'mean':>9}{'std':>9}")
-    for run in runs:
-        stage = Stage.load(run / "ema-0.10.safetensors", "global")
+    columns = [f"σ {s:g}" for s in SIGMAS] + (["mean", "std"] if is_global else list(CHANNELS))
+    width = max(len(str(path)) for path in files) + 2
+    click.echo(" " * width + "".join(f"{column:>9}" for column in columns))
+    for path in files:
+        stage = Stage.load(path, configuration["stage"])
         errors = [denoising_error(stage.denoiser, items, sigma) for sigma in SIGMAS]
-        apart = distances(draw(stage.denoiser, items, steps), truth)
-        click.echo(f"{run.name:28}" + "".join(f"{value:9.4f}" for value in (*errors, *apart)))
-    chance = distances(torch.stack([train[n][0] for n in range(len(items))]), truth)
-    click.echo(f"{'training subjects':28}" + " " * 9 * len(SIGMAS) + "".join(f"{value:9.4f}" for value in chance))
+        worth = (distances if is_global else correlations)(draw(stage.denoiser, items, steps), truth)
+        click.echo(f"{str(path):{width}}" + "".join(f"{value:9.4f}" for value in (*errors, *worth)))
+    if is_global:
+        chance = distances(torch.stack([train[n][0] for n in range(len(items))]), truth)
+        click.echo(f"{'training subjects':{width}}" + " " * 9 * len(SIGMAS) + "".join(f"{v:9.4f}" for v in chance))
 
 
 if __name__ == "__main__":
