@@ -51,6 +51,13 @@ def test_the_table_keeps_the_order_of_the_cohort(loop, tmp_path):
     assert list(read_table(tmp_path / "table.csv")["subject"]) == ["c", "b", "a"]
 
 
+def test_a_kill_between_the_last_row_and_the_ordering_is_mended(loop, tmp_path):
+    loop(["b", "a"])
+    loop(["a", "b"])
+    assert loop.seen == []
+    assert list(read_table(tmp_path / "table.csv")["subject"]) == ["a", "b"]
+
+
 def test_an_output_without_its_row_is_done_again(loop, tmp_path):
     (tmp_path / "a.txt").write_text("written by a run that was killed before its row")
     loop(["a"])

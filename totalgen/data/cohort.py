@@ -51,7 +51,7 @@ def for_each_subject(root, step, subjects, work, done, table=None, workers=1, sc
         forget_failures(root, step, subject)
         if table is not None:
             append_rows(table, [dict(subject=subject, **row) for row in (rows if isinstance(rows, list) else [rows])])
-    if table is not None and todo:
+    if table is not None:  # whatever was done before: a kill may have come between the last row and this
         sort_rows(table, subjects)
     if failed and len(failed) == len(subjects):
         name, reason = next(iter(failed.items()))
