@@ -3,8 +3,9 @@
     python benchmarks/noise_levels.py --root cohorts/demo --weights runs/sweep/a/ema-0.10.safetensors \
         --weights runs/sweep/b/ema-0.10.safetensors
 
-For every weights file: the error of the denoiser on unseen subjects at fixed noise levels (in the family's prediction
-space, so 1 is what the mean of the data would reach), and what its samples are worth.
+For every weights file: the error of the denoiser on unseen subjects at fixed noise levels, in the family's prediction
+space, and what its samples are worth. 1 is what the mean of the data would reach; on the second stage's patches it is
+more, because they meet the body more often than the whole volumes whose spread is the unit.
 
 Global stage: how far the mean and the standard deviation over samples, voxel by voxel, are from those over the test
 subjects (root mean square, in units of the data's standard deviation). The last row gives the same distances for as
