@@ -3,7 +3,7 @@
     python 0_Preprocess/0_make_phantom_cohort.py --root cohorts/phantom --subjects 40 --seed 1
     python 0_Preprocess/0_make_phantom_cohort.py --root cohorts/phantom-dicom --subjects 4 --format dicom
 
-NIfTI gives <root>/resampled, <root>/given (organ labels), cohort.csv and truth.csv: go on with 4_crop_torso.py.
+NIfTI gives <root>/resampled, <root>/given (organ labels), cohort.csv and truth.csv: go on with 3_segment_organs.py.
 DICOM gives <root>/dicom, <root>/given and truth.csv: go on with 1_dicom_to_metadata.py.
 Run the same command again to continue after an interruption. All it makes is a phantom: no evidence about patients.
 """

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
+from totalgen import distributed
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.errors import InputError
 from totalgen.generation.cascade import Cascade
 from totalgen.generation.cohort import generate_cohort, matched_subjects
 from totalgen.presets import resolve
-from totalgen.training import distributed
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -93,8 +93,8 @@ def main(
         raise InputError("one subject needs --sex, --age, --height-cm and --weight-kg; or give a table with --cohort.")
     else:
         name = f"{sex}_{age:g}y_{height_cm:g}cm_{weight_kg:g}kg_seed{seed}"
-        subjects = [(name, Demographics(sex, age, height_cm / 100, weight_kg), seed)]
-    rank, ranks, device = distributed.start()
+        subjects = [(name, vars(Demographics(sex, age, height_cm / 100, weight_kg)), seed)]
+    rank, ranks, device = distributed.start(wait_days=7)  # for the slowest: a subject takes minutes
     cascade = Cascade.load(**settings, device=device)
     generate_cohort(cascade, subjects, outdir, preset, rank, ranks, beside)
     distributed.stop()

@@ -61,6 +61,7 @@ GUIDED = {
     "sr": [dict(COARSE, steps=6)],
 }
 FULL = {"global": (56, 56, 96), "sr": (224, 224, 96)}  # the second stage in 4 such slabs
+RULER = HERE / "Resource/demo-segmenter.safetensors"  # a segmenter
 FIRST_SEED, OTHER_SEED = 1000, 2000
 PHASE = 21  # of a subject's own low-resolution volume: the offsets (1, 1, 1)
 OWN, ANOTHER = "own", "another seed"
@@ -91,7 +92,7 @@ def draw(cascade, stage, way, demographics, seed, other_seed, own):
         return high, high, time.perf_counter() - clock
     low = chosen.generate_low(demographics, other_seed)
     seconds = time.perf_counter() - clock
-    return low, chosen.refine(low, demographics, seed), seconds
+    return low.cpu(), chosen.refine(low, demographics, seed), seconds
 
 
 def measured(cascade, segment, high, demographics):
@@ -134,24 +135,24 @@ def summary(lines, stage, gflop):
 @click.option("--low", type=click.Path(path_type=Path), required=True, help="Weights of the global stage.")
 @click.option("--high", type=click.Path(path_type=Path), required=True, help="Weights of the second stage.")
 @click.option("--guide", type=click.Path(path_type=Path), help="Weaker weights of the measured stage (autoguidance).")
-@click.option("--segmenter", type=click.Path(path_type=Path), default=HERE / "Resource/demo-segmenter.safetensors")
+@click.option("--segmenter", "ruler", type=click.Path(path_type=Path), default=RULER)
 @click.option("--subjects", "count", default=8, help="Test subjects.")
 @click.option("--way", "only", multiple=True, help="Only rows of this name; the converged first.")
 @click.option("--table", type=click.Path(path_type=Path), required=True, help="CSV that keeps what was measured.")
 @torch.no_grad()
-def main(stage, root, low, high, guide, segmenter, count, only, table):
+def main(stage, root, low, high, guide, ruler, count, only, table):
     first, second = (guide, None) if stage == "global" else (None, guide)
     low, high = Stage.load(low, "global", guide=first), Stage.load(high, "sr", guide=second)
     sampling = [OTHER[name] | (dict(guidance=GUIDANCE) if guide and name == stage else {}) for name in OTHER]
     cascade = Cascade(low, high, *sampling, slab=low.configuration["shape"][2], context=0)
+    archive, segment = Archive(root / "training.zarr"), load_segmenter(ruler)
     hashes = [part.sha256 for part in (low, low.guide, high, high.guide) if part]
-    hashes.append(hashlib.sha256(segmenter.read_bytes()).hexdigest())
+    hashes.append(hashlib.sha256(ruler.read_bytes()).hexdigest())
     weights = "+".join(sha256[:8] for sha256 in hashes)
     chosen = cascade.low if stage == "global" else cascade.high
     paper = dict(in_channels=chosen.denoiser.network.settings["in_channels"], out_channels=2)
     gflop = cost(paper, FULL[stage])[1] / 1e9 * (1 if stage == "global" else 4)
     spread = np.array(chosen.configuration["codec"]["std"]).reshape(-1, 1, 1, 1)
-    archive, segment = Archive(root / "training.zarr"), load_segmenter(segmenter)
     ways = list(WAYS[stage])
     if guide is not None:
         ways += [dict(way, guidance=GUIDANCE) for way in GUIDED[stage]]

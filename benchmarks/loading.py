@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from totalgen.data.archive import Archive
+from totalgen.errors import InputError
 from totalgen.training.tasks import GlobalTask, SuperResolutionTask
 
 
@@ -23,6 +24,8 @@ from totalgen.training.tasks import GlobalTask, SuperResolutionTask
 def main(root, runs, items):
     archive = Archive(root / "training.zarr")
     for run in runs:
+        if not (run / "log.jsonl").exists():
+            raise InputError(f"{run}: holds no log.jsonl. Give the folder of a run of train_totalgen.py.")
         configuration = json.loads((run / "configuration.json").read_text())
         if configuration["stage"] == "global":
             task = GlobalTask(archive, archive.shape)

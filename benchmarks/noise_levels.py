@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from totalgen.data.archive import CHANNELS, Archive
+from totalgen.errors import InputError
 from totalgen.generation.cascade import Stage
 from totalgen.models.samplers import sample, seeded_generator
 from totalgen.training.tasks import GlobalTask, SuperResolutionTask
@@ -77,18 +78,22 @@ def correlations(drawn, truth):
 def main(root, files, steps, count):
     archive = Archive(root / "training.zarr")
     configuration = load_weights(files[0])[1]
+    if configuration.get("stage") not in ("global", "sr"):
+        raise InputError(f"{files[0]}: holds no stage of the cascade. Give weights of 1_Trainings/train_totalgen.py.")
     is_global = configuration["stage"] == "global"
     if is_global:
         test, train = (GlobalTask(archive, archive.shape, split, seed=SEED) for split in ("test", "train"))
     else:
-        test = SuperResolutionTask(archive, archive.shape, configuration["patch"], "test", seed=SEED)
+        test = SuperResolutionTask(
+            archive, archive.shape, configuration["patch"], "test", seed=SEED, target=configuration["target"]
+        )
     items = [test[n] for n in range(min(count, len(test.subjects)))]
     truth = torch.stack([clean for clean, _ in items])
     columns = [f"σ {s:g}" for s in SIGMAS] + (["mean", "std"] if is_global else list(CHANNELS))
     width = max(len(str(path)) for path in files) + 2
     click.echo(" " * width + "".join(f"{column:>9}" for column in columns))
     for path in files:
-        stage = Stage.load(path, configuration["stage"])
+        stage = Stage.load(path, configuration["stage"], device=torch.device("cpu"))
         errors = [denoising_error(stage.denoiser, items, sigma) for sigma in SIGMAS]
         worth = (distances if is_global else correlations)(draw(stage.denoiser, items, steps), truth)
         click.echo(f"{str(path):{width}}" + "".join(f"{value:9.4f}" for value in (*errors, *worth)))

@@ -16,8 +16,8 @@ MAY_IMPORT = {
     "models": set(),
     "data": {"errors"},
     "phantom": {"data", "errors"},
-    "training": {"data", "models", "errors", "weights", "checkpoints"},
-    "generation": {"data", "models", "errors", "weights"},
+    "training": {"data", "models", "errors", "weights", "checkpoints", "distributed"},
+    "generation": {"data", "models", "errors", "weights", "distributed"},
     "evaluation": {"data", "models", "errors", "weights", "checkpoints"},
 }
 DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index

@@ -227,6 +227,12 @@ def test_weights_that_are_missing_damaged_or_of_another_network_are_refused(gene
         assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:70"])
+def test_a_device_that_is_not_here_is_refused(trained, device):
+    with pytest.raises(InputError, match=f"device {device}: cannot be used here"):
+        load_segmenter(trained[0], device)
+
+
 def test_weights_of_another_version_are_refused_by_name(trained, tmp_path):
     state, configuration = load_weights(trained[0])
     save_weights(tmp_path / "old.safetensors", dict(list(state.items())[1:]), configuration)

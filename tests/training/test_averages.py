@@ -46,7 +46,8 @@ def test_an_earlier_step_can_be_asked_for(runs):
     path, _ = reconstruct(kept, 0.08, step=45)
     wanted = flat(direct / "snapshots" / "step_00000045-0.080.safetensors")
     assert (flat(path) - wanted).norm() < 0.2 * (flat(kept / "ema-0.05.safetensors") - wanted).norm()
-    assert load_weights(path)[1]["volumes"] == 90
+    found, stored = (load_weights(at)[1] for at in (path, kept / "snapshots" / "step_00000045-0.050.safetensors"))
+    assert (found["volumes"], found["hours"]) == (90, stored["hours"])
 
 
 def test_what_cannot_be_reconstructed_is_refused(runs, tmp_path, refused):

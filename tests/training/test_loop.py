@@ -16,6 +16,7 @@ import safetensors
 import torch
 from tensorboardX.proto import event_pb2
 
+from totalgen.checkpoints import save_checkpoint
 from totalgen.data.archive import pack
 from totalgen.errors import InputError
 from totalgen.training import loop
@@ -58,6 +59,27 @@ def test_a_resumed_run_is_bit_identical_to_one_never_stopped(root, tmp_path):
     assert steps == list(range(1, 9))
 
 
+def test_a_run_ended_after_any_checkpoint_lacks_nothing_that_belongs_to_its_steps(root, tmp_path, monkeypatch):
+    settings = TINY | dict(snapshot_steps=2, picture_steps=2)
+    train_cascade(root, tmp_path / "whole", "tiny", **settings)
+
+    def save_and_end(*arguments):
+        save_checkpoint(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save_and_end)
+        for _ in range(4):  # after steps 2, 4, 6 and 8
+            with pytest.raises(KeyboardInterrupt):
+                train_cascade(root, tmp_path / "ended", "tiny", **settings)
+    assert train_cascade(root, tmp_path / "ended", "tiny", **settings).exists()
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "ended"))
+    assert load_weights(tmp_path / "ended" / "ema-0.10.safetensors")[1]["steps"] == 8
+    for folder in ("snapshots", "samples"):
+        kept = [sorted(path.name for path in (tmp_path / run / folder).iterdir()) for run in ("whole", "ended")]
+        assert kept[0] == kept[1] != []
+
+
 @pytest.mark.slow
 def test_a_killed_run_started_again_ends_with_the_same_weights(root, tmp_path):
     command = [
@@ -79,8 +101,10 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_of_one(root, tmp_path):
-    arguments = ["--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)", "--set", "microbatch=1"]
+@pytest.mark.parametrize("microbatch", [1, 4])  # two forward passes per step and process; more than its share
+def test_two_processes_give_the_weights_of_one(root, tmp_path, microbatch):
+    arguments = ["--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)"]
+    arguments += ["--set", f"microbatch={microbatch}"]
     arguments += ["--set", "multipliers=(1,)", "--set", "attention=()", "--set", "precision=float32"]
     subprocess.run([sys.executable, SCRIPT, *arguments, "--outdir", tmp_path / "one"], check=True, capture_output=True)
     with socket.socket() as free:
@@ -116,6 +140,20 @@ def test_training_lowers_the_loss_and_leaves_log_picture_and_weights(root, tmp_p
     assert sum(losses[-40:]) < 0.97 * sum(losses[:40])  # an untrained network stays at its start, 1.0 on average
     assert (tmp_path / "samples" / "step_00000100.png").exists()
     assert load_weights(tmp_path / "ema-0.05.safetensors")[1]["preset"] == "tiny"
+
+
+def test_settings_that_mean_nothing_are_refused_before_the_folder_is_taken(root, tmp_path):
+    for wrong, fact in (
+        (dict(stage="sr", patch=(8, 8, 8), target="Residual"), 'Did you mean "residual"'),
+        (dict(weights_dtype="bfloat16"), "Known: float32, float16"),
+        (dict(noise_parameters=dict(mu=1.0)), "lognormal has no mu; it takes mean, std"),
+        (dict(noise_parameters=dict(mean="high")), "mean is 'high', not a number"),
+        (dict(noise_levels="uniform_t", noise_parameters=dict(mean=1.0)), "uniform_t has no mean; it takes none"),
+        (dict(patch=(24, 24)), r"patch \(24, 24\) has 2 numbers, not 3"),
+    ):
+        with pytest.raises(InputError, match=fact):
+            train_cascade(root, tmp_path / "run", "tiny", **TINY | wrong)
+    assert not (tmp_path / "run").exists()
 
 
 def test_batch_that_cannot_be_shared_is_refused(root, tmp_path):

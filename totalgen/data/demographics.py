@@ -56,8 +56,14 @@ class Demographics:
 
     @classmethod
     def from_row(cls, row):
-        """From a row of a cohort table."""
-        return cls(row["sex"], float(row["age_years"]), float(row["height_m"]), float(row["weight_kg"]))
+        """From a row of a cohort table, or a dict of its columns."""
+        numbers = []
+        for name in ("age_years", "height_m", "weight_kg"):
+            try:
+                numbers.append(float(row[name]))
+            except ValueError:
+                raise InputError(f'{name} is "{row[name]}", not a number. Correct the table.') from None
+        return cls(row["sex"], *numbers)
 
 
 def read_cohort(path):

@@ -327,4 +327,10 @@ def _fill(network, state, path):
 
 
 def _device(device):
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """A torch.device of this machine: ``device``, or CUDA when present. Raises InputError when it is not there."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device}: cannot be used here ({str(error).splitlines()[0]}). Try cpu.") from None
+    return found

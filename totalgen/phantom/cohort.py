@@ -47,7 +47,7 @@ def write_cohort(
     """Make ``subjects`` phantom subjects under ``root``; what is there already is kept. Returns those that failed.
 
     format "nifti": resampled/<subject>/{CT,SUV}.nii.gz, given/<subject>/organs.nii.gz, cohort.csv and truth.csv, ready
-    for the cropping step. format "dicom": dicom/<patient>/<study>/<series>/*.dcm, given/<patient>/organs.nii.gz and
+    for the segmentation step. format "dicom": dicom/<patient>/<study>/<series>/*.dcm, given/<patient>/organs.nii.gz and
     truth.csv, ready for the first step; cohort.csv is left to it.
     workers, scheduler: where the work is done (cohort.for_each_subject).
     Raises InputError for impossible numbers and for a root that holds something else.

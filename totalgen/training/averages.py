@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from totalgen.errors import InputError
 from totalgen.models.ema import combination
 from totalgen.weights import load_weights, save_weights
@@ -33,14 +35,16 @@ def reconstruct(run, sigma_rel, step=None):
     if not 1 <= wanted <= last:
         raise InputError(f"{run}: step {wanted} is not among its steps 1 to {last}. Choose one of them.")
     coefficients, misfit = combination(stored, wanted, sigma_rel)
-    total, configuration = {}, None
-    for path, coefficient in zip(paths, coefficients, strict=True):
+    total, hours = {}, {}
+    for path, (at, _), coefficient in zip(paths, stored, coefficients, strict=True):
         tensors, configuration = load_weights(path)
+        hours[at] = configuration["hours"]
         for name, value in tensors.items():
             total[name] = total.get(name, 0) + coefficient * value.double()
     dtype = next(iter(tensors.values())).dtype
     volumes = configuration["volumes"] // configuration["steps"] * wanted
-    configuration |= dict(steps=wanted, volumes=volumes, sigma_rel=sigma_rel)
+    hours = round(float(np.interp(wanted, [0, *hours], [0, *hours.values()])), 3)
+    configuration |= dict(steps=wanted, volumes=volumes, hours=hours, sigma_rel=sigma_rel)
     at = "" if step is None else f"-step_{step:08d}"
     path = run / f"ema-{sigma_rel:.3f}{at}.safetensors"
     save_weights(path, total, configuration, dtype)

@@ -1,5 +1,6 @@
 """Training one stage of the cascade: archive + settings → task, denoiser, run."""
 
+import inspect
 import json
 
 import torch
@@ -42,10 +43,14 @@ def train_cascade(
     """
     closest(stage, STAGES)
     closest(family, FAMILIES)
-    closest(noise_levels, NOISE_LEVELS)
+    check_parameters(closest(noise_levels, NOISE_LEVELS), noise_parameters or {})
+    closest(weights_dtype, DTYPES)
     closest(precision, dict.fromkeys(PRECISIONS))
     if recompute is not None:
         closest(recompute, RECOMPUTE)
+    for name, voxels in (("shape", shape), ("patch", patch)):
+        if len(voxels) != 3:
+            raise InputError(f"{name} {tuple(voxels)} has {len(voxels)} numbers, not 3. Give voxels along x, y and z.")
     archive = Archive(root / "training.zarr")
     if stage == "global":
         task, space = GlobalTask(archive, shape, seed=seed, partial=partial_torsos), [n // FACTOR for n in shape]
@@ -89,6 +94,17 @@ def train_cascade(
     )  # fmt: skip
     with told_when_full(outdir):
         return fit(denoiser, task, outdir, configuration, **run)
+
+
+def check_parameters(levels, parameters):
+    """InputError when a function of NOISE_LEVELS does not take ``parameters``."""
+    known = list(inspect.signature(levels).parameters)[1:]
+    for name, value in parameters.items():
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise InputError(f"noise_parameters: {levels.__name__} has no {name}; {takes}. Change or leave out {name}.")
+        if not isinstance(value, (int, float)):
+            raise InputError(f"noise_parameters: {name} is {value!r}, not a number. Give one.")
 
 
 def describe(configuration, space, task, volumes):

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from totalgen import distributed
 from totalgen.checkpoints import (
     adam_moments,
     flatten,
@@ -34,7 +35,6 @@ from totalgen.models.networks import mp_layers
 from totalgen.models.precision import autocast, resolved
 from totalgen.models.processes import NOISE_LEVELS
 from totalgen.models.samplers import sample, seeded_generator
-from totalgen.training import distributed
 from totalgen.training.averages import snapshot_path
 from totalgen.weights import save_weights
 
@@ -71,12 +71,14 @@ def fit(
     Writes into ``outdir``: configuration.json, log.jsonl, tensorboard/, checkpoints/, samples/*.png and, at every
     checkpoint, one ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every
     ``snapshot_steps`` the averages are kept in snapshots/ too, from which averages.reconstruct makes any other profile.
-    batch: items per optimiser step over all processes;  microbatch: items per forward pass of one process;
+    batch: items per optimiser step over all processes;  microbatch: items per forward pass of one process, fewer where
+    its share of the batch is smaller;
     precision: of the network (precision.autocast).
     Raises InputError when the folder holds another configuration or the gradients stay non-finite.
     """
     rank, ranks, device = distributed.start()
     outdir = Path(outdir)
+    microbatch = min(microbatch, max(batch // ranks, 1))
     rounds = batch // (ranks * microbatch)
     if rounds * ranks * microbatch != batch:
         raise InputError(f"batch {batch} is not divisible by {ranks} processes × microbatch {microbatch}. Change one.")
@@ -107,11 +109,12 @@ def fit(
         board = SummaryWriter(str(outdir / "tensorboard"), purge_step=done + 1)
 
     def save(step):
+        """The checkpoint comes last: a run killed before it does the step, and all that belongs to it, again."""
+        save_averages(step, lambda rel: outdir / f"ema-{rel:.2f}.safetensors")
         moments = adam_moments(optimiser, parameters)
         state = flatten(denoiser=denoiser.state_dict(), ema=averages.state_dict(), adam=moments)
         state["spent"] = torch.tensor(spent, dtype=torch.float64)
         save_checkpoint(outdir / "checkpoints", step, state, KIND)
-        save_averages(step, lambda rel: outdir / f"ema-{rel:.2f}.safetensors")
 
     def save_averages(step, path):
         for rel, average in averages.averages.items():
@@ -171,10 +174,6 @@ def fit(
                 f"{outdir}: gradients were not finite for {PATIENCE} steps in a row (step {step + 1}). "
                 "Lower lr, or look for broken volumes; the last checkpoint is intact."
             )
-        if (step + 1) % checkpoint_steps == 0 or step + 1 == steps:
-            if rank == 0:
-                save(step + 1)
-            distributed.barrier()
         if rank == 0 and ((step + 1) % snapshot_steps == 0 or step + 1 == steps):
             save_averages(step + 1, functools.partial(snapshot_path, outdir, step + 1))
         if rank == 0 and ((step + 1) % picture_steps == 0 or step + 1 == steps):
@@ -183,6 +182,10 @@ def fit(
                 imageio.imwrite(beside, drawn)
             board.add_image("samples", drawn, step + 1, dataformats="HW")
             clock = time.monotonic()
+        if (step + 1) % checkpoint_steps == 0 or step + 1 == steps:
+            if rank == 0:
+                save(step + 1)
+            distributed.barrier()
     progress.close()
     if rank == 0:
         board.close()

@@ -21,8 +21,10 @@ from totalgen.data.conditions import (
 )
 from totalgen.data.pictures import study_strip
 from totalgen.data.resolution import PHASES, phase_offsets, position, upsample
-from totalgen.errors import InputError
+from totalgen.errors import InputError, closest
 from totalgen.models.codec import Standardise
+
+TARGETS = ("residual", "direct")
 
 
 class CascadeTask(Dataset):
@@ -111,6 +113,7 @@ class SuperResolutionTask(CascadeTask):
         self, archive, shape, patch, split="train", seed=0, partial=False, target="residual", condition_noise=0.0
     ):
         super().__init__(archive, shape, split, seed, partial)
+        closest(target, dict.fromkeys(TARGETS))
         if any(p > n for p, n in zip(patch, shape, strict=True)):
             raise InputError(f"patch {_x(patch)} is larger than the volume {_x(shape)}. Choose a smaller patch.")
         self.patch, self.residual, self.condition_noise = tuple(patch), target == "residual", condition_noise

@@ -1,5 +1,6 @@
 """Processes started by torchrun, or a single one."""
 
+import datetime
 import os
 
 import torch
@@ -8,15 +9,19 @@ import torch.distributed
 from totalgen.errors import InputError
 
 
-def start():
-    """Join the process group that torchrun describes, if any. Returns (rank, number of processes, device)."""
+def start(wait_days=None):
+    """Join the process group that torchrun describes, if any. Returns (rank, number of processes, device).
+
+    wait_days: after which one that waits for the others gives up; default: torch's own, minutes.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if ranks > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        timeout = wait_days and datetime.timedelta(days=wait_days)
+        torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
     return int(os.environ.get("RANK", 0)), ranks, device
 
 
@@ -44,6 +49,15 @@ def first(rank, work):
     if summed([float(refusal is not None)])[0]:
         stop()
         raise refusal or InputError("process 0 refused to go on and says why.")
+
+
+def gathered(entries):
+    """The entries of a dict of every process, in all of them."""
+    parts = [entries]
+    if torch.distributed.is_initialized():
+        parts = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, entries)
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def summed(values):
