@@ -34,7 +34,7 @@ DEMO_GLOBAL = dict(
 )  # fmt: skip
 DEMO_SR = dict(
     DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.01, lr_decay_steps=800,
-    noise_parameters=dict(mean=2.0, std=1.4),  # high: what the low-resolution volume tells is learnt first
+    noise_parameters=dict(mean=1.2, std=1.8),  # wide and high: what the low-resolution volume tells is learnt first
 )  # fmt: skip
 DEMO_SR_WIDE = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3), blocks=2)
 DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1, lean=True)

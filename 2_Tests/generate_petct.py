@@ -25,7 +25,7 @@ PAPER = dict(
 )
 # Fewer evaluations and a narrower second stage (docs/performance.md); 8 slices at cuts discarded.
 FAST = dict(
-    global_sampling=dict(sampler="dpm_solver", steps=16), sr_sampling=dict(sampler="dpm_solver", steps=8),
+    global_sampling=dict(sampler="dpm_solver", steps=16), sr_sampling=dict(sampler="dpm_solver", steps=16),
     slab=96, context=8,
 )  # fmt: skip
 # The demo weights were trained too briefly to have learnt the finest noise levels: sampling ends at σ = 0.5, with the

@@ -31,7 +31,7 @@ from totalgen.data.archive import Archive
 from totalgen.data.cohort import read_table
 from totalgen.data.files import append_rows
 from totalgen.data.resolution import phase_offsets
-from totalgen.errors import InputError, closest
+from totalgen.errors import InputError
 from totalgen.evaluation.measures import TINY_L, measure_study
 from totalgen.evaluation.segmenter import load_segmenter
 from totalgen.generation.cascade import Cascade, Stage
@@ -73,6 +73,15 @@ def name_of(way):
     """A way of sampling as a row's name."""
     extra = "".join(f" {key} {value:g}" for key, value in way.items() if key not in ("sampler", "steps"))
     return f"{way['sampler']} {way['steps']}{extra}"
+
+
+def way_of(name):
+    """The way of sampling that a row's name says, such as "heun 100" or "dpm_solver 8 sigma_min 0.5"."""
+    try:
+        sampler, steps, *more = name.split()
+        return dict(sampler=sampler, steps=int(steps)) | dict(zip(more[::2], map(float, more[1::2]), strict=True))
+    except ValueError:
+        raise InputError(f'--way "{name}" is not such as "heun 100" or "dpm_solver 8 sigma_min 0.5".') from None
 
 
 def draw(cascade, stage, way, demographics, seed, other_seed, own):
@@ -137,7 +146,7 @@ def summary(lines, stage, gflop):
 @click.option("--guide", type=click.Path(path_type=Path), help="Weaker weights of the measured stage (autoguidance).")
 @click.option("--segmenter", "ruler", type=click.Path(path_type=Path), default=RULER)
 @click.option("--subjects", "count", default=8, help="Test subjects.")
-@click.option("--way", "only", multiple=True, help="Only rows of this name; the converged first.")
+@click.option("--way", "only", multiple=True, help="Only these, such as \"heun 100\"; the converged first.")
 @click.option("--table", type=click.Path(path_type=Path), required=True, help="CSV that keeps what was measured.")
 @torch.no_grad()
 def main(stage, root, low, high, guide, ruler, count, only, table):
@@ -164,7 +173,7 @@ def main(stage, root, low, high, guide, ruler, count, only, table):
             raise InputError(f"{table}: was measured on other weights. Give another --table.")
         done = set(old[["subject", "way"]].itertuples(index=False, name=None))
     plan = {name_of(way): way for way in [CONVERGED[stage], *ways]} | {ANOTHER: OTHER[stage]}
-    plan = {name: closest(name, plan) for name in only or plan}
+    plan = {name: plan[name] if name in plan else way_of(name) for name in only or plan}
     for n, row in enumerate(tqdm(archive.indices("test")[:count], unit="subject")):
         subject, demographics = archive.subjects[row]["subject"], archive.demographics(row)
         if all((subject, name) in done for name in plan):

@@ -24,9 +24,9 @@ ROWS = {
     "paper":                    (HEUN, 35,           FULL,         HEUN, 100, 0),
     "released code":            (HEUN, 100,          FULL,         HEUN, 100, 8),
     "paper's networks, 32 + 32": (DPM, 32,           FULL,         DPM, 32, 8),
-    "paper's networks, 16 + 8": (DPM, 16,            FULL,         DPM, 8, 8),
+    "paper's networks, 16 + 16": (DPM, 16,           FULL,         DPM, 16, 8),
     "fast, 32 + 32":            (DPM, 32,            NARROW,       DPM, 32, 8),
-    "fast, 16 + 8":             (DPM, 16,            NARROW,       DPM, 8, 8),
+    "fast, 16 + 16":            (DPM, 16,            NARROW,       DPM, 16, 8),
 }
 # fmt: on
 
