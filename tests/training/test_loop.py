@@ -146,6 +146,7 @@ def test_settings_that_mean_nothing_are_refused_before_the_folder_is_taken(root,
     for wrong, fact in (
         (dict(stage="sr", patch=(8, 8, 8), target="Residual"), 'Did you mean "residual"'),
         (dict(weights_dtype="bfloat16"), "Known: float32, float16"),
+        (dict(noise_parameters=1.2), "noise_parameters is 1.2, not a dict"),
         (dict(noise_parameters=dict(mu=1.0)), "lognormal has no mu; it takes mean, std"),
         (dict(noise_parameters=dict(mean="high")), "mean is 'high', not a number"),
         (dict(noise_levels="uniform_t", noise_parameters=dict(mean=1.0)), "uniform_t has no mean; it takes none"),

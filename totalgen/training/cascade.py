@@ -98,6 +98,8 @@ def train_cascade(
 
 def check_parameters(levels, parameters):
     """InputError when a function of NOISE_LEVELS does not take ``parameters``."""
+    if not isinstance(parameters, dict):
+        raise InputError(f"noise_parameters is {parameters!r}, not a dict. Give {{'mean': 0, 'std': 1}}.")
     known = list(inspect.signature(levels).parameters)[1:]
     for name, value in parameters.items():
         if name not in known:
