@@ -72,9 +72,12 @@ PRESETS = {
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort folder with training.zarr.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Run folder: weights, log, pictures.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset; repeatable.")
+@click.option("--init-from", type=click.Path(path_type=Path), help="Weights that a new run starts from.")
 @click.option("--dry-run", is_flag=True, help="Print configuration, parameters, GFLOP and data, and exit.")
-def main(preset, root, outdir, changes, dry_run):
+def main(preset, root, outdir, changes, init_from, dry_run):
     settings = resolve(PRESETS, preset, changes, train_cascade)
+    if init_from is not None:
+        settings["init_from"] = init_from
     click.echo(train_cascade(root, outdir, preset, **settings, dry_run=dry_run))
 
 

@@ -281,3 +281,15 @@ def test_a_refusal_of_one_process_ends_them_all(root, tmp_path):
     assert process.returncode != 0
     assert "was started with another configuration" in process.stderr
     assert "process 0 refused to go on" in process.stderr
+
+
+def test_a_run_started_from_weights_begins_there_and_refuses_those_of_another_network(root, tmp_path):
+    train_cascade(root, tmp_path / "first", "tiny", **TINY)
+    given = tmp_path / "first" / "ema-0.10.safetensors"
+    still = TINY | dict(volumes=4, lr=0.0, seed=7)
+    train_cascade(root, tmp_path / "second", "tiny", **still, init_from=given)
+    assert same(weights(tmp_path / "first"), weights(tmp_path / "second"), atol=1e-4)
+    train_cascade(root, tmp_path / "second", "tiny", **still, init_from=given)  # goes on, with nothing left to do
+    with pytest.raises(InputError, match=r"differs in network from what is trained"):
+        train_cascade(root, tmp_path / "third", "tiny", **TINY | dict(channels=8), init_from=given)
+    assert not (tmp_path / "third").exists()

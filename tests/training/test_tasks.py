@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from totalgen.data.archive import Archive, pack
+from totalgen.data.resolution import position
 from totalgen.errors import InputError
 from totalgen.training.tasks import GlobalTask, SuperResolutionTask
 
@@ -69,3 +70,26 @@ def test_another_shape_than_the_preset_expects_is_refused_with_the_cure(archive)
         GlobalTask(archive, (16, 16, 32))
     with pytest.raises(InputError, match="larger than the volume"):
         SuperResolutionTask(archive, SHAPE, (32, 8, 8))
+
+
+@pytest.mark.parametrize("placement", ["body", "heat"])
+def test_placed_patches_lie_where_the_low_resolution_volume_shows_the_body_or_heat(archive, placement):
+    """A body at the upper end of z, one hot voxel row in it: a weighted placement meets its own kind more often."""
+    low = torch.zeros(2, *(n // 4 for n in SHAPE))
+    low[0, :, :, 5:], low[1, 3, 3, 4:] = 1, 1
+
+    def shown(**settings):
+        task = SuperResolutionTask(archive, SHAPE, PATCH, **settings)
+        starts = [task._start(low, np.random.default_rng(n)) for n in range(400)]
+        boxes = [tuple(slice(s // 4, -(-(s + p) // 4)) for s, p in zip(start, PATCH, strict=True)) for start in starts]
+        return sum(low[(0 if placement == "body" else 1, *box)].mean() for box in boxes)
+
+    assert shown(placement=placement) > 1.3 * shown()
+
+
+def test_a_patch_start_is_uniform_unless_told(archive):
+    task, random = SuperResolutionTask(archive, SHAPE, PATCH), np.random.default_rng((0, 1, 3))
+    random.integers(64)
+    expected = [int(random.integers(n - p + 1)) for n, p in zip(SHAPE, PATCH, strict=True)]
+    first = task[3][1][-3:, 0, 0, 0]
+    assert torch.allclose(first, position(expected, PATCH, SHAPE)[:, 0, 0, 0])

@@ -1,7 +1,9 @@
 """Training one stage of the cascade: archive + settings → task, denoiser, run."""
 
+import hashlib
 import inspect
 import json
+from pathlib import Path
 
 import torch
 
@@ -14,6 +16,7 @@ from totalgen.models.precision import PRECISIONS
 from totalgen.models.processes import FAMILIES, NOISE_LEVELS, Denoiser
 from totalgen.training.loop import fit
 from totalgen.training.tasks import GlobalTask, SuperResolutionTask
+from totalgen.weights import load_weights
 
 STAGES = {"global": GlobalTask, "sr": SuperResolutionTask}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -23,22 +26,24 @@ def train_cascade(
     root, outdir, preset, *,
     stage, family,
     shape=(224, 224, 384), partial_torsos=False, patch=(56, 56, 96), target="residual", condition_noise=0.0,
+    placement="uniform",
     channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), lean=False,
     noise_levels="lognormal", noise_parameters=None, uncertainty=False,
     batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
     ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, snapshot_steps=250, picture_steps=1000,
-    weights_dtype="float32", precision="auto", recompute=None, compiled=False, dry_run=False,
+    weights_dtype="float32", precision="auto", recompute=None, compiled=False, init_from=None, dry_run=False,
 ):  # fmt: skip
     """Train one stage on <root>/training.zarr and leave weights, log and pictures in ``outdir`` (see loop.fit).
 
     stage: "global" or "sr";  family: a key of processes.FAMILIES;  shape: voxels of the full resolution;
     partial_torsos: train also on subjects whose scan ends within the torso;
-    patch, target, condition_noise: of the second stage (tasks.SuperResolutionTask);
+    patch, target, condition_noise, placement: of the second stage (tasks.SuperResolutionTask);
     channels, multipliers, blocks, attention, lean: of the network (networks.UNet);
     noise_levels, noise_parameters, uncertainty: how training draws σ and weighs it (processes);
     batch, microbatch, volumes, lr, …: the run (loop.fit); more volumes later go on from the same folder;
     precision: "auto", "float32" or "bfloat16" (precision.autocast);  recompute: None, or what to compute again for the
-    gradients rather than keep, "pointwise" or "blocks" (networks.RECOMPUTE);  compiled: through torch.compile.
+    gradients rather than keep, "pointwise" or "blocks" (networks.RECOMPUTE);  compiled: through torch.compile;
+    init_from: weights file of the same network, from which a new run starts instead of from random weights.
     dry_run: only describe. Returns the path of the weights, or the description as text.
     """
     closest(stage, STAGES)
@@ -56,6 +61,7 @@ def train_cascade(
         task, space = GlobalTask(archive, shape, seed=seed, partial=partial_torsos), [n // FACTOR for n in shape]
     else:
         chosen = dict(seed=seed, partial=partial_torsos, target=target, condition_noise=condition_noise)
+        chosen["placement"] = placement
         task, space = SuperResolutionTask(archive, shape, patch, **chosen), patch
     network = dict(
         in_channels=len(CHANNELS) + task.condition_channels, out_channels=len(CHANNELS),
@@ -75,13 +81,16 @@ def train_cascade(
         training=dict(
             batch=batch, lr=lr, lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes,
             noise_levels=noise_levels, noise_parameters=noise_parameters or {}, uncertainty=uncertainty,
-            condition_noise=condition_noise, ema=list(ema), seed=seed,
+            condition_noise=condition_noise, placement=placement, ema=list(ema), seed=seed,
         ),
     )  # fmt: skip
+    initial = initial_weights(init_from, configuration)
     if dry_run:
         return describe(configuration, space, task, volumes)
     torch.manual_seed(seed)
     denoiser = Denoiser(UNet(**network), family, uncertainty)
+    if initial is not None:
+        denoiser.network.load_state_dict(initial)
     denoiser.network.recompute = recompute
     if compiled:
         denoiser.network.compile()
@@ -94,6 +103,20 @@ def train_cascade(
     )  # fmt: skip
     with told_when_full(outdir):
         return fit(denoiser, task, outdir, configuration, **run)
+
+
+def initial_weights(path, configuration):
+    """Tensors of the weights file ``path``, or None without one; its hash goes into ``configuration``.
+
+    Raises InputError when the file is for another stage, or holds another network.
+    """
+    if path is None:
+        return None
+    state, other = load_weights(path)
+    if changed := [k for k in ("stage", "family", "target", "network") if other.get(k) != configuration[k]]:
+        raise InputError(f"{path}: differs in {', '.join(changed)} from what is trained. Give weights of the same.")
+    configuration["initialised_from"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return {name: value.float() for name, value in state.items()}
 
 
 def check_parameters(levels, parameters):

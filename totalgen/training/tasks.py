@@ -20,11 +20,18 @@ from totalgen.data.conditions import (
     standardised,
 )
 from totalgen.data.pictures import study_strip
-from totalgen.data.resolution import PHASES, phase_offsets, position, upsample
+from totalgen.data.resolution import FACTOR, PHASES, phase_offsets, position, upsample
 from totalgen.errors import InputError, closest
 from totalgen.models.codec import Standardise
 
 TARGETS = ("residual", "direct")
+PLACEMENTS = {  # of patches: share of the low-resolution voxels with CT above −200 HU, with SUV above 4 → weight
+    "uniform": None,
+    "body": lambda body, hot: 0.05 + body,
+    "heat": lambda body, hot: 0.05 + body + 10 * hot,
+}
+PLACES = 4  # uniform starts of which a weighted placement takes one
+BODY_CT, HOT_PET = float(intensity.encode_ct(-200.0)), float(intensity.encode_pet(4.0))
 
 
 class CascadeTask(Dataset):
@@ -104,16 +111,21 @@ class SuperResolutionTask(CascadeTask):
     """Patch of the residual I_HR − I_LU; condition: I_LU, demographics, position.
 
     target: "residual" (the paper) or "direct" (the released code: I_HR itself);  patch: voxels per axis;
-    condition_noise: standard deviation of Gaussian noise on the standardised I_LU (conditioning augmentation).
+    condition_noise: standard deviation of Gaussian noise on the standardised I_LU (conditioning augmentation);
+    placement: a key of PLACEMENTS: where in the volume patches are taken. "uniform" is the paper's; the others weigh
+    PLACES uniform starts by what the low-resolution volume shows there. That volume is part of the condition, so what
+    is learnt stays unbiased.
     """
 
     condition_channels = UPSAMPLED + DEMOGRAPHICS + POSITION
 
     def __init__(
-        self, archive, shape, patch, split="train", seed=0, partial=False, target="residual", condition_noise=0.0
-    ):
+        self, archive, shape, patch, split="train", seed=0, partial=False, target="residual", condition_noise=0.0,
+        placement="uniform",
+    ):  # fmt: skip
         super().__init__(archive, shape, split, seed, partial)
         closest(target, dict.fromkeys(TARGETS))
+        self.weight = closest(placement, PLACEMENTS)
         if any(p > n for p, n in zip(patch, shape, strict=True)):
             raise InputError(f"patch {_x(patch)} is larger than the volume {_x(shape)}. Choose a smaller patch.")
         self.patch, self.residual, self.condition_noise = tuple(patch), target == "residual", condition_noise
@@ -122,16 +134,30 @@ class SuperResolutionTask(CascadeTask):
     def __getitem__(self, n):
         subject, random = self._draw(n)
         phase = int(random.integers(PHASES))
-        start = [int(random.integers(size - p + 1)) for size, p in zip(self.shape, self.patch, strict=True)]
+        low = self._read(self.archive.low(subject), phase)
+        start = self._start(low, random)
         box = tuple(slice(s, s + p) for s, p in zip(start, self.patch, strict=True))
         high = self._read(self.archive.high(subject), slice(None), *box)
-        upsampled = upsample(self._read(self.archive.low(subject), phase), phase_offsets(phase), start, self.patch)
+        upsampled = upsample(low, phase_offsets(phase), start, self.patch)
         target = self.codec.encode((high - upsampled if self.residual else high)[None])[0]
         seen = standardised(upsampled, self.archive.statistics)
         if self.condition_noise:
             seen = seen + self.condition_noise * torch.from_numpy(random.standard_normal(seen.shape, dtype=np.float32))
         maps = demographic_maps(self.archive.demographics(subject), self.patch)
         return target, torch.cat([seen, maps, position(start, self.patch, self.shape)])
+
+    def _start(self, low, random):
+        """First voxel of a patch along x, y and z."""
+        spaces = list(zip(self.shape, self.patch, strict=True))
+        starts = [[int(random.integers(n - p + 1)) for n, p in spaces] for _ in range(PLACES if self.weight else 1)]
+        if self.weight is None:
+            return starts[0]
+        weights = []
+        for start in starts:
+            box = tuple(slice(s // FACTOR, -(-(s + p) // FACTOR)) for s, p in zip(start, self.patch, strict=True))
+            ct, pet = low[(slice(None), *box)]
+            weights.append(self.weight(float((ct > BODY_CT).float().mean()), float((pet > HOT_PET).float().mean())))
+        return starts[int(random.choice(PLACES, p=np.array(weights) / sum(weights)))]
 
     def volume(self, target, condition):
         """[2, x, y, z] in [0, 1] of a patch: decoded target, plus the upsampled volume when it is a residual."""
