@@ -8,17 +8,18 @@ DICOM gives <root>/dicom, <root>/given and truth.csv: go on with 1_dicom_to_meta
 Run the same command again to continue after an interruption. All it makes is a phantom: no evidence about patients.
 """
 
-from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command, spread_options
+from totalgen.data.demographics import TEST_FRACTION
 from totalgen.phantom import write_cohort
 
-CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=0.26, variability=1.0)
+CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=TEST_FRACTION, variability=1.0)
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
 @click.option("--subjects", type=int, default=CONFIG["subjects"])
 @click.option("--seed", type=int, default=CONFIG["seed"], help="The same seed, the same cohort.")
 @click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"])
@@ -26,8 +27,7 @@ CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=0
 @click.option("--test-fraction", type=float, default=CONFIG["test_fraction"])
 @click.option("--variability", type=float, default=CONFIG["variability"],
               help="0 makes the deterministic phantom: organs follow from the demographics alone.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+@spread_options
 def main(root, subjects, **settings):
     write_cohort(root, subjects, **settings)
 

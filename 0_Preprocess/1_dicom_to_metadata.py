@@ -17,32 +17,31 @@ ID ("sub-…") and series UIDs, "PT series 4" for a description, and a path as p
 it, for without it no subject can be added. --subject-ids patient-id treats all subjects as de-identified, hash none.
 """
 
-from pathlib import Path
 
 import click
 import pandas as pd
 
-from totalgen.data.demographics import carry_over, write_cohort
-from totalgen.data.files import forget_failures, read_text, record_failure, require_folder, whole
+from totalgen.commands import PATH, command, spread_options
+from totalgen.data.demographics import TEST_FRACTION, carry_over, write_cohort
+from totalgen.data.files import atomic, forget_failures, read_text, record_failure, require_folder
 from totalgen.data.identity import SUBJECT_IDS
 from totalgen.data.metadata import describe_cohort
 from totalgen.errors import InputError
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
-@click.option("--test-fraction", type=click.FloatRange(0, 1), default=0.26, help="Share of test subjects (200 of 765).")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Of test subjects.")
 @click.option("--seed", type=int, default=0, help="Of the split.")
 @click.option("--subject-ids", type=click.Choice(SUBJECT_IDS), default="auto", help="How subjects are named.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+@spread_options
 def main(root, test_fraction, seed, subject_ids, workers, scheduler):
     require_folder(root, "Give the folder that holds the cohort.")
     require_folder(root / "dicom", "Put the DICOM studies there, in folders of any depth.")
     settings = (test_fraction, seed, subject_ids, workers, scheduler)
     cohort, series, demographics, failures = describe_cohort(root / "dicom", *settings)
     for name, table in (("series", series), ("demographics", demographics)):
-        with whole(root / f"{name}.csv") as part:
+        with atomic(root / f"{name}.csv") as part:
             table.to_csv(part, index=False)
     forget_failures(root, "metadata")
     for subject, error in failures:

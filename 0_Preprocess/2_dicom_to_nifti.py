@@ -8,25 +8,24 @@ Writes <root>/resampled/<subject>/{CT,SUV}.nii.gz and <root>/suv.csv (subject, f
 warnings). Subjects that are done are skipped; one that fails is listed in failures.csv and the others go on.
 """
 
-from pathlib import Path
 
 import click
 
-from totalgen.data.cohort import for_each_subject, read_table
+from totalgen.commands import PATH, command, spread_options
 from totalgen.data.demographics import Demographics, read_cohort
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.data.metadata import chosen_files, discreet
 from totalgen.data.pair import convert
+from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.volume import read_nifti, write_nifti
 from totalgen.errors import InputError
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
 @click.option("--voxel-mm", type=click.FloatRange(0.5, 20), default=2.0, help="Edge of the isotropic voxels.")
 @click.option("--any-tracer", is_flag=True, help="Accept tracers other than F-18 FDG.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+@spread_options
 def main(root, voxel_mm, any_tracer, workers, scheduler):
     cohort = read_cohort(root / "cohort.csv").set_index("subject")
     series = read_table(root / "series.csv")
@@ -37,7 +36,7 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
         with discreet(root, series, subject):
             files = [chosen_files(root, series, subject, modality) for modality in ("PT", "CT")]
             ct, suv, report = convert(*files, Demographics.from_row(cohort.loc[subject]), voxel_mm, any_tracer)
-            with whole(root / "resampled" / subject) as folder:
+            with atomic(root / "resampled" / subject) as folder:
                 write_nifti(folder / "CT.nii.gz", ct)
                 write_nifti(folder / "SUV.nii.gz", suv)
         return report

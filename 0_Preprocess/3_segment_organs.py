@@ -8,12 +8,12 @@ with 1_Trainings/train_segmenter.py, whose weights are named with --weights.
 Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped.
 """
 
-from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command, spread_options
 from totalgen.data import segmentation
-from totalgen.data.cohort import for_each_subject, subjects_in
+from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import read_nifti, write_nifti
 from totalgen.errors import InputError
 
@@ -40,12 +40,11 @@ BACKENDS = {  # name → (root, weights) → backend(subject, ct)
 }
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
 @click.option("--backend", type=click.Choice(list(BACKENDS)), default="given", help="Where the labels come from.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights of the network backend.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+@click.option("--weights", type=PATH, help="Weights of the network backend.")
+@spread_options
 def main(root, backend, weights, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
     label = BACKENDS[backend](root, weights)

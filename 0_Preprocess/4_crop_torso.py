@@ -11,23 +11,22 @@ z_extent_mm, note) and covers_torso into <root>/cohort.csv, so that training can
 Subjects that are done are skipped: remove their folder to crop them again.
 """
 
-from pathlib import Path
 
 import click
 
-from totalgen.data.cohort import for_each_subject, put_column, read_table, subjects_in
+from totalgen.commands import PATH, command, spread_options
 from totalgen.data.crop import FIELD_MM, MARGIN_MM, crop_torso
 from totalgen.data.demographics import COVERAGE
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
+from totalgen.data.subjects import for_each_subject, put_column, read_table, subjects_in
 from totalgen.data.volume import read_nifti, write_nifti
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
 @click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(min=50), help="Edge of the in-plane square.")
 @click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(min=0), help="Kept beyond clavicles and sacrum.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+@spread_options
 def main(root, field_mm, margin_mm, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
 
@@ -36,7 +35,7 @@ def main(root, field_mm, margin_mm, workers, scheduler):
         path = root / "organs" / f"{subject}.nii.gz"
         organs = read_nifti(path, dtype="uint8") if path.exists() else None
         ct, suv, organs, report = crop_torso(ct, suv, organs, field_mm, margin_mm)
-        with whole(root / "cropped" / subject) as folder:
+        with atomic(root / "cropped" / subject) as folder:
             for name, volume in (("CT", ct), ("SUV", suv), ("organs", organs)):
                 write_nifti(folder / f"{name}.nii.gz", volume)
         return report

@@ -7,18 +7,18 @@ heights and extents that fix no line, and the published cohort's line is taken i
 Writes <root>/axial_extent.json and <root>/axial_extent.png.
 """
 
-from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command
 from totalgen.data import axial_extent
-from totalgen.data.cohort import read_table
 from totalgen.data.demographics import COVERAGE, read_cohort
+from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the cohort.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
 def main(root):
     cohort = read_cohort(root / "cohort.csv")
     crops = read_table(root / "crop.csv")

@@ -7,20 +7,19 @@ Subjects that are packed and unchanged are skipped, new ones are added. Every su
 was made from and a checksum.
 """
 
-from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command, spread_options
 from totalgen.data.archive import pack, verify_archive
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort folder.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Cohort folder.")
 @click.option("--shape", type=int, nargs=3, default=(224, 224, 384), help="Voxels in x, y and z.")
 @click.option("--overwrite", is_flag=True, help="Pack anew: for another shape, or when subjects left.")
 @click.option("--verify", is_flag=True, help="Compare every subject of the archive with its checksum, and stop.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786.")
+@spread_options
 def main(root, shape, overwrite, verify, workers, scheduler):
     if verify:
         click.echo(f"{verify_archive(root)} subjects are intact.")

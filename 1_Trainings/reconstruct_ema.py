@@ -7,15 +7,15 @@ The width σ_rel is that of the averaging profile relative to the training so fa
 Writes <run>/ema-<σ_rel>.safetensors, which inference takes like any other weights.
 """
 
-from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command
 from totalgen.training.averages import reconstruct
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="Folder of a run of train_totalgen.py.")
+@command(__doc__)
+@click.option("--run", type=PATH, required=True, help="Folder of a run of train_totalgen.py.")
 @click.option("--sigma-rel", type=float, required=True, help="Relative width of the profile, such as 0.08.")
 @click.option("--step", type=int, help="As if the training had ended here; default: the last snapshot.")
 def main(run, sigma_rel, step):

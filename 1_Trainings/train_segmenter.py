@@ -6,10 +6,10 @@ Reads <root>/cropped/<subject>/{CT,organs}.nii.gz and writes <outdir>/segmenter.
 a run that was stopped. Ends with the Dice of every organ over the test split.
 """
 
-from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command
 from totalgen.errors import closest
 from totalgen.evaluation.segmenter import train_segmenter
 
@@ -20,9 +20,9 @@ PRESETS = {
 }
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Cohort root.")
+@click.option("--outdir", type=PATH, required=True, help="Folder of the run.")
 @click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, in place of the preset's.")
 @click.option("--seed", default=0, help="Seed of weights, patches and noise.")

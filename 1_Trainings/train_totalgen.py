@@ -6,12 +6,12 @@ The same command goes on where a stopped run was. Several GPUs or nodes: start i
 configuration, the network's size and cost and the data found, and exits.
 """
 
-from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command
 from totalgen.presets import resolve
-from totalgen.training.cascade import train_cascade
+from totalgen.training.stage import train_stage
 
 # The paper, section 2.2: 224×224×384 voxels of 2 mm, EDM2 network, batch 2048, learning rate 0.017, 16.25 M volumes.
 PAPER = dict(
@@ -26,7 +26,7 @@ FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=T
 
 # The phantom cohort at 6 mm on two CPU cores. docs/performance.md says where batch, noise levels and widths come from.
 DEMO = dict(
-    shape=(80, 80, 128), batch=2, microbatch=2, rampup_volumes=400, weights_dtype="float16",
+    shape=(80, 80, 128), batch=2, microbatch=2, rampup_items=400, weights_dtype="float16",
     workers=1, checkpoint_steps=200, snapshot_steps=500, picture_steps=1000,
 )  # fmt: skip
 DEMO_GLOBAL = dict(
@@ -42,7 +42,7 @@ DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1, lean
 # Seconds, for tests and for a first look at the stages.
 SMOKE = dict(
     shape=(32, 32, 48), channels=8, multipliers=(1, 2), blocks=1, attention=(1,), batch=4, microbatch=2, volumes=32,
-    lr=0.01, lr_decay_steps=100, rampup_volumes=8, workers=0, checkpoint_steps=4, picture_steps=8,
+    lr=0.01, lr_decay_steps=100, rampup_items=8, workers=0, checkpoint_steps=4, picture_steps=8,
 )  # fmt: skip
 
 # fmt: off
@@ -67,18 +67,18 @@ PRESETS = {
 # fmt: on
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@command(__doc__)
 @click.option("--preset", required=True, help=f"One of: {', '.join(PRESETS)}.")
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort folder with training.zarr.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Run folder: weights, log, pictures.")
+@click.option("--root", type=PATH, required=True, help="Cohort folder with training.zarr.")
+@click.option("--outdir", type=PATH, required=True, help="Run folder: weights, log, pictures.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset; repeatable.")
-@click.option("--init-from", type=click.Path(path_type=Path), help="Weights that a new run starts from.")
+@click.option("--init-from", type=PATH, help="Weights that a new run starts from.")
 @click.option("--dry-run", is_flag=True, help="Print configuration, parameters, GFLOP and data, and exit.")
 def main(preset, root, outdir, changes, init_from, dry_run):
-    settings = resolve(PRESETS, preset, changes, train_cascade)
+    settings = resolve(PRESETS, preset, changes, train_stage)
     if init_from is not None:
         settings["init_from"] = init_from
-    click.echo(train_cascade(root, outdir, preset, **settings, dry_run=dry_run))
+    click.echo(train_stage(root, outdir, preset, **settings, dry_run=dry_run))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from totalgen import distributed
+from totalgen.commands import PATH, command
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.errors import InputError
 from totalgen.generation.cascade import Cascade
@@ -61,19 +62,19 @@ PRESETS = {
 # fmt: on
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@command(__doc__)
 @click.option("--preset", default="demo", help=f"One of: {', '.join(PRESETS)}.")
 @click.option("--sex", type=str, help="F or M.")
 @click.option("--age", type=float, help="Years.")
 @click.option("--height-cm", type=float, help="Centimetres, such as 165.")
 @click.option("--weight-kg", type=float, help="Kilograms.")
-@click.option("--cohort", type=click.Path(path_type=Path), help="Cohort table: one study for each of its subjects.")
+@click.option("--cohort", type=PATH, help="Cohort table: one study for each of its subjects.")
 @click.option("--split", help="Only subjects of this split of the cohort table.")
 @click.option("--seed", type=int, default=1, help="Of the first subject; the next one has seed + 1.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder for the studies.")
-@click.option("--beside", type=click.Path(path_type=Path), help="Cohort root: draw each study under the real one.")
-@click.option("--global-weights", type=click.Path(path_type=Path), help="Weights of the global stage.")
-@click.option("--sr-weights", type=click.Path(path_type=Path), help="Weights of the second stage.")
+@click.option("--outdir", type=PATH, required=True, help="Folder for the studies.")
+@click.option("--beside", type=PATH, help="Cohort root: draw each study under the real one.")
+@click.option("--global-weights", type=PATH, help="Weights of the global stage.")
+@click.option("--sr-weights", type=PATH, help="Weights of the second stage.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print what would be sampled and its cost, and exit.")
 def main(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from totalgen.commands import PATH, command
 from totalgen.evaluation.report import compare_cohorts, load_cohort
 
 
@@ -20,10 +21,10 @@ def named(text):
     return (name, Path(folder)) if given else (Path(text).name, Path(text))
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@command(__doc__)
 @click.option("--reference", required=True, metavar="[NAME=]FOLDER", help="Cohort root that the others are held to.")
 @click.option("--candidate", "candidates", multiple=True, metavar="[NAME=]FOLDER", help="May be given several times.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder of the tables.")
+@click.option("--outdir", type=PATH, required=True, help="Folder of the tables.")
 @click.option("--split", help="Only subjects of this split, e.g. test; tables without splits are taken whole.")
 @click.option("--masks", default="organs", help="Table of the candidates: <folder>/<masks>.csv.")
 @click.option("--reference-masks", help="Table of the reference, when another than --masks.")

@@ -18,6 +18,7 @@ import click
 import numpy as np
 import torch
 
+from totalgen.commands import command
 from totalgen.models.networks import UNet, as_reference, cost, mp_layers
 from totalgen.models.precision import autocast, has_bf16
 from totalgen.models.processes import Denoiser
@@ -101,7 +102,7 @@ def resident_mib(field):
     return int(line.split()[1]) / 2**10
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@command(__doc__)
 @click.option("--space", type=int, nargs=3, default=(32, 32, 48), help="Voxels; the paper's patch is 56 56 96.")
 @click.option("--condition", default=4, help="Condition channels: 4 in the global stage, 9 in the second.")
 @click.option("--channels", default=64)

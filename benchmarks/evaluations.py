@@ -27,10 +27,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from totalgen.commands import PATH, command
 from totalgen.data.archive import Archive
-from totalgen.data.cohort import read_table
 from totalgen.data.files import append_rows
 from totalgen.data.resolution import phase_offsets
+from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
 from totalgen.evaluation.measures import TINY_L, measure_study
 from totalgen.evaluation.segmenter import load_segmenter
@@ -138,16 +139,16 @@ def summary(lines, stage, gflop):
     return pd.DataFrame(result)
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@command(__doc__)
 @click.option("--stage", type=click.Choice(list(WAYS)), required=True)
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root with training.zarr.")
-@click.option("--low", type=click.Path(path_type=Path), required=True, help="Weights of the global stage.")
-@click.option("--high", type=click.Path(path_type=Path), required=True, help="Weights of the second stage.")
-@click.option("--guide", type=click.Path(path_type=Path), help="Weaker weights of the measured stage (autoguidance).")
-@click.option("--segmenter", "ruler", type=click.Path(path_type=Path), default=RULER)
+@click.option("--root", type=PATH, required=True, help="Cohort root with training.zarr.")
+@click.option("--low", type=PATH, required=True, help="Weights of the global stage.")
+@click.option("--high", type=PATH, required=True, help="Weights of the second stage.")
+@click.option("--guide", type=PATH, help="Weaker weights of the measured stage (autoguidance).")
+@click.option("--segmenter", "ruler", type=PATH, default=RULER)
 @click.option("--subjects", "count", default=8, help="Test subjects.")
 @click.option("--way", "only", multiple=True, help="Only these, such as \"heun 100\"; the converged first.")
-@click.option("--table", type=click.Path(path_type=Path), required=True, help="CSV that keeps what was measured.")
+@click.option("--table", type=PATH, required=True, help="CSV that keeps what was measured.")
 @torch.no_grad()
 def main(stage, root, low, high, guide, ruler, count, only, table):
     first, second = (guide, None) if stage == "global" else (None, guide)

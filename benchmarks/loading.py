@@ -2,24 +2,24 @@
 
     python benchmarks/loading.py --root cohorts/demo --run runs/demo-sr-edm
 
-Reads stage, patch and consumption (the median of volumes_per_s) from the run's configuration and log.
+Reads stage, patch and consumption (the median of items_per_s) from the run's configuration and log.
 """
 
 import json
 import time
-from pathlib import Path
 
 import click
 import numpy as np
 
+from totalgen.commands import PATH, command
 from totalgen.data.archive import Archive
 from totalgen.errors import InputError
 from totalgen.training.tasks import GlobalTask, SuperResolutionTask
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root with training.zarr.")
-@click.option("--run", "runs", type=click.Path(path_type=Path), multiple=True, required=True, help="Run folders.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Cohort root with training.zarr.")
+@click.option("--run", "runs", type=PATH, multiple=True, required=True, help="Run folders.")
 @click.option("--items", default=200)
 def main(root, runs, items):
     archive = Archive(root / "training.zarr")
@@ -33,7 +33,7 @@ def main(root, runs, items):
             noise = configuration["training"]["condition_noise"]
             task = SuperResolutionTask(archive, archive.shape, configuration["patch"], condition_noise=noise)
         lines = (run / "log.jsonl").read_text().splitlines()
-        consumed = np.median([json.loads(line)["volumes_per_s"] for line in lines])
+        consumed = np.median([json.loads(line)["items_per_s"] for line in lines])
         clock = time.perf_counter()
         for n in range(items):
             task[n]

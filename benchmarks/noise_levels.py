@@ -17,13 +17,13 @@ knew all that the condition tells would reach the share of the residual that can
 Prints, and asserts nothing.
 """
 
-from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from totalgen.commands import PATH, command
 from totalgen.data.archive import CHANNELS, Archive
 from totalgen.errors import InputError
 from totalgen.generation.cascade import Stage
@@ -69,9 +69,9 @@ def correlations(drawn, truth):
     return [float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) for a, b in pairs]
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Cohort root with training.zarr.")
-@click.option("--weights", "files", type=click.Path(path_type=Path), multiple=True, required=True, help="One stage.")
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Cohort root with training.zarr.")
+@click.option("--weights", "files", type=PATH, multiple=True, required=True, help="One stage.")
 @click.option("--steps", default=32, help="Evaluations per sample.")
 @click.option("--items", "count", default=62, help="Test subjects, and samples.")
 @torch.no_grad()

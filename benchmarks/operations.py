@@ -8,6 +8,7 @@ are needed. The last column divides by a rate, the peak of a device times the sh
 
 import click
 
+from totalgen.commands import command
 from totalgen.generation.tiling import windows
 from totalgen.models.networks import cost
 from totalgen.models.samplers import evaluations
@@ -31,7 +32,7 @@ ROWS = {
 # fmt: on
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@command(__doc__)
 @click.option("--tflops", default=125.0, help="Sustained TFLOP/s: 125 is 40 % of an A100's 312 in bfloat16.")
 def main(tflops):
     click.echo(f"| way | evaluations | TFLOP each | PFLOP per subject | at {tflops:g} TFLOP/s |\n|---|---|---|---|---|")

@@ -20,8 +20,9 @@ import click
 import numpy as np
 import psutil
 
+from totalgen.commands import PATH, command
 from totalgen.data.volume import Volume, resample, write_nifti
-from totalgen.phantom import draw_demographics, make_subject
+from totalgen.phantom import make_subject, sample_demographics
 from totalgen.phantom.dicom_writer import PET_BORDER, write_study
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "0_Preprocess"
@@ -43,7 +44,7 @@ def write_cohort(root, studies, slices):
     """``studies`` phantom subjects as DICOM of so many slices under ``root``, with their organ labels."""
     for index in range(studies):
         random = np.random.default_rng(index)
-        demographics = draw_demographics(random)
+        demographics = sample_demographics(random)
         made = make_subject(demographics, index, voxel_mm=4.0)
         middle = made.ct.world((np.array(made.ct.shape) - 1) / 2)
         ct = on_grid(made.ct, middle, (CT_PIXELS, CT_PIXELS, slices), CT_MM, fill=-1000)
@@ -87,11 +88,11 @@ def children(process):
         return []
 
 
-@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"), context_settings=dict(show_default=True))
+@command(__doc__)
 @click.option("--studies", type=click.IntRange(min=1), default=2)
 @click.option("--slices", type=click.IntRange(min=10), default=300, help="Of the CT.")
 @click.option("--workers", type=click.IntRange(min=1), multiple=True, default=(1, 2), help="May be given repeatedly.")
-@click.option("--folder", type=click.Path(path_type=Path), help="For the files; a temporary one when not given.")
+@click.option("--folder", type=PATH, help="For the files; a temporary one when not given.")
 def main(studies, slices, workers, folder):
     with tempfile.TemporaryDirectory(dir=folder) as place:
         source = Path(place).resolve() / "source"

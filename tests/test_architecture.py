@@ -23,7 +23,7 @@ MAY_IMPORT = {
 DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index
 SELF_NAMED = {"totalgen"}
 OPTIONAL = {"totalsegmentator"}
-RUN_ONLY = {"ruff"}  # a command, not a module
+RUN_ONLY = {"ruff", "mypy", "pytest-xdist"}  # commands and a plug-in, no modules
 NEEDED_BY_OTHERS = {"pillow": "imageio and matplotlib write PNG and GIF with it"}
 
 
@@ -57,7 +57,7 @@ def test_nothing_imports_a_script_and_the_package_parses_no_options():
     scripts = {path.stem for stage in STAGES for path in (REPOSITORY / stage).glob("*.py")}
     for path in [*PACKAGE.glob("**/*.py"), *(p for stage in STAGES for p in (REPOSITORY / stage).glob("*.py"))]:
         assert not {name.split(".")[-1] for name in imported(path)} & scripts, path
-    for path in PACKAGE.glob("**/*.py"):
+    for path in set(PACKAGE.glob("**/*.py")) - {PACKAGE / "commands.py"}:
         assert not re.search(r"click\.(command|option|argument)|argparse", path.read_text()), path
 
 
@@ -80,3 +80,27 @@ def test_pins_and_imports_agree():
     names = {name.split(".")[0] for path in files for name in imported(path)}
     foreign = names - set(sys.stdlib_module_names) - SELF_NAMED - OPTIONAL
     assert {DISTRIBUTION.get(name, name).lower() for name in foreign} == pinned
+
+
+def public_functions(tree):
+    """Public functions of a module and public methods of its public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from (f for f in node.body if isinstance(f, ast.FunctionDef) and not f.name.startswith("_"))
+
+
+def untyped(path):
+    """Names of the public functions of a file that lack a type of a parameter or of their result."""
+    for function in public_functions(ast.parse(path.read_text())):
+        a = function.args
+        parameters = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+        named = [p for p in parameters if p.arg not in ("self", "cls")]
+        if function.returns is None or any(p.annotation is None for p in named):
+            yield f"{path.name}: {function.name}"
+
+
+@pytest.mark.parametrize("room", [".", *MAY_IMPORT])
+def test_public_functions_carry_type_hints(room):
+    assert [name for path in sorted((PACKAGE / room).glob("*.py")) for name in untyped(path)] == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.errors import InputError
 from totalgen.weights import load_weights, save_weights
 
@@ -73,5 +73,5 @@ def trim_log(path, done):
     if not path.exists():
         return
     lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    with whole(path) as beside:
-        beside.write_text("".join(line for line in lines if json.loads(line)["step"] <= done))
+    with atomic(path) as part:
+        part.write_text("".join(line for line in lines if json.loads(line)["step"] <= done))

@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.errors import InputError
 
 
@@ -15,7 +15,7 @@ def save_weights(path, state_dict, configuration, dtype=None):
     tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
     if dtype is not None:
         tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
-    with whole(path) as part:
+    with atomic(path) as part:
         safetensors.torch.save_file(tensors, part, metadata={"configuration": json.dumps(configuration)})
         part.chmod(0o644)  # the library makes files that nobody else can read
 

@@ -8,9 +8,9 @@ import pytest
 import zarr
 
 from totalgen.data.archive import Archive, fit_plane, pack, statistics, verify_archive
-from totalgen.data.cohort import put_column
 from totalgen.data.intensity import decode_ct, decode_pet, encode_ct
 from totalgen.data.resolution import subsample
+from totalgen.data.subjects import put_column
 from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
 from totalgen.training.tasks import GlobalTask

@@ -7,17 +7,17 @@ import platform
 
 import psutil
 
-from totalgen.data.files import sweep, whole
+from totalgen.data.files import atomic, sweep
 
 
 def test_a_file_appears_under_its_name_or_not_at_all(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with contextlib.suppress(KeyError), whole(path) as part:
+    with contextlib.suppress(KeyError), atomic(path) as part:
         part.write_text("half")
         raise KeyError
     assert path.read_text() == "old"
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_text("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
@@ -25,7 +25,7 @@ def test_a_file_appears_under_its_name_or_not_at_all(tmp_path):
 
 def test_a_folder_takes_the_place_of_a_filled_one(tmp_path):
     for content in ("old", "new"):
-        with whole(tmp_path / "study") as part:
+        with atomic(tmp_path / "study") as part:
             part.mkdir()
             (part / content).touch()
     assert [p.name for p in (tmp_path / "study").iterdir()] == ["new"]
@@ -33,7 +33,7 @@ def test_a_folder_takes_the_place_of_a_filled_one(tmp_path):
 
 
 def write_and_die(path):
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_text("half")
         os._exit(9)
 

@@ -9,8 +9,8 @@ import pytest
 from distributed import LocalCluster
 
 from totalgen.data import parallel
-from totalgen.data.cohort import for_each_subject, read_table
 from totalgen.data.parallel import spread
+from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.errors import InputError
 
 

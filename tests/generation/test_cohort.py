@@ -12,8 +12,8 @@ import imageio.v3 as imageio
 import pandas as pd
 import pytest
 
-from totalgen.data.cohort import read_table
 from totalgen.data.demographics import Demographics, read_cohort
+from totalgen.data.subjects import read_table
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 from totalgen.generation.cohort import generate_cohort, matched_subjects

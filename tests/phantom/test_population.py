@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from totalgen.data.demographics import Demographics
-from totalgen.phantom.population import MALE_SHARE, POPULATION, SUV_MEAN, VOLUME_ML, draw_demographics, draw_organs
+from totalgen.phantom.population import MALE_SHARE, POPULATION, SUV_MEAN, VOLUME_ML, sample_demographics, sample_organs
 
 COHORT = 3000  # standard error of a mean: 2 % of a standard deviation
 
@@ -11,10 +11,10 @@ COHORT = 3000  # standard error of a mean: 2 % of a standard deviation
 @pytest.fixture(scope="module")
 def cohort():
     rng = np.random.default_rng(0)
-    people = [draw_demographics(rng) for _ in range(COHORT)]
+    people = [sample_demographics(rng) for _ in range(COHORT)]
     rows = []
     for d in people:
-        organs = draw_organs(d, rng)
+        organs = sample_organs(d, rng)
         rows.append(
             dict(sex=d.sex, height_m=d.height_m, weight_kg=d.weight_kg, age_years=d.age_years, bmi=d.bmi)
             | {f"{k}_ml": v for k, v in organs.volume_ml.items()}
@@ -61,6 +61,6 @@ def test_organs_follow_body_size(cohort):
 
 def test_without_variability_organs_are_the_typical_ones():
     typical = Demographics("M", 58, 1.77, 83)
-    organs = draw_organs(typical, np.random.default_rng(3), variability=0)
+    organs = sample_organs(typical, np.random.default_rng(3), variability=0)
     assert organs.volume_ml == pytest.approx({k: mean for k, (mean, _) in VOLUME_ML["M"].items()})
     assert organs.suv_mean == pytest.approx({k: mean for k, (mean, _) in SUV_MEAN["M"].items()})

@@ -4,8 +4,8 @@ from scipy import ndimage
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.organs import MEASURED, ORGANS
-from totalgen.phantom import draw_demographics, make_subject
-from totalgen.phantom.population import POPULATION, VOLUME_ML, draw_organs
+from totalgen.phantom import make_subject, sample_demographics
+from totalgen.phantom.population import POPULATION, VOLUME_ML, sample_organs
 
 COARSE_MM = 8.0
 WOMAN = Demographics("F", 59, 1.65, 76)
@@ -81,7 +81,7 @@ def test_measured_uptake_is_the_noiseless_one_within_noise(subject):
 def test_uptake_is_calibrated_to_what_was_drawn():
     seed = 5
     anatomy = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
-    drawn = draw_organs(MAN, anatomy)
+    drawn = sample_organs(MAN, anatomy)
     truth = make_subject(MAN, seed=seed, voxel_mm=COARSE_MM).truth
     for organ, suv in drawn.suv_mean.items():
         assert truth[f"{organ}_suv_mean"] == pytest.approx(suv, rel=0.03)
@@ -149,7 +149,7 @@ def test_a_drawn_cohort_measures_like_the_published_one():
     rng = np.random.default_rng(11)
     rows = []
     while len(rows) < 40:
-        d = draw_demographics(rng)
+        d = sample_demographics(rng)
         rows.append((d.sex, make_subject(d, seed=len(rows), voxel_mm=COARSE_MM).truth))
     for sex in POPULATION:
         truths = [truth for s, truth in rows if s == sex]

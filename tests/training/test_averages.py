@@ -6,12 +6,12 @@ import torch
 from totalgen.data.archive import pack
 from totalgen.errors import InputError
 from totalgen.training.averages import reconstruct
-from totalgen.training.cascade import train_cascade
+from totalgen.training.stage import train_stage
 from totalgen.weights import load_weights
 
 RUN = dict(
     stage="global", family="edm", shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=(), batch=2,
-    microbatch=2, volumes=120, lr=0.01, lr_decay_steps=10, rampup_volumes=8, workers=0, checkpoint_steps=20,
+    microbatch=2, volumes=120, lr=0.01, lr_decay_steps=10, rampup_items=8, workers=0, checkpoint_steps=20,
     picture_steps=1000,
 )  # fmt: skip
 
@@ -22,7 +22,7 @@ def runs(tmp_path_factory, cropped_cohort):
     folder = tmp_path_factory.mktemp("runs")
     pack(cropped_cohort(folder, subjects=4), RUN["shape"])
     for name, ema in (("kept", (0.05, 0.10)), ("direct", (0.08,))):
-        train_cascade(folder, folder / name, name, **RUN, ema=ema, snapshot_steps=3)
+        train_stage(folder, folder / name, name, **RUN, ema=ema, snapshot_steps=3)
     return folder / "kept", folder / "direct"
 
 

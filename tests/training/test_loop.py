@@ -20,15 +20,15 @@ from totalgen.checkpoints import save_checkpoint
 from totalgen.data.archive import pack
 from totalgen.errors import InputError
 from totalgen.training import loop
-from totalgen.training.cascade import train_cascade
-from totalgen.training.loop import clean_gradients, draw_noise, learning_rate
+from totalgen.training.loop import clean_gradients, learning_rate, sample_noise
+from totalgen.training.stage import train_stage
 from totalgen.weights import load_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "1_Trainings" / "train_totalgen.py"
 TINY = dict(
     stage="global", family="edm", uncertainty=True, shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1,
-    attention=(), batch=4, microbatch=2, volumes=32, lr=0.01, lr_decay_steps=10, rampup_volumes=8, workers=0,
+    attention=(), batch=4, microbatch=2, volumes=32, lr=0.01, lr_decay_steps=10, rampup_items=8, workers=0,
     checkpoint_steps=2, picture_steps=1000, precision="float32",
 )  # fmt: skip
 
@@ -51,9 +51,9 @@ def same(one, two, **tolerance):
 
 def test_a_resumed_run_is_bit_identical_to_one_never_stopped(root, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    train_cascade(root, whole, "tiny", **TINY)
-    train_cascade(root, halves, "tiny", **TINY | dict(volumes=16))
-    train_cascade(root, halves, "tiny", **TINY)
+    train_stage(root, whole, "tiny", **TINY)
+    train_stage(root, halves, "tiny", **TINY | dict(volumes=16))
+    train_stage(root, halves, "tiny", **TINY)
     assert same(weights(whole), weights(halves))
     steps = [json.loads(line)["step"] for line in (halves / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 9))
@@ -61,7 +61,7 @@ def test_a_resumed_run_is_bit_identical_to_one_never_stopped(root, tmp_path):
 
 def test_a_run_ended_after_any_checkpoint_lacks_nothing_that_belongs_to_its_steps(root, tmp_path, monkeypatch):
     settings = TINY | dict(snapshot_steps=2, picture_steps=2)
-    train_cascade(root, tmp_path / "whole", "tiny", **settings)
+    train_stage(root, tmp_path / "whole", "tiny", **settings)
 
     def save_and_end(*arguments):
         save_checkpoint(*arguments)
@@ -71,8 +71,8 @@ def test_a_run_ended_after_any_checkpoint_lacks_nothing_that_belongs_to_its_step
         patch.setattr(loop, "save_checkpoint", save_and_end)
         for _ in range(4):  # after steps 2, 4, 6 and 8
             with pytest.raises(KeyboardInterrupt):
-                train_cascade(root, tmp_path / "ended", "tiny", **settings)
-    assert train_cascade(root, tmp_path / "ended", "tiny", **settings).exists()
+                train_stage(root, tmp_path / "ended", "tiny", **settings)
+    assert train_stage(root, tmp_path / "ended", "tiny", **settings).exists()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "ended"))
     assert load_weights(tmp_path / "ended" / "ema-0.10.safetensors")[1]["steps"] == 8
     for folder in ("snapshots", "samples"):
@@ -118,24 +118,24 @@ def test_two_processes_give_the_weights_of_one(root, tmp_path, microbatch):
 
 
 def test_a_damaged_checkpoint_is_passed_over(root, tmp_path):
-    train_cascade(root, tmp_path, "tiny", **TINY)
+    train_stage(root, tmp_path, "tiny", **TINY)
     expected = weights(tmp_path)
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     (tmp_path / "ema-0.10.safetensors").unlink()
-    train_cascade(root, tmp_path, "tiny", **TINY)
+    train_stage(root, tmp_path, "tiny", **TINY)
     assert same(expected, weights(tmp_path))
 
 
 def test_another_configuration_in_the_same_folder_is_refused(root, tmp_path):
-    train_cascade(root, tmp_path, "tiny", **TINY)
+    train_stage(root, tmp_path, "tiny", **TINY)
     with pytest.raises(InputError, match=r"another configuration \(training differ\)"):
-        train_cascade(root, tmp_path, "tiny", **TINY | dict(lr=0.02))
+        train_stage(root, tmp_path, "tiny", **TINY | dict(lr=0.02))
 
 
 def test_training_lowers_the_loss_and_leaves_log_picture_and_weights(root, tmp_path):
     changes = dict(volumes=400, picture_steps=100, checkpoint_steps=100, lr=0.03)
-    train_cascade(root, tmp_path, "tiny", **TINY | changes)
+    train_stage(root, tmp_path, "tiny", **TINY | changes)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sum(losses[-40:]) < 0.97 * sum(losses[:40])  # an untrained network stays at its start, 1.0 on average
     assert (tmp_path / "samples" / "step_00000100.png").exists()
@@ -153,13 +153,13 @@ def test_settings_that_mean_nothing_are_refused_before_the_folder_is_taken(root,
         (dict(patch=(24, 24)), r"patch \(24, 24\) has 2 numbers, not 3"),
     ):
         with pytest.raises(InputError, match=fact):
-            train_cascade(root, tmp_path / "run", "tiny", **TINY | wrong)
+            train_stage(root, tmp_path / "run", "tiny", **TINY | wrong)
     assert not (tmp_path / "run").exists()
 
 
 def test_batch_that_cannot_be_shared_is_refused(root, tmp_path):
     with pytest.raises(InputError, match="not divisible by 1 processes × microbatch 3"):
-        train_cascade(root, tmp_path, "tiny", **TINY | dict(microbatch=3))
+        train_stage(root, tmp_path, "tiny", **TINY | dict(microbatch=3))
 
 
 def test_learning_rate_ramps_up_then_decays_as_one_over_the_root():
@@ -169,7 +169,7 @@ def test_learning_rate_ramps_up_then_decays_as_one_over_the_root():
 
 
 def test_noise_belongs_to_the_item_not_to_the_batch():
-    together, alone = draw_noise(3, [5, 9], (2, 4)), draw_noise(3, [9], (2, 4))
+    together, alone = sample_noise(3, [5, 9], (2, 4)), sample_noise(3, [9], (2, 4))
     assert torch.equal(together[0][1], alone[0][0])
     assert torch.equal(together[1][1], alone[1][0])
 
@@ -182,22 +182,22 @@ def test_non_finite_gradients_become_zero_and_are_counted():
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(root, tmp_path):
-    train_cascade(root, tmp_path / "rounds", "tiny", **TINY | dict(microbatch=1))
-    train_cascade(root, tmp_path / "at_once", "tiny", **TINY | dict(microbatch=4))
+    train_stage(root, tmp_path / "rounds", "tiny", **TINY | dict(microbatch=1))
+    train_stage(root, tmp_path / "at_once", "tiny", **TINY | dict(microbatch=4))
     assert same(weights(tmp_path / "rounds"), weights(tmp_path / "at_once"), atol=1e-4)  # sums in another order
 
 
 def test_recomputed_activations_train_the_same_weights(root, tmp_path):
-    train_cascade(root, tmp_path / "kept", "tiny", **TINY)
-    train_cascade(root, tmp_path / "again", "tiny", **TINY | dict(recompute="pointwise"))
+    train_stage(root, tmp_path / "kept", "tiny", **TINY)
+    train_stage(root, tmp_path / "again", "tiny", **TINY | dict(recompute="pointwise"))
     assert same(weights(tmp_path / "kept"), weights(tmp_path / "again"))
     with pytest.raises(InputError, match='Did you mean "blocks"'):
-        train_cascade(root, tmp_path / "refused", "tiny", **TINY | dict(recompute="block"))
+        train_stage(root, tmp_path / "refused", "tiny", **TINY | dict(recompute="block"))
 
 
 def test_bfloat16_trains_nearly_the_same_weights(root, tmp_path):
-    train_cascade(root, tmp_path / "float32", "tiny", **TINY)
-    train_cascade(root, tmp_path / "bfloat16", "tiny", **TINY | dict(precision="bfloat16"))
+    train_stage(root, tmp_path / "float32", "tiny", **TINY)
+    train_stage(root, tmp_path / "bfloat16", "tiny", **TINY | dict(precision="bfloat16"))
     one, two = (weights(tmp_path / name) for name in ("float32", "bfloat16"))
     assert not same(one, two)
     assert same(one, two, atol=0.1)  # eight steps of Adam at 0.01 could part them by 0.16
@@ -205,9 +205,9 @@ def test_bfloat16_trains_nearly_the_same_weights(root, tmp_path):
 
 def test_losses_that_stay_non_finite_stop_the_run(root, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "PATIENCE", 3)
-    monkeypatch.setattr(loop, "draw_noise", lambda *arguments: tuple(x * math.nan for x in draw_noise(*arguments)))
+    monkeypatch.setattr(loop, "sample_noise", lambda *arguments: tuple(x * math.nan for x in sample_noise(*arguments)))
     with pytest.raises(InputError, match=r"not finite for 3 steps in a row \(step 3\).*last checkpoint is intact"):
-        train_cascade(root, tmp_path / "run", "tiny", **TINY)
+        train_stage(root, tmp_path / "run", "tiny", **TINY)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     assert all(line["nonfinite_gradients"] > 0 for line in lines)
@@ -217,14 +217,14 @@ def test_losses_that_stay_non_finite_stop_the_run(root, tmp_path, monkeypatch):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
 def test_a_compiled_network_trains_the_same_weights(root, tmp_path):
     short = TINY | dict(volumes=8)
-    train_cascade(root, tmp_path / "plain", "tiny", **short)
-    train_cascade(root, tmp_path / "compiled", "tiny", **short | dict(compiled=True))
+    train_stage(root, tmp_path / "plain", "tiny", **short)
+    train_stage(root, tmp_path / "compiled", "tiny", **short | dict(compiled=True))
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "compiled"), atol=1e-3)
 
 
 def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(root, tmp_path, monkeypatch):
     straight = tmp_path / "straight"
-    train_cascade(root, straight, "tiny", **TINY)
+    train_stage(root, straight, "tiny", **TINY)
     saved = loop.save_checkpoint
 
     def full(folder, step, tensors, kind):
@@ -234,9 +234,9 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(ro
 
     monkeypatch.setattr(loop, "save_checkpoint", full)
     with pytest.raises(InputError, match=r"stopped: no space is left there. Free some"):
-        train_cascade(root, tmp_path / "stopped", "tiny", **TINY)
+        train_stage(root, tmp_path / "stopped", "tiny", **TINY)
     monkeypatch.setattr(loop, "save_checkpoint", saved)
-    train_cascade(root, tmp_path / "stopped", "tiny", **TINY)
+    train_stage(root, tmp_path / "stopped", "tiny", **TINY)
     assert same(weights(straight), weights(tmp_path / "stopped"))
 
 
@@ -246,12 +246,12 @@ def test_a_subject_that_vanished_from_the_archive_is_named_in_one_line(root, tmp
     shutil.copytree(root / "training.zarr", cohort / "training.zarr")
     shutil.rmtree(cohort / "training.zarr" / "s1")
     with pytest.raises(InputError, match=r"s1 is missing .* Run 6_pack_training_set.py") as caught:
-        train_cascade(cohort, tmp_path / "run", "tiny", **TINY | dict(workers=workers))
+        train_stage(cohort, tmp_path / "run", "tiny", **TINY | dict(workers=workers))
     assert "\n" not in str(caught.value)
 
 
 def test_the_log_is_written_for_tensorboard_too(root, tmp_path):
-    train_cascade(root, tmp_path, "tiny", **TINY)
+    train_stage(root, tmp_path, "tiny", **TINY)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     (events,) = (tmp_path / "tensorboard").iterdir()
     found = {}
@@ -284,12 +284,12 @@ def test_a_refusal_of_one_process_ends_them_all(root, tmp_path):
 
 
 def test_a_run_started_from_weights_begins_there_and_refuses_those_of_another_network(root, tmp_path):
-    train_cascade(root, tmp_path / "first", "tiny", **TINY)
+    train_stage(root, tmp_path / "first", "tiny", **TINY)
     given = tmp_path / "first" / "ema-0.10.safetensors"
     still = TINY | dict(volumes=4, lr=0.0, seed=7)
-    train_cascade(root, tmp_path / "second", "tiny", **still, init_from=given)
+    train_stage(root, tmp_path / "second", "tiny", **still, init_from=given)
     assert same(weights(tmp_path / "first"), weights(tmp_path / "second"), atol=1e-4)
-    train_cascade(root, tmp_path / "second", "tiny", **still, init_from=given)  # goes on, with nothing left to do
+    train_stage(root, tmp_path / "second", "tiny", **still, init_from=given)  # goes on, with nothing left to do
     with pytest.raises(InputError, match=r"differs in network from what is trained"):
-        train_cascade(root, tmp_path / "third", "tiny", **TINY | dict(channels=8), init_from=given)
+        train_stage(root, tmp_path / "third", "tiny", **TINY | dict(channels=8), init_from=given)
     assert not (tmp_path / "third").exists()

@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from totalgen.data import intensity
 from totalgen.data.axial_extent import read_axial_extent
-from totalgen.data.cohort import for_each_subject, read_table
 from totalgen.data.demographics import COLUMNS, COVERAGE, Demographics, read_cohort
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.data.resolution import FACTOR, PHASES, phase_offsets, stretch, subsample, upsample
+from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 
@@ -71,7 +71,7 @@ def pack(root, shape, overwrite=False, workers=1, scheduler=None):
     Subjects that are in the archive as their files are now stay as they are; new ones are added behind them, changed
     ones are encoded again. A study that cannot be read is listed in failures.csv and left out.
     overwrite: begin anew, which another shape or a subject that left the cohort asks for.
-    workers, scheduler: where the work is done (cohort.for_each_subject).
+    workers, scheduler: where the work is done (subjects.for_each_subject).
     Returns (path, number of subjects, number of failures).
     """
     root = Path(root)
@@ -112,7 +112,7 @@ def write_subject(path, folder, shape, made_from):
     study, voxel_mm = encode_study(folder, shape)
     high = study.astype(np.float16)
     low = np.stack([subsample(high, phase) for phase in range(PHASES)])
-    with whole(path) as part:
+    with atomic(path) as part:
         group = zarr.open_group(part, mode="w")
         chunks = (len(CHANNELS), *(n // 4 for n in shape))
         group.create_array("high", shape=high.shape, chunks=chunks, dtype="float16")[:] = high

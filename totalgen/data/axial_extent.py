@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LinearRegression, RANSACRegressor
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.errors import InputError
 
 FEWEST = 10  # subjects below which a line is not fitted
@@ -44,10 +44,11 @@ class AxialExtent:
         return cls(**values)
 
 
-# 146.629·h + 110.419 slices of 2 mm: the line of the paper's released inference.
+# The line of the paper's released inference, in slices of 2 mm.
+PUBLISHED_SLICES_PER_M, PUBLISHED_SLICES, PUBLISHED_SLICE_MM = 146.629, 110.419, 2.0
 PUBLISHED = AxialExtent(
-    slope_mm_per_m=146.629 * 2,
-    intercept_mm=110.419 * 2,
+    slope_mm_per_m=PUBLISHED_SLICES_PER_M * PUBLISHED_SLICE_MM,
+    intercept_mm=PUBLISHED_SLICES * PUBLISHED_SLICE_MM,
     n=565,
     n_inliers=None,
     residual_std_mm=None,
@@ -106,7 +107,7 @@ def read_axial_extent(path):
 
 def write_axial_extent(path, line):
     """Write an AxialExtent as JSON, atomically."""
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_text(json.dumps(line.to_dict(), indent=2) + "\n")
 
 
@@ -129,5 +130,5 @@ def scatter(path, height_m, extent_mm, line):
     axes.set_ylabel("axial extent, clavicles to sacrum (mm)")
     axes.set_title(line.source, fontsize=9)
     axes.legend(frameon=False, fontsize=8)
-    with whole(path) as part:
+    with atomic(path) as part:
         figure.savefig(part, dpi=120)

@@ -3,14 +3,13 @@
 import numpy as np
 from scipy import ndimage
 
-from totalgen.data.intensity import AIR_HU
+from totalgen.data.intensity import AIR_HU, BODY_HU
 from totalgen.data.organs import ORGANS
 from totalgen.data.volume import Volume, moved
 from totalgen.errors import InputError
 
 MARGIN_MM = 40.0  # above the clavicles and below the sacrum: the released code's 20 slices of 2 mm
 FIELD_MM = 448.0  # in-plane edge of the paper's volume: 224 voxels of 2 mm
-BODY_HU = -500.0  # what is denser belongs to the body (or to the table)
 TABLE_MM = 4.0  # half the thickness below which a structure is taken for table, sheet or tube
 SKIN_MM = 4.0  # the body keeps this much air around it, so that the blurred skin stays whole
 SPECK = 0.1  # a piece of an organ smaller than this share of it is taken for a stray speck

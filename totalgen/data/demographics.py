@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from totalgen.data.files import read_text, whole
+from totalgen.data.files import atomic, read_text
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
+TEST_FRACTION = 0.26  # share of test subjects: 200 of 765 in the paper
 COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
 HEIGHT_M = (1.0, 2.3)
 WEIGHT_KG = (20.0, 300.0)
@@ -100,5 +101,5 @@ def carry_over(table, path, keep=()):
 
 def write_cohort(path, table):
     """Write a cohort table, atomically."""
-    with whole(path) as part:
+    with atomic(path) as part:
         table.to_csv(part, index=False)

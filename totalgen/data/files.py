@@ -18,7 +18,7 @@ from totalgen.errors import InputError
 
 
 @contextlib.contextmanager
-def whole(path):
+def atomic(path):
     """Yield a temporary path beside ``path``; on success it is renamed onto ``path``, on error removed.
 
     The name keeps its suffixes, so that writers which look at them (``.nii.gz``) behave. Works for files and folders.
@@ -47,7 +47,7 @@ def sweep(folder):
 
 
 @contextlib.contextmanager
-def told_when_full(folder):
+def report_full_disk(folder):
     """Turns "no space left on device", in whatever exception it comes, into an InputError that names the folder."""
     try:
         yield
@@ -77,7 +77,7 @@ def append_rows(path, rows):
     table = pd.DataFrame(rows)
     if path.exists():
         table = pd.concat([read_text(path), read_text(io.StringIO(table.to_csv(index=False)))])
-    with whole(path) as part:
+    with atomic(path) as part:
         table.to_csv(part, index=False)
 
 
@@ -116,5 +116,5 @@ def forget_failures(root, step, subject=None):
         gone &= table["subject"] == subject
     if not gone.any():
         return
-    with whole(path) as part:
+    with atomic(path) as part:
         table[~gone].to_csv(part, index=False)

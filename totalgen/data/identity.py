@@ -20,7 +20,7 @@ from pathlib import Path
 import pydicom
 import SimpleITK as sitk
 
-from totalgen.data.files import error_text, whole
+from totalgen.data.files import atomic, error_text
 from totalgen.errors import InputError
 
 SUBJECT_IDS = ("auto", "patient-id", "hash")  # auto: hashed unless the headers say that they are de-identified
@@ -85,7 +85,7 @@ def salt(root):
     if not path.exists():
         if cohort.exists() and re.search(rf"^sub-[0-9a-f]{{{DIGITS}}},", cohort.read_text(), re.MULTILINE):
             raise InputError(f"{path}: is gone, and subjects are named with it. Restore it, or begin another folder.")
-        with whole(path) as part:
+        with atomic(path) as part:
             part.touch(mode=0o600)
             part.write_text(secrets.token_hex(16))
     return path.read_text().strip()

@@ -5,6 +5,7 @@ import numpy as np
 HU_RANGE = (-500.0, 500.0)  # CT window of the paper
 SUV_MAX = 25.0  # PET clip of the paper, SUVbw in g/mL
 AIR_HU = -1000.0
+BODY_HU = -500.0  # what is denser belongs to the body (or to the table)
 
 
 def encode_ct(hu):

@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from totalgen.data import identity
 from totalgen.data.choice import choose
-from totalgen.data.cohort import read_table
 from totalgen.data.demographics import AGE_YEARS, COLUMNS, HEIGHT_M, Demographics
 from totalgen.data.dicom import find_series, join, read_file
 from totalgen.data.files import error_text
 from totalgen.data.parallel import spread
+from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
 
 SAME_VALUE = 0.01  # relative; further apart, two series disagree about the patient

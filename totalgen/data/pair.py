@@ -3,12 +3,11 @@
 import numpy as np
 
 from totalgen.data.dicom import read_series
-from totalgen.data.intensity import AIR_HU
+from totalgen.data.intensity import AIR_HU, BODY_HU
 from totalgen.data.suv import suv_factors
 from totalgen.data.volume import Volume, isotropic_grid, moved, resample
 from totalgen.errors import InputError
 
-BODY_HU = -500.0
 SUV_MAX_PLAUSIBLE = 1.0  # SUVmax below is no FDG scan
 SUV_BODY_PLAUSIBLE = 20.0  # mean over the body above is a wrong dose or weight
 

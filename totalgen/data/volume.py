@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.errors import InputError
 
 LPS = np.diag([-1.0, -1.0, 1.0])  # RAS <-> LPS, the convention of DICOM and ITK
@@ -118,7 +118,7 @@ def write_nifti(path, volume, note=""):
     image = nibabel.Nifti1Image(volume.voxels, volume.affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = note.encode()[:79]
-    with whole(path) as part:
+    with atomic(path) as part:
         nibabel.save(image, part)
 
 

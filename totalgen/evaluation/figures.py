@@ -4,7 +4,7 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.data.organs import MEASURED
 
 SEX = {"M": ("male", "#4477aa"), "F": ("female", "#cc4455")}  # blue and red, as published
@@ -43,5 +43,5 @@ def violins(path, values, note=""):
     figure.legend(handles=patches, loc="upper right", ncols=2, frameon=False)
     figure.text(0.01, 0.003, note, fontsize=9)
     figure.tight_layout(rect=(0, 0.02, 1, 0.98))
-    with whole(path) as part:
+    with atomic(path) as part:
         figure.savefig(part, dpi=110)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.signal import oaconvolve
 
-from totalgen.data.cohort import drop_rows, for_each_subject
 from totalgen.data.organs import MEASURED
+from totalgen.data.subjects import drop_rows, for_each_subject
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.studies import read_studies
@@ -89,7 +89,7 @@ def measure_cohort(root, masks="organs", workers=1, scheduler=None, split=None):
     """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``.
 
     masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
-    written are not measured again; a subject that fails is listed in failures.csv (cohort.for_each_subject).
+    written are not measured again; a subject that fails is listed in failures.csv (subjects.for_each_subject).
     split: only the subjects of this split; others keep their rows unless their files are newer or gone.
     Returns the path of the table. Raises InputError when no study could be measured.
     """

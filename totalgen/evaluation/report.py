@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.data.organs import MEASURED
 from totalgen.errors import InputError
 from totalgen.evaluation import statistics
@@ -75,11 +75,11 @@ def compare_cohorts(reference, candidates, outdir):
     cells = table1(cohorts)
     text = table1_markdown(cohorts, cells)
     for file, table in (("table1.csv", cells), ("statistics.csv", statistics_table(reference, candidates))):
-        with whole(outdir / file) as part:
+        with atomic(outdir / file) as part:
             table.to_csv(part, index=False, float_format="%.6g")
     whole_organs = [c.measured[c.measured["flag"] == ""].assign(cohort=c.name) for c in cohorts]
     violins(outdir / "violins.png", pd.concat(whole_organs), note=" ".join(_phantom_lines(cohorts)))
-    with whole(outdir / "table1.md") as part:
+    with atomic(outdir / "table1.md") as part:
         part.write_text(text)
     return text
 

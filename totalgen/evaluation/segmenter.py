@@ -27,10 +27,10 @@ from totalgen.checkpoints import (
     save_checkpoint,
     trim_log,
 )
-from totalgen.data.cohort import for_each_subject
 from totalgen.data.files import forget_failures, record_failure
 from totalgen.data.intensity import AIR_HU, encode_ct
 from totalgen.data.organs import MEASURED, ORGANS
+from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.studies import read_studies
@@ -79,7 +79,7 @@ def load_segmenter(weights, device=None):
 def segment_cohort(root, weights, masks="organs", device=None, workers=1, scheduler=None, split=None):
     """Segment every study of ``root`` into ``<study>/<masks>.nii.gz``; a mask that exists is left alone.
 
-    split: only the subjects of this split. A study that fails is listed in failures.csv (cohort.for_each_subject).
+    split: only the subjects of this split. A study that fails is listed in failures.csv (subjects.for_each_subject).
     Returns the subjects that failed.
     """
     load_segmenter(weights, device)  # what is wrong with it is no study's fault

@@ -7,9 +7,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from totalgen import distributed
-from totalgen.data.cohort import for_each_subject
 from totalgen.data.demographics import Demographics
 from totalgen.data.parallel import spread
+from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 from totalgen.generation.export import caption, write_manifest, write_preview, write_study

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.data.pictures import CT_WINDOW, PET_WINDOW, axial, coronal, enlarged, grey, mip
 from totalgen.data.volume import write_nifti
 
@@ -21,7 +21,7 @@ def write_study(folder, ct, suv, row):
 
     ct, suv: Volumes (HU, SUV) on one grid;  row: dict, a row of the cohort's manifest.
     """
-    with whole(folder) as part:
+    with atomic(folder) as part:
         part.mkdir()
         write_nifti(part / "CT.nii.gz", ct)
         write_nifti(part / "SUV.nii.gz", suv)
@@ -34,7 +34,7 @@ def write_manifest(outdir):
     """Collect every study.json below ``outdir`` into manifest.csv, a cohort table; returns it."""
     rows = [json.loads(path.read_text()) for path in sorted(Path(outdir).glob("*/study.json"))]
     table = pd.DataFrame(rows)
-    with whole(Path(outdir) / "manifest.csv") as part:
+    with atomic(Path(outdir) / "manifest.csv") as part:
         table.to_csv(part, index=False)
     return table
 
@@ -66,7 +66,7 @@ def write_preview(path, studies):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="bilinear")
             axes.set_title(title, fontsize=9)
             axes.axis("off")
-    with whole(path) as part:
+    with atomic(path) as part:
         figure.savefig(part, dpi=110)
 
 
@@ -74,5 +74,5 @@ def write_mip_gif(path, suv):
     """The PET projection turning once about the body axis."""
     angles = np.arange(GIF_FRAMES) * 360 / GIF_FRAMES
     frames = [enlarged(grey(mip(suv.voxels, angle), PET_WINDOW, inverted=True)) for angle in angles]
-    with whole(path) as part:
+    with atomic(path) as part:
         imageio.imwrite(part, np.stack(frames), duration=GIF_FRAME_MS, loop=0)

@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage, generate_uid
 
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.data.volume import Volume, moved
 
 HALF_LIFE_S = 6586.2  # F-18
@@ -40,7 +40,7 @@ def write_study(folder, patient, subject, demographics, seed):
     dose = round(demographics.weight_kg * DOSE_BQ_PER_KG * float(rng.uniform(0.9, 1.1)))
     pet = _pet_slices(common, subject.suv, start, dose, demographics.weight_kg)
     study = f"{start:%m-%d-%Y}-NA-PET-CT torso phantom-{common.StudyInstanceUID[-5:]}"
-    with whole(folder) as part:
+    with atomic(folder) as part:
         for number, name, slices in ((2, "CT", ct), (5, "PET", pet)):
             uid = generate_uid(entropy_srcs=[str(seed), name])
             place = part / study / f"{number}.000000-{name} torso phantom-{uid[-5:]}"

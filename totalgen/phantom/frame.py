@@ -9,9 +9,9 @@ from math import gamma
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-# Clavicle-to-sacrum length with 40 mm margins against height, in 2 mm slices (fit published with the paper's code).
-EXTENT_SLICES_PER_M, EXTENT_SLICES = 146.629, 110.419
-EXTENT_SLICE_MM, EXTENT_MARGIN_MM = 2.0, 40.0
+from totalgen.data.axial_extent import PUBLISHED_SLICE_MM, PUBLISHED_SLICES, PUBLISHED_SLICES_PER_M
+
+EXTENT_MARGIN_MM = 40.0  # of the published line, above the clavicles and below the sacrum
 EXTENT_SCATTER = 0.02  # relative
 
 TRUNK_SHARE = 0.565  # of body mass between the hips and the neck (segment tables of biomechanics)
@@ -56,7 +56,7 @@ class Frame:
     def __init__(self, demographics, rng, variability):
         d = demographics
         draws = rng.standard_normal(4).clip(-2.2, 2.2) * variability
-        extent = (EXTENT_SLICES_PER_M * d.height_m + EXTENT_SLICES) * EXTENT_SLICE_MM
+        extent = (PUBLISHED_SLICES_PER_M * d.height_m + PUBLISHED_SLICES) * PUBLISHED_SLICE_MM
         self.length_mm = float(extent * (1 + EXTENT_SCATTER * draws[0]) - 2 * EXTENT_MARGIN_MM)
         self.sex, self.bmi = d.sex, d.bmi
         build = np.clip(d.bmi / 25, 0.6, 1.7) ** 0.28

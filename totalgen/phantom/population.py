@@ -45,7 +45,7 @@ class Organs:
     suv_mean: dict
 
 
-def draw_demographics(rng):
+def sample_demographics(rng):
     """Demographics of one patient of the published population.
 
     rng: numpy Generator. Height and weight are correlated normals, redrawn until age is 18–95 years, BMI 16–48 kg/m²
@@ -65,7 +65,7 @@ def draw_demographics(rng):
             return Demographics(sex, round(float(age)), round(float(height), 2), round(float(weight), 1))
 
 
-def draw_organs(demographics, rng, variability=1.0):
+def sample_organs(demographics, rng, variability=1.0):
     """Organ volumes (mL) and mean uptake (SUV) of one subject: Organs.
 
     Volume follows weight to the power WEIGHT_EXPONENT; the rest of the published spread is drawn (log-normal), so that

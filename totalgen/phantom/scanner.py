@@ -3,9 +3,10 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from totalgen.data.intensity import AIR_HU
 from totalgen.data.organs import MEASURED
 from totalgen.phantom.shapes import smooth_field
-from totalgen.phantom.uptake import AIR_HU, FREE_TISSUES
+from totalgen.phantom.uptake import FREE_TISSUES
 
 PET_FWHM_MM = 5.0
 PET_NOISE = 0.10  # relative standard deviation in a liver of SUV 2.3, at PET_FWHM_MM

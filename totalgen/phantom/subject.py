@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from totalgen.data.intensity import AIR_HU
 from totalgen.data.organs import MEASURED, ORGANS
 from totalgen.data.volume import Volume
 from totalgen.phantom.anatomy import paint_torso
 from totalgen.phantom.canvas import Canvas
 from totalgen.phantom.frame import Frame
-from totalgen.phantom.population import draw_organs
+from totalgen.phantom.population import sample_organs
 from totalgen.phantom.scanner import scan_ct, scan_pet
 from totalgen.phantom.uptake import attenuation, tracer
 
@@ -38,7 +39,7 @@ def make_subject(demographics, seed, voxel_mm=4.0, variability=1.0):
     _, _, ct_rng, pet_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4))
     patient = np.random.SeedSequence(seed if variability else 0)
     anatomy_rng, uptake_rng = (np.random.default_rng(s) for s in patient.spawn(2))
-    drawn = draw_organs(demographics, anatomy_rng, variability)
+    drawn = sample_organs(demographics, anatomy_rng, variability)
     frame = Frame(demographics, anatomy_rng, variability)
     low, high = frame.field()
     shape = np.ceil((high - low) / voxel_mm).astype(int)
@@ -57,7 +58,7 @@ def make_subject(demographics, seed, voxel_mm=4.0, variability=1.0):
     affine[:3, 3] = first
     truth = _truth(canvas, clean, suv, demographics, seed, frame)
     volumes = []
-    for image, fill in ((ct, -1000.0), (suv, 0.0), (canvas.organs, 0)):
+    for image, fill in ((ct, AIR_HU), (suv, 0.0), (canvas.organs, 0)):
         whole = np.full(shape, fill, dtype=image.dtype)
         whole[inner] = image
         volumes.append(Volume(whole, affine.copy()))

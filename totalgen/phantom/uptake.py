@@ -6,8 +6,6 @@ spleen, kidneys and heart follow the drawn means of Table 1.
 
 import numpy as np
 
-AIR_HU = -1000.0
-
 
 def attenuation(demographics, rng, variability=1.0):
     """Tissue → HU of one subject. Bone thins with age, the liver grows fatty with BMI, contrast varies."""

@@ -27,7 +27,7 @@ from totalgen.checkpoints import (
     save_checkpoint,
     trim_log,
 )
-from totalgen.data.files import whole
+from totalgen.data.files import atomic
 from totalgen.data.pictures import enlarged
 from totalgen.errors import InputError
 from totalgen.models.ema import PowerEMA
@@ -56,13 +56,13 @@ class Loss(nn.Module):
         return self.denoiser.loss(*arguments)
 
 
-def learning_rate(step, volumes, peak, decay_steps, rampup_volumes):
+def learning_rate(step, volumes, peak, decay_steps, rampup_items):
     """α_ref · min(volumes/rampup, 1) / √max(step/decay, 1) (Karras 2024, equation 67)."""
-    return peak * min(volumes / max(rampup_volumes, 1), 1) / math.sqrt(max(step / decay_steps, 1))
+    return peak * min(volumes / max(rampup_items, 1), 1) / math.sqrt(max(step / decay_steps, 1))
 
 
 def fit(
-    denoiser, task, outdir, configuration, *, batch, microbatch, volumes, lr, lr_decay_steps, rampup_volumes,
+    denoiser, task, outdir, configuration, *, batch, microbatch, volumes, lr, lr_decay_steps, rampup_items,
     noise_levels, noise_parameters, ema, seed, workers, checkpoint_steps, snapshot_steps, picture_steps, weights_dtype,
     precision="auto",
 ):  # fmt: skip
@@ -133,14 +133,14 @@ def fit(
     progress = tqdm(total=steps * batch, initial=done * batch, unit="vol", desc=outdir.name, disable=rank > 0)
     bad_steps, total_bad, clock = 0, 0, time.monotonic()
     for step in range(done, steps):
-        rate = learning_rate(step + 1, (step + 1) * batch, lr, lr_decay_steps, rampup_volumes)
+        rate = learning_rate(step + 1, (step + 1) * batch, lr, lr_decay_steps, rampup_items)
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
         plain = 0.0
         for turn in range(rounds):
             numbers, target, condition = next_batch(loader)
-            uniform, noise = draw_noise(seed, numbers.tolist(), target.shape[1:])
+            uniform, noise = sample_noise(seed, numbers.tolist(), target.shape[1:])
             sigma = NOISE_LEVELS[noise_levels](uniform, **noise_parameters).float()
             inputs = [tensor.to(device) for tensor in (target, condition, sigma, noise)]
             last = turn == rounds - 1
@@ -162,10 +162,10 @@ def fit(
         bad_steps = bad_steps + 1 if bad or not math.isfinite(plain) else 0  # the same in all processes
         if rank == 0:
             line = dict(step=step + 1, volumes=(step + 1) * batch, loss=plain, lr=rate, nonfinite_gradients=bad)
-            line |= dict(volumes_per_s=batch / seconds, memory_gb=memory_gb(device), hours=spent / 3600)
+            line |= dict(items_per_s=batch / seconds, memory_gb=memory_gb(device), hours=spent / 3600)
             with open(outdir / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
-            for name in ("loss", "lr", "nonfinite_gradients", "volumes_per_s"):
+            for name in ("loss", "lr", "nonfinite_gradients", "items_per_s"):
                 board.add_scalar(name, line[name], step + 1)
             progress.update(batch)
             progress.set_postfix(loss=f"{plain:.4f}", nonfinite=total_bad, refresh=False)
@@ -177,9 +177,9 @@ def fit(
         if rank == 0 and ((step + 1) % snapshot_steps == 0 or step + 1 == steps):
             save_averages(step + 1, functools.partial(snapshot_path, outdir, step + 1))
         if rank == 0 and ((step + 1) % picture_steps == 0 or step + 1 == steps):
-            drawn = draw_picture(denoiser, averages, task, seed, device, precision)
-            with whole(outdir / "samples" / f"step_{step + 1:08d}.png") as beside:
-                imageio.imwrite(beside, drawn)
+            drawn = sample_picture(denoiser, averages, task, seed, device, precision)
+            with atomic(outdir / "samples" / f"step_{step + 1:08d}.png") as written:
+                imageio.imwrite(written, drawn)
             board.add_image("samples", drawn, step + 1, dataformats="HW")
             clock = time.monotonic()
         if (step + 1) % checkpoint_steps == 0 or step + 1 == steps:
@@ -226,11 +226,11 @@ def claim(outdir, configuration):
                 "Use the same one to go on, or another --outdir."
             )
         return
-    with whole(path) as beside:
-        beside.write_text(text)
+    with atomic(path) as part:
+        part.write_text(text)
 
 
-def draw_noise(seed, numbers, shape):
+def sample_noise(seed, numbers, shape):
     """(uniform numbers [B] float64 in (0, 1), Gaussian noise [B, *shape]) that belong to the items ``numbers``."""
     generators = [seeded_generator(seed, 2, n) for n in numbers]
     uniform = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
@@ -257,7 +257,7 @@ def memory_gb(device):
 
 
 @torch.no_grad()
-def draw_picture(denoiser, averages, task, seed, device, precision):
+def sample_picture(denoiser, averages, task, seed, device, precision):
     """Truth (left) beside a sample of the widest average (right), for the first items of the task, one row each.
 
     uint8 [rows, columns].

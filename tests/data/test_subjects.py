@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from totalgen.data.cohort import for_each_subject, put_column, read_table, subjects_in
+from totalgen.data.subjects import for_each_subject, put_column, read_table, subjects_in
 from totalgen.errors import InputError
 
 

@@ -6,7 +6,7 @@ import click
 import pandas as pd
 from tqdm import tqdm
 
-from totalgen.data.files import append_rows, forget_failures, read_text, record_failure, require_folder, sweep, whole
+from totalgen.data.files import append_rows, atomic, forget_failures, read_text, record_failure, require_folder, sweep
 from totalgen.data.parallel import spread
 from totalgen.errors import InputError
 
@@ -80,7 +80,7 @@ def drop_rows(path, subjects):
     table = read_text(path)
     gone = table["subject"].isin(list(subjects))
     if gone.any():
-        with whole(path) as part:
+        with atomic(path) as part:
             table[~gone].to_csv(part, index=False)
 
 
@@ -92,7 +92,7 @@ def sort_rows(path, subjects):
     place = {subject: n for n, subject in enumerate(subjects)}
     ordered = table.sort_values("subject", key=lambda column: column.map(place).fillna(-1), kind="stable")
     if list(ordered.index) != list(table.index):
-        with whole(path) as part:
+        with atomic(path) as part:
             ordered.to_csv(part, index=False)
 
 
@@ -104,5 +104,5 @@ def put_column(path, name, values):
     if name in table and column.equals(table[name]):
         return
     table[name] = column
-    with whole(path) as part:
+    with atomic(path) as part:
         table.to_csv(part, index=False)

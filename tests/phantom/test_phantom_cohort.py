@@ -9,7 +9,7 @@ import pytest
 from totalgen.data.demographics import COLUMNS, read_cohort
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
-from totalgen.phantom import cohort, plan_cohort, write_cohort
+from totalgen.phantom import phantom_cohort, plan_cohort, write_cohort
 
 SCRIPT = Path(__file__).parents[2] / "0_Preprocess" / "0_make_phantom_cohort.py"
 QUICK = dict(seed=3, voxel_mm=12.0)
@@ -63,14 +63,14 @@ def test_the_same_command_again_only_makes_what_is_missing(made):
 
 
 def test_one_bad_subject_is_recorded_and_the_others_are_made(tmp_path, monkeypatch):
-    genuine, bad = cohort.make_subject, plan_cohort(3, seed=3)["seed"][1]
+    genuine, bad = phantom_cohort.make_subject, plan_cohort(3, seed=3)["seed"][1]
 
     def sometimes(demographics, seed, *args):
         if seed == bad:
             raise ValueError("no such torso")
         return genuine(demographics, seed, *args)
 
-    monkeypatch.setattr(cohort, "make_subject", sometimes)
+    monkeypatch.setattr(phantom_cohort, "make_subject", sometimes)
     assert write_cohort(tmp_path, 3, **QUICK) == ["phantom_0002"]
     failures = pd.read_csv(tmp_path / "failures.csv")
     assert list(failures["subject"]) == ["phantom_0002"]

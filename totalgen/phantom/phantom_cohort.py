@@ -5,17 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from totalgen.data.cohort import for_each_subject, read_table
-from totalgen.data.demographics import COLUMNS, carry_over
+from totalgen.data.demographics import COLUMNS, TEST_FRACTION, carry_over
 from totalgen.data.demographics import write_cohort as write_table
+from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
-from totalgen.phantom.population import draw_demographics
+from totalgen.phantom.population import sample_demographics
 from totalgen.phantom.subject import make_subject
 
 SOURCE = "phantom"
 NOTE = "Computer-generated phantom, not a patient (TotalGen)"
-TEST_FRACTION = 0.26  # 200 of 765 subjects in the paper
 FILES = {  # what a finished subject has
     "nifti": ("given/{}/organs.nii.gz", "resampled/{}/CT.nii.gz", "resampled/{}/SUV.nii.gz"),
     "dicom": ("given/{}/organs.nii.gz", "dicom/{}"),
@@ -30,7 +29,7 @@ def plan_cohort(subjects, seed, test_fraction=TEST_FRACTION):
     rows = []
     for index in range(subjects):
         sequence = np.random.SeedSequence((seed, index))
-        d = draw_demographics(np.random.default_rng(sequence))
+        d = sample_demographics(np.random.default_rng(sequence))
         test = int((index + 1) * test_fraction) > int(index * test_fraction)
         rows.append(
             dict(subject=f"phantom_{index + 1:04d}", sex=d.sex, age_years=d.age_years, height_m=d.height_m,
@@ -49,7 +48,7 @@ def write_cohort(
     format "nifti": resampled/<subject>/{CT,SUV}.nii.gz, given/<subject>/organs.nii.gz, cohort.csv and truth.csv, ready
     for the segmentation step. format "dicom": dicom/<patient>/<study>/<series>/*.dcm, given/<patient>/organs.nii.gz and
     truth.csv, ready for the first step; cohort.csv is left to it.
-    workers, scheduler: where the work is done (cohort.for_each_subject).
+    workers, scheduler: where the work is done (subjects.for_each_subject).
     Raises InputError for impossible numbers and for a root that holds something else.
     """
     root = Path(root)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from totalgen.data.archive import CHANNELS, Archive
-from totalgen.data.files import told_when_full
+from totalgen.data.files import report_full_disk
 from totalgen.data.resolution import FACTOR
 from totalgen.errors import InputError, closest
 from totalgen.models.networks import RECOMPUTE, UNet, cost
@@ -22,14 +22,14 @@ STAGES = {"global": GlobalTask, "sr": SuperResolutionTask}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-def train_cascade(
+def train_stage(
     root, outdir, preset, *,
     stage, family,
     shape=(224, 224, 384), partial_torsos=False, patch=(56, 56, 96), target="residual", condition_noise=0.0,
     placement="uniform",
     channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), lean=False,
     noise_levels="lognormal", noise_parameters=None, uncertainty=False,
-    batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_volumes=10_000_000,
+    batch=2048, microbatch=8, volumes=16_252_000, lr=0.017, lr_decay_steps=35_000, rampup_items=10_000_000,
     ema=(0.05, 0.10), seed=0, workers=2, checkpoint_steps=100, snapshot_steps=250, picture_steps=1000,
     weights_dtype="float32", precision="auto", recompute=None, compiled=False, init_from=None, dry_run=False,
 ):  # fmt: skip
@@ -79,7 +79,7 @@ def train_cascade(
             subjects=len(task.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
         ),
         training=dict(
-            batch=batch, lr=lr, lr_decay_steps=lr_decay_steps, rampup_volumes=rampup_volumes,
+            batch=batch, lr=lr, lr_decay_steps=lr_decay_steps, rampup_items=rampup_items,
             noise_levels=noise_levels, noise_parameters=noise_parameters or {}, uncertainty=uncertainty,
             condition_noise=condition_noise, placement=placement, ema=list(ema), seed=seed,
         ),
@@ -96,12 +96,12 @@ def train_cascade(
         denoiser.network.compile()
     run = dict(
         batch=batch, microbatch=microbatch, volumes=volumes, lr=lr, lr_decay_steps=lr_decay_steps,
-        rampup_volumes=rampup_volumes, noise_levels=noise_levels, noise_parameters=noise_parameters or {},
+        rampup_items=rampup_items, noise_levels=noise_levels, noise_parameters=noise_parameters or {},
         ema=tuple(ema), seed=seed, workers=workers, checkpoint_steps=checkpoint_steps, snapshot_steps=snapshot_steps,
         picture_steps=picture_steps, weights_dtype=DTYPES[weights_dtype],
         precision=precision,
     )  # fmt: skip
-    with told_when_full(outdir):
+    with report_full_disk(outdir):
         return fit(denoiser, task, outdir, configuration, **run)
 
 
