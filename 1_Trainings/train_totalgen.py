@@ -10,13 +10,14 @@ configuration, the network's size and cost and the data found, and exits.
 import click
 
 from totalgen.commands import PATH, command
-from totalgen.presets import resolve
-from totalgen.training.stage import train_stage
+from totalgen.schema import listed, resolve
+from totalgen.settings import TrainingSettings
+from totalgen.training.stage import describe, train_stage
 
 # The paper, section 2.2: 224×224×384 voxels of 2 mm, EDM2 network, batch 2048, learning rate 0.017, 16.25 M volumes.
 PAPER = dict(
     shape=(224, 224, 384), patch=(56, 56, 96), channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,),
-    workers=4,  # one loads about 19 patches of this size per second
+    loader_processes=4,  # one loads about 19 patches of this size per second
 )  # fmt: skip
 EDM = dict(family="edm", uncertainty=True)
 FLOW = dict(family="flow")
@@ -27,22 +28,22 @@ FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=T
 # The phantom cohort at 6 mm on two CPU cores. docs/performance.md says where batch, noise levels and widths come from.
 DEMO = dict(
     shape=(80, 80, 128), batch=2, microbatch=2, rampup_items=400, weights_dtype="float16",
-    workers=1, checkpoint_steps=200, snapshot_steps=500, picture_steps=1000,
+    loader_processes=1, checkpoint_steps=200, snapshot_steps=500, picture_steps=1000,
 )  # fmt: skip
 DEMO_GLOBAL = dict(
     DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), lr=0.01, lr_decay_steps=1200,
 )  # fmt: skip
 DEMO_SR = dict(
     DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.01, lr_decay_steps=800,
-    noise_parameters=dict(mean=1.2, std=1.8),  # wide and high: what the low-resolution volume tells is learnt first
+    noise_mean=1.2, noise_std=1.8,  # wide and high: what the low-resolution volume tells is learnt first
 )  # fmt: skip
 DEMO_SR_WIDE = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3), blocks=2)
 DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1, lean=True)
 
 # Seconds, for tests and for a first look at the stages.
 SMOKE = dict(
-    shape=(32, 32, 48), channels=8, multipliers=(1, 2), blocks=1, attention=(1,), batch=4, microbatch=2, volumes=32,
-    lr=0.01, lr_decay_steps=100, rampup_items=8, workers=0, checkpoint_steps=4, picture_steps=8,
+    shape=(32, 32, 48), channels=8, multipliers=(1, 2), blocks=1, attention=(1,), batch=4, microbatch=2, items=32,
+    lr=0.01, lr_decay_steps=100, rampup_items=8, loader_processes=0, checkpoint_steps=4, picture_steps=8,
 )  # fmt: skip
 
 # fmt: off
@@ -54,11 +55,11 @@ PRESETS = {
     "paper-sr-flow":     dict(PAPER, stage="sr", **FLOW, batch=8, lr=0.001),           # as released
     "fast-sr-edm":       dict(FAST_SR, **EDM),
     "fast-sr-flow":      dict(FAST_SR, **FLOW, batch=8, lr=0.001),
-    "demo-global-edm":   dict(DEMO_GLOBAL, **EDM, volumes=9_000),
-    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, volumes=9_000),
-    "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, volumes=8_000),
-    "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, volumes=8_000),
-    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, volumes=8_000),                     # to hold demo-sr-edm to
+    "demo-global-edm":   dict(DEMO_GLOBAL, **EDM, items=9_000),
+    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, items=9_000),
+    "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, items=8_000),
+    "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, items=8_000),
+    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, items=8_000),                     # to hold demo-sr-edm to
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),
     "smoke-global-flow": dict(SMOKE, stage="global", **FLOW),
     "smoke-sr-edm":      dict(SMOKE, stage="sr", patch=(16, 16, 16), **EDM),
@@ -67,18 +68,16 @@ PRESETS = {
 # fmt: on
 
 
-@command(__doc__)
+@command(__doc__, epilog=listed(TrainingSettings))
 @click.option("--preset", required=True, help=f"One of: {', '.join(PRESETS)}.")
 @click.option("--root", type=PATH, required=True, help="Cohort folder with training.zarr.")
 @click.option("--outdir", type=PATH, required=True, help="Run folder: weights, log, pictures.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset; repeatable.")
-@click.option("--init-from", type=PATH, help="Weights that a new run starts from.")
+@click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print configuration, parameters, GFLOP and data, and exit.")
-def main(preset, root, outdir, changes, init_from, dry_run):
-    settings = resolve(PRESETS, preset, changes, train_stage)
-    if init_from is not None:
-        settings["init_from"] = init_from
-    click.echo(train_stage(root, outdir, preset, **settings, dry_run=dry_run))
+def main(preset, root, outdir, init_from, changes, dry_run):
+    settings = resolve(TrainingSettings, PRESETS, preset, changes, dict(init_from=init_from))
+    click.echo(describe(root, preset, settings) if dry_run else train_stage(root, outdir, preset, settings))
 
 
 if __name__ == "__main__":

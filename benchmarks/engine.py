@@ -1,12 +1,12 @@
-"""The network as it is used against the same network computed in the straightforward way (networks.as_reference).
+"""The network as it is used, against the same network computed straightforwardly (networks.as_reference).
 
     python benchmarks/engine.py --space 32 32 48
     python benchmarks/engine.py --space 224 224 96 --condition 9 --no-training --device cuda
 
 The reference is float32, contiguous, with attention as an explicit matrix. Prints for each build the seconds of one
 evaluation (weights folded) and of one training step, taken in turns in one run, and the peak memory of
-either, in a process of its own, beyond what stood before (not for the compiled build: the compiler's would be counted);
-in brackets the ratio to the reference.
+either, in a process of its own, beyond what was in use before (not for the compiled build: the
+compiler's would be counted); in brackets the ratio to the reference.
 """
 
 import math
@@ -81,7 +81,7 @@ def in_turns(works, repeats, device):
 
 
 def peak_mib(settings, batch, space, device, how, training):
-    """Memory at its highest beyond what stood before the work; for a process of its own."""
+    """Memory at its highest beyond what was in use before the work; for a process of its own."""
     build = Build(settings, batch, space, device, training, **how)
 
     if device.type == "cuda":
@@ -104,12 +104,12 @@ def resident_mib(field):
 
 @command(__doc__)
 @click.option("--space", type=int, nargs=3, default=(32, 32, 48), help="Voxels; the paper's patch is 56 56 96.")
-@click.option("--condition", default=4, help="Condition channels: 4 in the global stage, 9 in the second.")
+@click.option("--condition", default=4, help="Condition channels: 4 in the global stage, 9 in the sr stage.")
 @click.option("--channels", default=64)
 @click.option("--multipliers", default="1,2,3,4")
 @click.option("--blocks", default=3)
 @click.option("--attention", default="3", help='Levels with self-attention, such as "2,3"; "" for none.')
-@click.option("--lean", is_flag=True, help="Decoder without the coarse width at the fine level.")
+@click.option("--lean", is_flag=True, help="Narrow the decoder where it doubles the resolution.")
 @click.option("--build", "names", multiple=True, type=click.Choice(list(BUILDS)), help="Only these; repeatable.")
 @click.option("--training/--no-training", default=True)
 @click.option("--batch", default=1, help="Items.")

@@ -12,9 +12,11 @@ import click
 import numpy as np
 
 from totalgen.commands import PATH, command
-from totalgen.data.archive import Archive
 from totalgen.errors import InputError
-from totalgen.training.tasks import GlobalTask, SuperResolutionTask
+from totalgen.schema import from_dict
+from totalgen.settings import TrainingSettings
+from totalgen.training.loop import read_configuration
+from totalgen.training.stage import make_task
 
 
 @command(__doc__)
@@ -22,16 +24,10 @@ from totalgen.training.tasks import GlobalTask, SuperResolutionTask
 @click.option("--run", "runs", type=PATH, multiple=True, required=True, help="Run folders.")
 @click.option("--items", default=200)
 def main(root, runs, items):
-    archive = Archive(root / "training.zarr")
     for run in runs:
         if not (run / "log.jsonl").exists():
             raise InputError(f"{run}: holds no log.jsonl. Give the folder of a run of train_totalgen.py.")
-        configuration = json.loads((run / "configuration.json").read_text())
-        if configuration["stage"] == "global":
-            task = GlobalTask(archive, archive.shape)
-        else:
-            noise = configuration["training"]["condition_noise"]
-            task = SuperResolutionTask(archive, archive.shape, configuration["patch"], condition_noise=noise)
+        task = make_task(root, from_dict(TrainingSettings, read_configuration(run)["settings"]))
         lines = (run / "log.jsonl").read_text().splitlines()
         consumed = np.median([json.loads(line)["items_per_s"] for line in lines])
         clock = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Floating-point operations of one subject of full size, 224×224×384 voxels, for several ways to draw it.
+"""Floating-point operations of one subject of full size, 224×224×384 voxels, for several settings.
 
     python benchmarks/operations.py --tflops 125
 
@@ -21,7 +21,7 @@ HEUN, DPM = "heun", "dpm_solver"
 
 # fmt: off
 ROWS = {
-    # name                      global stage         second stage  sampler   discarded slices
+    # name                      global stage         sr stage      sampler   discarded slices
     "paper":                    (HEUN, 35,           FULL,         HEUN, 100, 0),
     "released code":            (HEUN, 100,          FULL,         HEUN, 100, 8),
     "paper's networks, 32 + 32": (DPM, 32,           FULL,         DPM, 32, 8),
@@ -35,7 +35,8 @@ ROWS = {
 @command(__doc__)
 @click.option("--tflops", default=125.0, help="Sustained TFLOP/s: 125 is 40 % of an A100's 312 in bfloat16.")
 def main(tflops):
-    click.echo(f"| way | evaluations | TFLOP each | PFLOP per subject | at {tflops:g} TFLOP/s |\n|---|---|---|---|---|")
+    click.echo(f"| settings | evaluations | TFLOP each | PFLOP per subject | at {tflops:g} TFLOP/s |")
+    click.echo("|---|---|---|---|---|")
     once = cost(GLOBAL, LOW)[1]
     for name, (first, steps, network, second, more, context) in ROWS.items():
         slabs = windows(HIGH[2], SLAB, context)

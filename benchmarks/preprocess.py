@@ -5,7 +5,7 @@
 Every study is a phantom written as DICOM: CT 512×512×300 (0.98×0.98×3 mm), PET 200×200×299 (4.07×4.07×3 mm), CT with
 the noise of a low-dose scan, which is what makes files large and slow. --slices 600 makes a scan from head to toe.
 Organ labels are given, so that segmentation is not counted. Prints, for each number of workers, the seconds of every
-step, the studies per hour and the highest resident memory of any one process. Threads are held to one per process.
+step, the studies per hour and the highest resident memory of any one process. Every process has one thread.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The house keeps its import rules (docs/architecture.md), and the pins are what the code imports."""
+"""The package keeps its import rules (docs/architecture.md), and the pins are what the code imports."""
 
 import ast
 import re
@@ -11,13 +11,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "totalgen"
 STAGES = ("0_Preprocess", "1_Trainings", "2_Tests", "3_Evaluations")
 
-# Which rooms and top-level modules a room may import from, besides itself.
+# Which folders and top-level modules a folder of the package may import from, besides itself.
 MAY_IMPORT = {
     "models": set(),
     "data": {"errors"},
     "phantom": {"data", "errors"},
-    "training": {"data", "models", "errors", "weights", "checkpoints", "distributed"},
-    "generation": {"data", "models", "errors", "weights", "distributed"},
+    "training": {"data", "models", "errors", "weights", "checkpoints", "distributed", "schema", "settings"},
+    "generation": {"data", "models", "errors", "weights", "distributed", "schema", "settings"},
     "evaluation": {"data", "models", "errors", "weights", "checkpoints"},
 }
 DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index
@@ -36,16 +36,16 @@ def imported(path):
             yield node.module
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_the_rooms_it_may(room):
-    for path in (PACKAGE / room).glob("**/*.py"):
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_a_folder_imports_only_what_it_may(folder):
+    for path in (PACKAGE / folder).glob("**/*.py"):
         ours = {name.split(".")[1] for name in imported(path) if name.startswith("totalgen.")}
-        assert ours <= MAY_IMPORT[room] | {room}, f"{path.name} imports {ours - MAY_IMPORT[room] - {room}}"
+        assert ours <= MAY_IMPORT[folder] | {folder}, f"{path.name} imports {ours - MAY_IMPORT[folder] - {folder}}"
 
 
-def test_every_room_has_its_rules():
-    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    assert rooms == set(MAY_IMPORT)
+def test_every_folder_has_its_rules():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert folders == set(MAY_IMPORT)
 
 
 def test_data_knows_no_network():
@@ -61,7 +61,7 @@ def test_nothing_imports_a_script_and_the_package_parses_no_options():
         assert not re.search(r"click\.(command|option|argument)|argparse", path.read_text()), path
 
 
-def test_scripts_have_an_example_and_say_what_they_do():
+def test_scripts_have_an_example_and_a_docstring():
     for stage in STAGES:
         for path in (REPOSITORY / stage).glob("*.py"):
             docstring = ast.get_docstring(ast.parse(path.read_text()))
@@ -101,6 +101,6 @@ def untyped(path):
             yield f"{path.name}: {function.name}"
 
 
-@pytest.mark.parametrize("room", [".", *MAY_IMPORT])
-def test_public_functions_carry_type_hints(room):
-    assert [name for path in sorted((PACKAGE / room).glob("*.py")) for name in untyped(path)] == []
+@pytest.mark.parametrize("folder", [".", *MAY_IMPORT])
+def test_public_functions_carry_type_hints(folder):
+    assert [name for path in sorted((PACKAGE / folder).glob("*.py")) for name in untyped(path)] == []

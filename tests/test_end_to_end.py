@@ -33,7 +33,7 @@ def test_from_dicom_to_the_table(run_script, tmp_path):
         run("1_Trainings/train_totalgen.py", "--preset", f"smoke-{stage}-edm", *cohort, "--outdir", outdir)
     run("1_Trainings/train_segmenter.py", *cohort, "--outdir", tmp_path / "segmenter", "--preset", "smoke")
 
-    weights = [f"{runs[stage]}/ema-0.10.safetensors" for stage in runs]
+    weights = [f"{runs[stage]}/ema-0.100.safetensors" for stage in runs]
     generate = ("--preset", "smoke", "--global-weights", weights[0], "--sr-weights", weights[1], "--outdir", out)
     assert "TFLOP" in run("2_Tests/generate_petct.py", *generate, "--set", "precision=float32", "--dry-run")
     assert not out.exists()

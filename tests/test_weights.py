@@ -1,10 +1,29 @@
-"""Weights and their configuration travel in one file that holds no code."""
+"""Weights and their configuration travel in one file that holds no code, and files of earlier formats are read."""
+
+import json
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from totalgen.errors import InputError
-from totalgen.weights import load_weights, save_weights
+from totalgen.schema import from_dict
+from totalgen.settings import TrainingSettings
+from totalgen.weights import FORMAT_VERSION, STAGE_KIND, load_weights, network_arguments, save_weights
+
+RESOURCE = Path(__file__).resolve().parents[1] / "Resource"
+VERSION_1 = dict(
+    preset="demo-sr-edm", stage="sr", family="edm",
+    network=dict(in_channels=11, out_channels=2, channels=8, multipliers=[1, 4], blocks=1, attention=[], lean=True),
+    shape=[80, 80, 128], patch=[24, 24, 24], target="residual", codec=dict(mean=[0.0, 0.0], std=[1.0, 2.0]),
+    data=dict(voxel_mm=6.0),
+    training=dict(
+        batch=2, lr=0.01, lr_decay_steps=800, rampup_volumes=400, noise_levels="lognormal",
+        noise_parameters=dict(mean=1.2, std=1.8), uncertainty=True, condition_noise=0.1, ema=[0.05, 0.1], seed=3,
+    ),
+    steps=4000, volumes=8000, hours=0.9, sigma_rel=0.1, precision="float32",
+)  # fmt: skip
 
 
 def test_tensors_and_configuration_survive(tmp_path):
@@ -25,6 +44,43 @@ def test_missing_cut_and_foreign_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match="damaged"):
         load_weights(path)
-    path.write_bytes(b"PK\x03\x04 a pickle in a zip, say")
+    path.write_bytes(b"PK\x03\x04 a pickle in a zip, for example")
     with pytest.raises(InputError, match="damaged"):
         load_weights(path)
+
+
+def written(path, configuration, **header):
+    """A file as an earlier or later version wrote it."""
+    header |= dict(configuration=json.dumps(configuration))
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, metadata=header)
+    return path
+
+
+def test_a_file_of_format_1_is_converted(tmp_path):
+    configuration = load_weights(written(tmp_path / "old.safetensors", VERSION_1))[1]
+    assert configuration["kind"] == STAGE_KIND
+    settings = from_dict(TrainingSettings, configuration["settings"])
+    assert (settings.stage, settings.task.patch, settings.task.condition_noise) == ("sr", (24, 24, 24), 0.1)
+    assert (settings.process.noise_mean, settings.process.noise_std) == (1.2, 1.8)
+    assert (settings.run.rampup_items, settings.run.seed) == (400, 3)
+    assert network_arguments(configuration) == VERSION_1["network"]
+    assert configuration["channels"]["condition"].index("weight_kg / 100") == 3
+    progress = dict(steps=4000, items=8000, hours=0.9, sigma_rel=0.1, precision="float32")
+    assert configuration["progress"] == progress
+
+
+def test_a_file_of_a_later_format_or_without_its_settings_is_refused(tmp_path):
+    later = written(tmp_path / "later.safetensors", {}, format_version=str(FORMAT_VERSION + 1))
+    with pytest.raises(InputError, match=f"is of format {FORMAT_VERSION + 1}, this version reads up to"):
+        load_weights(later)
+    with pytest.raises(InputError, match="its configuration lacks 'training'"):
+        load_weights(written(tmp_path / "less.safetensors", dict(stage="sr")))
+
+
+@pytest.mark.parametrize("path", sorted(RESOURCE.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_every_shipped_file_is_read(path):
+    state, configuration = load_weights(path)
+    assert state
+    if configuration["kind"] == STAGE_KIND:
+        settings = from_dict(TrainingSettings, configuration["settings"])
+        assert path.stem == f"demo-{settings.stage}-{settings.process.family}"

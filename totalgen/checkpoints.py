@@ -1,7 +1,8 @@
-"""Checkpoints of a training run: all its tensors in one safetensors file, written whole, the newest intact one read."""
+"""Checkpoints of a training run: all its tensors in one file, written atomically; the newest intact one is read."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,10 +11,13 @@ from totalgen.errors import InputError
 from totalgen.weights import load_weights, save_weights
 
 KEEP = 2
+RENAMED = {"volumes": "items", "volumes_per_s": "items_per_s"}  # in logs of format 1 (see weights)
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what torch's Adam and AdamW remember of a parameter
 
 
-def save_checkpoint(folder, step, tensors, kind, **more):
+def save_checkpoint(
+    folder: str | Path, step: int, tensors: dict[str, torch.Tensor], kind: str, **more: Any
+) -> None:
     """Write <folder>/step_########.safetensors and drop all but the newest KEEP.
 
     kind: of training;  more: JSON values that go with it. Checkpoints of later steps were passed over as damaged, or
@@ -27,7 +31,7 @@ def save_checkpoint(folder, step, tensors, kind, **more):
         old.unlink()
 
 
-def newest_checkpoint(folder, kind):
+def newest_checkpoint(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
     """(dict of the step and what was saved with it, tensors) of the newest file that can be read, or None.
 
     Raises InputError when it belongs to another kind of training.
@@ -43,23 +47,28 @@ def newest_checkpoint(folder, kind):
     return None
 
 
-def flatten(**parts):
+def flatten(**parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Nested state: name → dict of tensors, flattened to "name/key"."""
     return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
 
 
-def part(tensors, name, separator="/"):
+def part(tensors: dict[str, torch.Tensor], name: str, separator: str = "/") -> dict[str, torch.Tensor]:
     """The entries under ``name``, without that prefix."""
     prefix = name + separator
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def adam_moments(optimiser, parameters):
+def adam_moments(
+    optimiser: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter]
+) -> dict[str, torch.Tensor]:
     """Flat name → tensor: the two moments of every parameter. parameters: dict of name → parameter."""
     return {f"{k}/{name}": optimiser.state[p][k] for name, p in parameters.items() for k in MOMENTS}
 
 
-def load_adam_moments(optimiser, parameters, moments, step):
+def load_adam_moments(
+    optimiser: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter], moments: dict[str, torch.Tensor],
+    step: int,
+) -> None:  # fmt: skip
     """Put them back, after optimiser step ``step``."""
     for name, parameter in parameters.items():
         optimiser.state[parameter] = {
@@ -68,10 +77,11 @@ def load_adam_moments(optimiser, parameters, moments, step):
         }
 
 
-def trim_log(path, done):
+def trim_log(path: Path, done: int) -> None:
     """Drop the log lines after step ``done``: they were trained after the checkpoint and are trained again."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = [{RENAMED.get(k, k): value for k, value in json.loads(line).items()} for line in complete]
     with atomic(path) as part:
-        part.write_text("".join(line for line in lines if json.loads(line)["step"] <= done))
+        part.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= done))

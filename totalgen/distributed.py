@@ -2,6 +2,8 @@
 
 import datetime
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed
@@ -9,7 +11,7 @@ import torch.distributed
 from totalgen.errors import InputError
 
 
-def start(wait_days=None):
+def start(wait_days: float | None = None) -> tuple[int, int, torch.device]:
     """Join the process group that torchrun describes, if any. Returns (rank, number of processes, device).
 
     wait_days: after which one that waits for the others gives up; default: torch's own, minutes.
@@ -20,24 +22,24 @@ def start(wait_days=None):
     if cuda:
         torch.cuda.set_device(device)
     if ranks > 1 and not torch.distributed.is_initialized():
-        timeout = wait_days and datetime.timedelta(days=wait_days)
+        timeout = None if wait_days is None else datetime.timedelta(days=wait_days)
         torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
     return int(os.environ.get("RANK", 0)), ranks, device
 
 
-def stop():
+def stop() -> None:
     """Leave the process group."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def barrier():
+def barrier() -> None:
     """Wait for the others."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 
-def first(rank, work):
+def first(rank: int, work: Callable[[], Any]) -> None:
     """Call ``work()`` in process 0 while the others wait. An InputError there ends them all, rather than leave the
     others waiting."""
     refusal = None
@@ -48,19 +50,19 @@ def first(rank, work):
             refusal = error
     if summed([float(refusal is not None)])[0]:
         stop()
-        raise refusal or InputError("process 0 refused to go on and says why.")
+        raise refusal or InputError("process 0 refused to go on and reports why.")
 
 
-def gathered(entries):
+def gathered(entries: dict) -> dict:
     """The entries of a dict of every process, in all of them."""
     parts = [entries]
     if torch.distributed.is_initialized():
-        parts = [None] * torch.distributed.get_world_size()
+        parts *= torch.distributed.get_world_size()
         torch.distributed.all_gather_object(parts, entries)
     return {key: value for part in parts for key, value in part.items()}
 
 
-def summed(values):
+def summed(values: Sequence[float]) -> list[float]:
     """A list of numbers, each summed over all processes."""
     total = torch.tensor(values, dtype=torch.float64)
     if torch.distributed.is_initialized():

@@ -1,8 +1,12 @@
 """The one error a user can cause and cure."""
 
 import difflib
+from collections.abc import Mapping
+from typing import TypeVar
 
 import click
+
+Value = TypeVar("Value")
 
 
 class InputError(click.ClickException):
@@ -13,11 +17,11 @@ class InputError(click.ClickException):
 
     exit_code = 2
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.message
 
 
-def closest(name, known):
+def closest(name: str, known: Mapping[str, Value]) -> Value:
     """The row of the dict ``known`` called ``name``.
 
     Raises InputError that suggests the nearest spelling and lists what there is.

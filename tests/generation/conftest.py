@@ -4,29 +4,36 @@ import pytest
 import torch
 
 from totalgen.data.axial_extent import PUBLISHED
-from totalgen.generation.cascade import Cascade, Stage
+from totalgen.data.conditions import DEMOGRAPHICS, POSITION, UPSAMPLED
+from totalgen.generation.cascade import Cascade
 from totalgen.models.networks import UNet
-from totalgen.weights import save_weights
+from totalgen.schema import build, to_dict
+from totalgen.settings import GenerationSettings, TrainingSettings
+from totalgen.weights import STAGE_KIND, network_arguments, save_weights
 
 STATISTICS = dict(low_mean=[0.3, 0.1], low_std=[0.2, 0.1], residual_mean=[0.0, 0.0], residual_std=[0.05, 0.02])
 SHAPE = (16, 16, 64)
+GIVEN = {"global": DEMOGRAPHICS, "sr": (*UPSAMPLED, *DEMOGRAPHICS, *POSITION)}
 
 
 @pytest.fixture(scope="session")
 def stage_files(tmp_path_factory):
-    """(path of the global stage, path of the second stage)."""
+    """(path of the global stage, path of the sr stage)."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     paths = []
-    for stage, condition, name in (("global", 4, "low"), ("sr", 9, "residual")):
-        network = dict(in_channels=2 + condition, out_channels=2, channels=4, multipliers=[1], blocks=1, attention=[])
-        unet = UNet(**network)
+    for stage, name in (("global", "low"), ("sr", "residual")):
+        tiny = dict(stage=stage, shape=SHAPE, channels=4, multipliers=(1,), blocks=1, attention=())
+        configuration = dict(
+            kind=STAGE_KIND, preset="tiny", settings=to_dict(build(TrainingSettings, tiny)),
+            channels=dict(target=["CT", "SUV"], condition=GIVEN[stage]),
+            codec=dict(mean=STATISTICS[f"{name}_mean"], std=STATISTICS[f"{name}_std"]),
+            data=dict(voxel_mm=12.0, axial_extent=PUBLISHED.to_dict(), statistics=STATISTICS, sources=["phantom"]),
+        )  # fmt: skip
+        unet = UNet(**network_arguments(configuration))
         unet.out_gain.data.fill_(1)
-        codec = dict(mean=STATISTICS[f"{name}_mean"], std=STATISTICS[f"{name}_std"])
-        data = dict(voxel_mm=12.0, axial_extent=PUBLISHED.to_dict(), statistics=STATISTICS, sources=["phantom"])
-        configuration = dict(stage=stage, family="edm", network=network, shape=SHAPE, target="residual", codec=codec)
         paths.append(folder / f"{stage}.safetensors")
-        save_weights(paths[-1], unet.state_dict(), configuration | dict(data=data))
+        save_weights(paths[-1], unet.state_dict(), configuration)
     return paths
 
 
@@ -34,10 +41,10 @@ def stage_files(tmp_path_factory):
 def cascade(stage_files):
     """cascade(**changes) → a Cascade of the two stages, one Euler step each unless changed."""
 
-    def build(**changes):
+    def load(**changes):
         one_step = dict(sampler="euler", steps=1)
-        settings = dict(global_sampling=one_step, sr_sampling=one_step, slab=64, context=0) | changes
-        low, high = (Stage.load(path, name) for path, name in zip(stage_files, ("global", "sr"), strict=True))
-        return Cascade(low, high, **settings)
+        weights = dict(global_weights=stage_files[0], sr_weights=stage_files[1])
+        settings = dict(weights, global_sampling=one_step, sr_sampling=one_step, slab=64, context=0) | changes
+        return Cascade.load(build(GenerationSettings, settings))
 
-    return build
+    return load

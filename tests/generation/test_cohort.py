@@ -16,16 +16,16 @@ from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.data.subjects import read_table
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.cohort import generate_cohort, matched_subjects
+from totalgen.generation.cohort import Request, generate_cohort, matched_requests
 
 WOMAN = dict(sex="F", age_years=60.0, height_m=1.65, weight_kg=66.0)
 MAN = dict(sex="M", age_years=50.0, height_m=1.8, weight_kg=90.0)
-SUBJECTS = [("a", WOMAN, 1), ("b", MAN, 2)]
+REQUESTS = [Request("a", WOMAN, 1), Request("b", MAN, 2)]
 SCRIPT = Path(__file__).resolve().parents[2] / "2_Tests" / "generate_petct.py"
 
 
 def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
-    generate_cohort(cascade(), SUBJECTS, tmp_path, "tiny")
+    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     table = read_cohort(tmp_path / "manifest.csv")
     assert list(table["subject"]) == ["a", "b"]
     assert set(table["source"]) == {"generated, trained on phantom data"}
@@ -34,7 +34,7 @@ def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
         assert files == {"CT.nii.gz", "SUV.nii.gz", "preview.png", "mip.gif", "study.json"}
     assert read_nifti(tmp_path / "a" / "CT.nii.gz").shape == read_nifti(tmp_path / "a" / "SUV.nii.gz").shape
     assert len(imageio.imread(tmp_path / "a" / "mip.gif")) == 24  # frames of one turn
-    again = matched_subjects(table, seed=1)  # the manifest is a cohort table
+    again = matched_requests(table, seed=1)  # the manifest is a cohort table
     assert [(name, Demographics.from_row(row), seed) for name, row, seed in again] == [
         ("a", Demographics("F", 60, 1.65, 66), 1),
         ("b", Demographics("M", 50, 1.8, 90), 2),
@@ -42,46 +42,46 @@ def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
 
 
 def test_running_again_makes_only_what_is_missing(cascade, tmp_path):
-    generate_cohort(cascade(), SUBJECTS, tmp_path, "tiny")
+    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     kept = (tmp_path / "a" / "CT.nii.gz").stat().st_mtime_ns
     before = read_nifti(tmp_path / "b" / "CT.nii.gz").voxels
     for path in (tmp_path / "b").iterdir():
         path.unlink()
     (tmp_path / "b").rmdir()
-    generate_cohort(cascade(), SUBJECTS, tmp_path, "tiny")
+    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     assert (tmp_path / "a" / "CT.nii.gz").stat().st_mtime_ns == kept
     assert (read_nifti(tmp_path / "b" / "CT.nii.gz").voxels == before).all()
 
 
-def test_a_study_made_in_another_way_is_neither_kept_nor_replaced(cascade, tmp_path):
-    generate_cohort(cascade(), SUBJECTS, tmp_path, "tiny")
+def test_a_study_made_with_other_settings_is_neither_kept_nor_replaced(cascade, tmp_path):
+    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     kept = (tmp_path / "a" / "CT.nii.gz").read_bytes()
     with pytest.raises(InputError, match="a: was made with another preset. Ask for the same again"):
-        generate_cohort(cascade(), SUBJECTS, tmp_path, "small")
+        generate_cohort(cascade(), REQUESTS, tmp_path, "small")
     with pytest.raises(InputError, match="another sr_sampling"):
-        generate_cohort(cascade(sr_sampling=dict(sampler="euler", steps=2)), SUBJECTS, tmp_path, "tiny")
+        generate_cohort(cascade(sr_sampling=dict(sampler="euler", steps=2)), REQUESTS, tmp_path, "tiny")
     with pytest.raises(InputError, match="b: was made with another seed"):
-        generate_cohort(cascade(), [SUBJECTS[0], ("b", MAN, 3)], tmp_path, "tiny")
+        generate_cohort(cascade(), [REQUESTS[0], Request("b", MAN, 3)], tmp_path, "tiny")
     assert (tmp_path / "a" / "CT.nii.gz").read_bytes() == kept
 
 
 def test_a_row_without_weight_is_listed_and_the_others_are_made(cascade, tmp_path):
-    subjects = [("nameless", WOMAN | dict(weight_kg=math.nan), 1), ("old", MAN | dict(age_years="unknown"), 2)]
-    generate_cohort(cascade(), [*subjects, ("b", MAN, 3)], tmp_path, "tiny")
+    requests = [("nameless", WOMAN | dict(weight_kg=math.nan), 1), ("old", MAN | dict(age_years="unknown"), 2)]
+    generate_cohort(cascade(), [Request(*each) for each in [*requests, ("b", MAN, 3)]], tmp_path, "tiny")
     failures = read_table(tmp_path / "failures.csv").set_index("subject")["error"]
     assert "weight is nan kg" in failures["nameless"]
     assert failures["old"] == 'age_years is "unknown", not a number. Correct the table.'
     assert list(read_cohort(tmp_path / "manifest.csv")["subject"]) == ["b"]
 
 
-def test_the_picture_beside_the_real_study_can_be_asked_for_later(cascade, tmp_path):
-    generate_cohort(cascade(), SUBJECTS, tmp_path / "out", "tiny")
+def test_the_comparison_with_the_real_study_can_be_asked_for_later(cascade, tmp_path):
+    generate_cohort(cascade(), REQUESTS, tmp_path / "out", "tiny")
     kept = (tmp_path / "out" / "b" / "CT.nii.gz").stat().st_mtime_ns
     shutil.copytree(tmp_path / "out" / "b", tmp_path / "real" / "cropped" / "b")
     for n in range(2):  # a has no real study: it fails each time anew
-        generate_cohort(cascade(), SUBJECTS, tmp_path / "out", "tiny", beside=tmp_path / "real")
+        generate_cohort(cascade(), REQUESTS, tmp_path / "out", "tiny", compare_with=tmp_path / "real")
         assert list(read_table(tmp_path / "out" / "failures.csv")["subject"]) == ["a"], n
-    pictures = [imageio.imread(tmp_path / "out" / "b" / f"{name}.png") for name in ("preview", "beside")]
+    pictures = [imageio.imread(tmp_path / "out" / "b" / f"{name}.png") for name in ("preview", "comparison")]
     assert 1.9 < pictures[1].shape[0] / pictures[0].shape[0] < 2.1  # two rows
     assert (tmp_path / "out" / "b" / "CT.nii.gz").stat().st_mtime_ns == kept
 
@@ -110,6 +110,6 @@ def test_processes_share_a_cohort_and_change_nothing(stage_files, tmp_path):
 
 
 def test_a_split_that_is_not_there_is_refused(cascade, tmp_path):
-    generate_cohort(cascade(), SUBJECTS, tmp_path, "tiny")
+    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     with pytest.raises(InputError, match="no subject of split validation"):
-        matched_subjects(read_cohort(tmp_path / "manifest.csv"), 1, "validation")
+        matched_requests(read_cohort(tmp_path / "manifest.csv"), 1, "validation")

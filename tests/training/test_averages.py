@@ -5,13 +5,15 @@ import torch
 
 from totalgen.data.archive import pack
 from totalgen.errors import InputError
+from totalgen.schema import build
+from totalgen.settings import TrainingSettings
 from totalgen.training.averages import reconstruct
 from totalgen.training.stage import train_stage
 from totalgen.weights import load_weights
 
 RUN = dict(
     stage="global", family="edm", shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=(), batch=2,
-    microbatch=2, volumes=120, lr=0.01, lr_decay_steps=10, rampup_items=8, workers=0, checkpoint_steps=20,
+    microbatch=2, items=120, lr=0.01, lr_decay_steps=10, rampup_items=8, loader_processes=0, checkpoint_steps=20,
     picture_steps=1000,
 )  # fmt: skip
 
@@ -22,7 +24,7 @@ def runs(tmp_path_factory, cropped_cohort):
     folder = tmp_path_factory.mktemp("runs")
     pack(cropped_cohort(folder, subjects=4), RUN["shape"])
     for name, ema in (("kept", (0.05, 0.10)), ("direct", (0.08,))):
-        train_stage(folder, folder / name, name, **RUN, ema=ema, snapshot_steps=3)
+        train_stage(folder, folder / name, name, build(TrainingSettings, RUN | dict(ema=ema, snapshot_steps=3)))
     return folder / "kept", folder / "direct"
 
 
@@ -33,21 +35,22 @@ def flat(path):
 def test_a_profile_that_was_not_tracked_is_reconstructed(runs):
     kept, direct = runs
     path, misfit = reconstruct(kept, 0.08)
-    found, wanted = flat(path), flat(direct / "ema-0.08.safetensors")
-    others = [flat(kept / f"ema-{rel:.2f}.safetensors") for rel in (0.05, 0.10)]
+    found, wanted = flat(path), flat(direct / "ema-0.080.safetensors")
+    others = [flat(kept / f"ema-{rel:.3f}.safetensors") for rel in (0.05, 0.10)]
     assert misfit < 0.1
     assert (found - wanted).norm() < 0.1 * min((other - wanted).norm() for other in others)
-    configuration = load_weights(path)[1]
-    assert (configuration["sigma_rel"], configuration["steps"], configuration["volumes"]) == (0.08, 60, 120)
+    progress = load_weights(path)[1]["progress"]
+    assert (progress["sigma_rel"], progress["steps"], progress["items"]) == (0.08, 60, 120)
 
 
 def test_an_earlier_step_can_be_asked_for(runs):
     kept, direct = runs
     path, _ = reconstruct(kept, 0.08, step=45)
     wanted = flat(direct / "snapshots" / "step_00000045-0.080.safetensors")
-    assert (flat(path) - wanted).norm() < 0.2 * (flat(kept / "ema-0.05.safetensors") - wanted).norm()
-    found, stored = (load_weights(at)[1] for at in (path, kept / "snapshots" / "step_00000045-0.050.safetensors"))
-    assert (found["volumes"], found["hours"]) == (90, stored["hours"])
+    assert (flat(path) - wanted).norm() < 0.2 * (flat(kept / "ema-0.050.safetensors") - wanted).norm()
+    snapshot = kept / "snapshots" / "step_00000045-0.050.safetensors"
+    found, stored = (load_weights(at)[1]["progress"] for at in (path, snapshot))
+    assert (found["items"], found["hours"]) == (90, stored["hours"])
 
 
 def test_what_cannot_be_reconstructed_is_refused(runs, tmp_path, refused):

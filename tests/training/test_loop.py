@@ -19,16 +19,17 @@ from tensorboardX.proto import event_pb2
 from totalgen.checkpoints import save_checkpoint
 from totalgen.data.archive import pack
 from totalgen.errors import InputError
-from totalgen.training import loop
+from totalgen.schema import build
+from totalgen.settings import TrainingSettings
+from totalgen.training import loop, stage
 from totalgen.training.loop import clean_gradients, learning_rate, sample_noise
-from totalgen.training.stage import train_stage
 from totalgen.weights import load_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "1_Trainings" / "train_totalgen.py"
 TINY = dict(
     stage="global", family="edm", uncertainty=True, shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1,
-    attention=(), batch=4, microbatch=2, volumes=32, lr=0.01, lr_decay_steps=10, rampup_items=8, workers=0,
+    attention=(), batch=4, microbatch=2, items=32, lr=0.01, lr_decay_steps=10, rampup_items=8, loader_processes=0,
     checkpoint_steps=2, picture_steps=1000, precision="float32",
 )  # fmt: skip
 
@@ -40,8 +41,12 @@ def root(tmp_path_factory, cropped_cohort):
     return root
 
 
+def train_stage(root, outdir, preset, **settings):
+    return stage.train_stage(root, outdir, preset, build(TrainingSettings, settings))
+
+
 def weights(outdir):
-    return load_weights(outdir / "ema-0.10.safetensors")[0]
+    return load_weights(outdir / "ema-0.100.safetensors")[0]
 
 
 def same(one, two, **tolerance):
@@ -52,7 +57,7 @@ def same(one, two, **tolerance):
 def test_a_resumed_run_is_bit_identical_to_one_never_stopped(root, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train_stage(root, whole, "tiny", **TINY)
-    train_stage(root, halves, "tiny", **TINY | dict(volumes=16))
+    train_stage(root, halves, "tiny", **TINY | dict(items=16))
     train_stage(root, halves, "tiny", **TINY)
     assert same(weights(whole), weights(halves))
     steps = [json.loads(line)["step"] for line in (halves / "log.jsonl").read_text().splitlines()]
@@ -74,7 +79,7 @@ def test_a_run_ended_after_any_checkpoint_lacks_nothing_that_belongs_to_its_step
                 train_stage(root, tmp_path / "ended", "tiny", **settings)
     assert train_stage(root, tmp_path / "ended", "tiny", **settings).exists()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "ended"))
-    assert load_weights(tmp_path / "ended" / "ema-0.10.safetensors")[1]["steps"] == 8
+    assert load_weights(tmp_path / "ended" / "ema-0.100.safetensors")[1]["progress"]["steps"] == 8
     for folder in ("snapshots", "samples"):
         kept = [sorted(path.name for path in (tmp_path / run / folder).iterdir()) for run in ("whole", "ended")]
         assert kept[0] == kept[1] != []
@@ -84,7 +89,7 @@ def test_a_run_ended_after_any_checkpoint_lacks_nothing_that_belongs_to_its_step
 def test_a_killed_run_started_again_ends_with_the_same_weights(root, tmp_path):
     command = [
         sys.executable, SCRIPT, "--preset", "smoke-global-edm", "--root", root, "--set", "shape=(16,16,24)",
-        "--set", "multipliers=(1,)", "--set", "attention=()", "--set", "volumes=400", "--set", "checkpoint_steps=3",
+        "--set", "multipliers=(1,)", "--set", "attention=()", "--set", "items=400", "--set", "checkpoint_steps=3",
         "--set", "precision=float32",
     ]  # fmt: skip
     subprocess.run([*command, "--outdir", tmp_path / "whole"], check=True, capture_output=True)
@@ -122,35 +127,33 @@ def test_a_damaged_checkpoint_is_passed_over(root, tmp_path):
     expected = weights(tmp_path)
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    (tmp_path / "ema-0.10.safetensors").unlink()
+    (tmp_path / "ema-0.100.safetensors").unlink()
     train_stage(root, tmp_path, "tiny", **TINY)
     assert same(expected, weights(tmp_path))
 
 
 def test_another_configuration_in_the_same_folder_is_refused(root, tmp_path):
     train_stage(root, tmp_path, "tiny", **TINY)
-    with pytest.raises(InputError, match=r"another configuration \(training differ\)"):
+    with pytest.raises(InputError, match=r"another configuration \(run.lr differ\)"):
         train_stage(root, tmp_path, "tiny", **TINY | dict(lr=0.02))
 
 
 def test_training_lowers_the_loss_and_leaves_log_picture_and_weights(root, tmp_path):
-    changes = dict(volumes=400, picture_steps=100, checkpoint_steps=100, lr=0.03)
+    changes = dict(items=400, picture_steps=100, checkpoint_steps=100, lr=0.03)
     train_stage(root, tmp_path, "tiny", **TINY | changes)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sum(losses[-40:]) < 0.97 * sum(losses[:40])  # an untrained network stays at its start, 1.0 on average
     assert (tmp_path / "samples" / "step_00000100.png").exists()
-    assert load_weights(tmp_path / "ema-0.05.safetensors")[1]["preset"] == "tiny"
+    assert load_weights(tmp_path / "ema-0.050.safetensors")[1]["preset"] == "tiny"
 
 
 def test_settings_that_mean_nothing_are_refused_before_the_folder_is_taken(root, tmp_path):
     for wrong, fact in (
         (dict(stage="sr", patch=(8, 8, 8), target="Residual"), 'Did you mean "residual"'),
         (dict(weights_dtype="bfloat16"), "Known: float32, float16"),
-        (dict(noise_parameters=1.2), "noise_parameters is 1.2, not a dict"),
-        (dict(noise_parameters=dict(mu=1.0)), "lognormal has no mu; it takes mean, std"),
-        (dict(noise_parameters=dict(mean="high")), "mean is 'high', not a number"),
-        (dict(noise_levels="uniform_t", noise_parameters=dict(mean=1.0)), "uniform_t has no mean; it takes none"),
-        (dict(patch=(24, 24)), r"patch \(24, 24\) has 2 numbers, not 3"),
+        (dict(patch=(24, 24)), r"patch is \(24, 24\), not a tuple of 3 whole numbers"),
+        (dict(stage="sr", patch=(32, 8, 8)), "larger than the volume"),
+        (dict(items=0), "items is 0; allowed is from 1"),
     ):
         with pytest.raises(InputError, match=fact):
             train_stage(root, tmp_path / "run", "tiny", **TINY | wrong)
@@ -216,7 +219,7 @@ def test_losses_that_stay_non_finite_stop_the_run(root, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
 def test_a_compiled_network_trains_the_same_weights(root, tmp_path):
-    short = TINY | dict(volumes=8)
+    short = TINY | dict(items=8)
     train_stage(root, tmp_path / "plain", "tiny", **short)
     train_stage(root, tmp_path / "compiled", "tiny", **short | dict(compiled=True))
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "compiled"), atol=1e-3)
@@ -240,13 +243,13 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(ro
     assert same(weights(straight), weights(tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_subject_that_vanished_from_the_archive_is_named_in_one_line(root, tmp_path, workers):
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_subject_that_vanished_from_the_archive_is_named_in_one_line(root, tmp_path, processes):
     cohort = tmp_path / "cohort"
     shutil.copytree(root / "training.zarr", cohort / "training.zarr")
     shutil.rmtree(cohort / "training.zarr" / "s1")
     with pytest.raises(InputError, match=r"s1 is missing .* Run 6_pack_training_set.py") as caught:
-        train_stage(cohort, tmp_path / "run", "tiny", **TINY | dict(workers=workers))
+        train_stage(cohort, tmp_path / "run", "tiny", **TINY | dict(loader_processes=processes))
     assert "\n" not in str(caught.value)
 
 
@@ -285,11 +288,39 @@ def test_a_refusal_of_one_process_ends_them_all(root, tmp_path):
 
 def test_a_run_started_from_weights_begins_there_and_refuses_those_of_another_network(root, tmp_path):
     train_stage(root, tmp_path / "first", "tiny", **TINY)
-    given = tmp_path / "first" / "ema-0.10.safetensors"
-    still = TINY | dict(volumes=4, lr=0.0, seed=7)
+    given = tmp_path / "first" / "ema-0.100.safetensors"
+    still = TINY | dict(items=4, lr=0.0, seed=7)
     train_stage(root, tmp_path / "second", "tiny", **still, init_from=given)
     assert same(weights(tmp_path / "first"), weights(tmp_path / "second"), atol=1e-4)
     train_stage(root, tmp_path / "second", "tiny", **still, init_from=given)  # goes on, with nothing left to do
     with pytest.raises(InputError, match=r"differs in network from what is trained"):
         train_stage(root, tmp_path / "third", "tiny", **TINY | dict(channels=8), init_from=given)
     assert not (tmp_path / "third").exists()
+
+
+def as_format_1(outdir):
+    """Rewrite a run folder as the first format had it (weights.py)."""
+    new = json.loads((outdir / "configuration.json").read_text())
+    task, run, process = (new["settings"][name] for name in ("task", "run", "process"))
+    channels = {name: len(new["channels"][name]) for name in ("target", "condition")}
+    network = dict(new["settings"]["network"], in_channels=sum(channels.values()), out_channels=channels["target"])
+    training = {name: run[name] for name in ("batch", "lr", "lr_decay_steps", "ema", "seed")}
+    training |= dict(rampup_volumes=run["rampup_items"], uncertainty=process["uncertainty"], noise_parameters={})
+    training |= dict(noise_levels=process["noise_levels"], condition_noise=task["condition_noise"])
+    old = dict(preset=new["preset"], stage=new["settings"]["stage"], family=process["family"], network=network)
+    old |= {name: task[name] for name in ("shape", "patch", "target")} | {name: new[name] for name in ("codec", "data")}
+    (outdir / "configuration.json").write_text(json.dumps(old | dict(training=training)))
+    log = (outdir / "log.jsonl").read_text()
+    (outdir / "log.jsonl").write_text(log.replace('"items"', '"volumes"').replace("items_per_s", "volumes_per_s"))
+
+
+def test_a_run_begun_in_the_first_format_goes_on(root, tmp_path):
+    train_stage(root, tmp_path / "straight", "tiny", **TINY)
+    train_stage(root, tmp_path / "older", "tiny", **TINY | dict(items=16))
+    as_format_1(tmp_path / "older")
+    train_stage(root, tmp_path / "older", "tiny", **TINY)
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "older"))
+    lines = [json.loads(line) for line in (tmp_path / "older" / "log.jsonl").read_text().splitlines()]
+    assert [line["items"] for line in lines] == list(range(4, 36, 4))
+    with pytest.raises(InputError, match=r"another configuration \(network.channels differ\)"):
+        train_stage(root, tmp_path / "older", "tiny", **TINY | dict(channels=8))

@@ -28,22 +28,22 @@ def test_items_depend_on_seed_and_number_alone(archive):
 
 def test_every_subject_comes_once_per_epoch(archive):
     task = GlobalTask(archive, SHAPE, seed=1)
-    assert [sorted(task._draw(n)[0] for n in range(e * 3, e * 3 + 3)) for e in (0, 7)] == [[0, 1, 2]] * 2
+    assert [sorted(task.subject_of(n) for n in range(e * 3, e * 3 + 3)) for e in (0, 7)] == [[0, 1, 2]] * 2
 
 
 def test_global_target_has_sigma_data_and_decodes_to_a_stored_phase(archive):
     task = GlobalTask(archive, SHAPE)
     targets = torch.stack([task[n][0] for n in range(60)])
     assert torch.allclose(targets.std((0, 2, 3, 4)), torch.full((2,), 0.5), rtol=0.15)
-    subject, _ = task._draw(3)
+    subject = task.subject_of(3)
     volume = task.volume(*task[3]).numpy()
     assert min(np.abs(volume - archive.low(subject)[p].astype(np.float32)).max() for p in range(64)) < 1e-3
 
 
 @pytest.mark.parametrize("target", ["residual", "direct"])
-def test_second_stage_target_and_condition_give_the_true_patch_back(archive, target):
+def test_sr_target_and_condition_give_the_true_patch_back(archive, target):
     task = SuperResolutionTask(archive, SHAPE, PATCH, target=target)
-    subject, random = task._draw(8)
+    subject, random = task.subject_of(8), np.random.default_rng((0, 1, 8))
     random.integers(64)
     start = [int(random.integers(s - p + 1)) for s, p in zip(SHAPE, PATCH, strict=True)]
     box = tuple(slice(s, s + p) for s, p in zip(start, PATCH, strict=True))

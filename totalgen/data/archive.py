@@ -12,16 +12,18 @@ list is not in the archive. Axis z is stretched to a fixed number of voxels; ``a
 import hashlib
 import importlib.metadata
 import shutil
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import zarr
 from tqdm import tqdm
 
 from totalgen.data import intensity
-from totalgen.data.axial_extent import read_axial_extent
+from totalgen.data.axial_extent import AxialExtent, read_axial_extent
 from totalgen.data.demographics import COLUMNS, COVERAGE, Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.resolution import FACTOR, PHASES, phase_offsets, stretch, subsample, upsample
@@ -30,12 +32,12 @@ from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 
 CHANNELS = ("CT", "SUV")
-SCHEMA = 2
+FORMAT_VERSION = 2
 SLAB = 8  # planes of a volume that are worked on at a time
 STATISTICS_PHASES = (21, 42)  # the two middle ones on the diagonal stand for the 64 in the channel statistics
 
 
-def fit_plane(voxels, shape, fill):
+def fit_plane(voxels: np.ndarray, shape: Sequence[int], fill: float) -> np.ndarray:
     """[x, y, z] → [shape[0], shape[1], z]: centred crop or padding with ``fill`` in the axial plane."""
     for axis in (0, 1):
         extra = voxels.shape[axis] - shape[axis]
@@ -48,7 +50,7 @@ def fit_plane(voxels, shape, fill):
     return voxels
 
 
-def encode_study(folder, shape):
+def encode_study(folder: str | Path, shape: Sequence[int]) -> tuple[np.ndarray, float]:
     """The CT and SUV of a cropped study as the archive stores them.
 
     Returns (float32 [2, *shape] in [0, 1], voxel_mm). Raises InputError when a file is missing or the two grids differ.
@@ -65,7 +67,9 @@ def encode_study(folder, shape):
     return np.stack(channels).astype(np.float32), float(ct.voxel_mm.mean())
 
 
-def pack(root, shape, overwrite=False, workers=1, scheduler=None):
+def pack(
+    root: str | Path, shape: Sequence[int], overwrite: bool = False, workers: int = 1, scheduler: str | None = None
+) -> tuple[Path, int, int]:
     """Write <root>/training.zarr from <root>/cropped. shape: (x, y, z) of the high resolution, divisible by 4.
 
     Subjects that are in the archive as their files are now stay as they are; new ones are added behind them, changed
@@ -107,7 +111,7 @@ def pack(root, shape, overwrite=False, workers=1, scheduler=None):
     return path, len(subjects) - len(failed), len(failed)
 
 
-def write_subject(path, folder, shape, made_from):
+def write_subject(path: Path, folder: str | Path, shape: Sequence[int], made_from: dict[str, Any]) -> None:
     """Encode the cropped study in ``folder`` as the group ``path``. made_from: dict that goes into its provenance."""
     study, voxel_mm = encode_study(folder, shape)
     high = study.astype(np.float16)
@@ -125,7 +129,7 @@ def write_subject(path, folder, shape, made_from):
         )
 
 
-def is_current(path, folder, shape):
+def is_current(path: Path, folder: str | Path, shape: Sequence[int]) -> bool:
     """Whether the group ``path`` was encoded in this shape from the files that lie in ``folder`` now."""
     try:
         group = zarr.open_group(path, mode="r")
@@ -135,20 +139,20 @@ def is_current(path, folder, shape):
         return False
 
 
-def stamps(folder):
+def stamps(folder: str | Path) -> dict[str, list[int] | None]:
     """name → [bytes, time of the last change in ns] of the files that are packed; None for one that is missing."""
     files = {name: Path(folder) / f"{name}.nii.gz" for name in CHANNELS}
     return {n: [f.stat().st_size, f.stat().st_mtime_ns] if f.exists() else None for n, f in files.items()}
 
 
-def checksum(high, low):
+def checksum(high: np.ndarray, low: np.ndarray) -> str:
     """SHA-256 of the bytes of both arrays, C order."""
-    digest = hashlib.sha256(np.ascontiguousarray(high))
-    digest.update(np.ascontiguousarray(low))
+    digest = hashlib.sha256(np.ascontiguousarray(high).data)
+    digest.update(np.ascontiguousarray(low).data)
     return digest.hexdigest()
 
 
-def write_index(path, table, shape, line):
+def write_index(path: Path, table: pd.DataFrame, shape: Sequence[int], line: AxialExtent) -> None:
     """Write the attributes at the top, from the groups of the subjects of ``table`` (indexed by subject).
 
     Statistics are those of the training subjects that show the whole torso, or of all of them when none does.
@@ -168,7 +172,7 @@ def write_index(path, table, shape, line):
     if not train:
         raise InputError(f"{path.parent / 'cohort.csv'}: no subject of split train could be packed. Assign some.")
     attributes = dict(
-        schema=SCHEMA,
+        format_version=FORMAT_VERSION,
         channels=list(CHANNELS),
         shape=list(shape),
         voxel_mm=round(float(np.mean(voxel_mm)), 4),
@@ -182,7 +186,7 @@ def write_index(path, table, shape, line):
         group.attrs.put(attributes)
 
 
-def verify_archive(root):
+def verify_archive(root: str | Path) -> int:
     """Number of subjects of <root>/training.zarr. Raises InputError naming those whose checksum does not fit."""
     archive = Archive(Path(root) / "training.zarr")
     numbers = tqdm(range(len(archive.subjects)), desc="verify", unit="subject", disable=None)
@@ -193,7 +197,7 @@ def verify_archive(root):
     return len(archive.subjects)
 
 
-def chosen(rows, split, partial=False):
+def chosen(rows: Sequence[dict[str, Any]], split: str, partial: bool = False) -> list[int]:
     """Numbers of the rows of a split; those known to show only part of the torso only when ``partial``."""
     return [
         i for i, row in enumerate(rows)
@@ -201,31 +205,31 @@ def chosen(rows, split, partial=False):
     ]  # fmt: skip
 
 
-def moments(study):
+def moments(study: np.ndarray) -> dict[str, list[list[float]]]:
     """Mean and mean square per channel of a study [channel, x, y, z]: of its low volumes and of its residuals.
 
     dict of "low" and "residual", each [[mean of CT, of PET], [mean square of CT, of PET]].
     """
-    study = torch.from_numpy(study)
-    space = study.shape[1:]
+    values = torch.from_numpy(study)
+    space = values.shape[1:]
     totals = {name: torch.zeros(2, len(CHANNELS), dtype=torch.float64) for name in ("low", "residual")}
     for phase in STATISTICS_PHASES:
-        low = subsample(study, phase)
+        low = subsample(values, phase)
         totals["low"] += power_sums(low) / low[0].numel()
         for x in range(0, space[0], SLAB):  # a slab stays in the cache, a volume would not
-            slab = study[:, x : x + SLAB]
+            slab = values[:, x : x + SLAB]
             residual = slab - upsample(low, phase_offsets(phase), (x, 0, 0), slab.shape[1:])
-            totals["residual"] += power_sums(residual) / study[0].numel()
+            totals["residual"] += power_sums(residual) / values[0].numel()
     return {name: (total / len(STATISTICS_PHASES)).tolist() for name, total in totals.items()}
 
 
-def power_sums(values):
+def power_sums(values: torch.Tensor) -> torch.Tensor:
     """Sum and sum of squares per channel of [channel, …], float64 [2, channel]."""
     values = values.flatten(1)
     return torch.stack([v.sum(1, dtype=torch.float64) for v in (values, values.square())])
 
 
-def statistics(all_moments):
+def statistics(all_moments: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """dict of low_mean, low_std, residual_mean, residual_std, one number per channel, over all subjects."""
     result = {}
     for name in ("low", "residual"):
@@ -238,54 +242,61 @@ def statistics(all_moments):
 class Archive:
     """Read access to a training archive. Raises InputError when it is missing, foreign or half-copied."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
             raise InputError(f"{self.path}: no such archive. Run 0_Preprocess/6_pack_training_set.py on its folder.")
         try:
             group = zarr.open_group(self.path, mode="r")
             attributes = dict(group.attrs)
-            if attributes["schema"] != SCHEMA:
-                raise ValueError(f"its layout is {attributes['schema']}, this version reads {SCHEMA}")
-            self.subjects = attributes["subjects"]
-            self.statistics = attributes["statistics"]
-            self.axial_extent = attributes["axial_extent"]
-            self.voxel_mm = attributes["voxel_mm"]
-            self.shape = tuple(attributes["shape"])
+            version = attributes.get("format_version", attributes.get("schema"))  # "schema" until 2026
+            if version != FORMAT_VERSION:
+                raise ValueError(f"its format is {version}, this version reads {FORMAT_VERSION}")
+            self.subjects: list[dict[str, Any]] = attributes["subjects"]
+            self.statistics: dict[str, list[float]] = attributes["statistics"]
+            self.axial_extent: dict[str, Any] = attributes["axial_extent"]
+            self.voxel_mm: float = attributes["voxel_mm"]
+            self.shape: tuple[int, ...] = tuple(attributes["shape"])
         except (KeyError, ValueError, OSError) as error:
             raise InputError(f"{self.path}: is not a training archive ({error}). Pack it with --overwrite.") from None
-        self._group = lru_cache(None)(self._open)
+        self._groups: dict[int, zarr.Group] = {}
 
-    def _open(self, index):
-        subject = self.subjects[index]["subject"]
-        try:
-            return zarr.open_group(self.path / subject, mode="r")
-        except (KeyError, ValueError, OSError) as error:
-            raise InputError(f"{self.path}: {subject} is missing ({error}). Run 6_pack_training_set.py.") from None
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | dict(_groups={})  # a process that gets a copy opens the groups itself
 
-    def high(self, index):
+    def _group(self, index: int) -> zarr.Group:
+        """The group of a row, opened once."""
+        if index not in self._groups:
+            subject = self.subjects[index]["subject"]
+            try:
+                self._groups[index] = zarr.open_group(self.path / subject, mode="r")
+            except (KeyError, ValueError, OSError) as error:
+                raise InputError(f"{self.path}: {subject} is missing ({error}). Run 6_pack_training_set.py.") from None
+        return self._groups[index]
+
+    def high(self, index: int) -> zarr.Array:
         """Zarr array [channel, x, y, z] of a row."""
         return self._group(index)["high"]
 
-    def low(self, index):
+    def low(self, index: int) -> zarr.Array:
         """Zarr array [phase, channel, x, y, z] of a row."""
         return self._group(index)["low"]
 
-    def attributes(self, index):
+    def attributes(self, index: int) -> dict[str, Any]:
         """dict of voxel_mm, moments, sha256 and provenance of a row."""
         return dict(self._group(index).attrs)
 
-    def is_intact(self, index):
+    def is_intact(self, index: int) -> bool:
         """Whether the arrays of a row can be read and have the checksum that was stored with them."""
         try:
             return checksum(self.high(index)[:], self.low(index)[:]) == self.attributes(index)["sha256"]
         except Exception:  # decoders raise many kinds for a damaged chunk
             return False
 
-    def indices(self, split, partial=False):
+    def indices(self, split: str, partial: bool = False) -> list[int]:
         """Row numbers of the subjects of a split (train or test), without those known to be partial torsos."""
         return chosen(self.subjects, split, partial)
 
-    def demographics(self, index):
+    def demographics(self, index: int) -> Demographics:
         """Demographics of a row."""
         return Demographics.from_row(self.subjects[index])

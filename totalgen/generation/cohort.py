@@ -1,9 +1,13 @@
 """Generating many subjects: resumable, one at a time, shared between the processes that torchrun starts."""
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import pandas as pd
 from tqdm import tqdm
 
 from totalgen import distributed
@@ -12,68 +16,84 @@ from totalgen.data.parallel import spread
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
+from totalgen.generation.cascade import Cascade
 from totalgen.generation.export import caption, write_manifest, write_preview, write_study
+from totalgen.settings import SamplingSettings
 
 WHERE_MADE = ("precision", "totalgen", "torch")  # columns of the manifest: what the machine, not the user, chose
+COMPARISON = "comparison.png"
 
 
-def generate_cohort(cascade, subjects, outdir, preset, rank=0, ranks=1, beside=None):
-    """Write <outdir>/<name>/ for every (name, row, seed) that is not there yet, and manifest.csv.
+class Request(NamedTuple):
+    """A study that is asked for. row: sex, age_years, height_m and weight_kg, as in a cohort table."""
 
-    row: sex, age_years, height_m and weight_kg, as in a cohort table (Demographics.from_row);
+    name: str
+    row: dict[str, Any]
+    seed: int
+
+
+def generate_cohort(
+    cascade: Cascade, requests: Sequence[Request], outdir: str | Path, preset: str, rank: int = 0, ranks: int = 1,
+    compare_with: str | Path | None = None,
+) -> None:  # fmt: skip
+    """Write <outdir>/<name>/ for every request that is not there yet, and manifest.csv.
+
     rank, ranks: this process and the number that torchrun started: each makes every ranks-th subject, process 0 keeps
-    the tables;  beside: cohort root whose study of the same name is drawn above the generated one in <name>/beside.png.
+    the tables;  compare_with: cohort root whose study of the same name is shown above the generated one in
+    <name>/comparison.png.
     A subject that fails is listed in <outdir>/failures.csv and does not stop the others. Raises InputError when all of
-    them failed, and when a study that is there was made in another way.
+    them failed, and when a study that is there was made with other settings.
     """
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
-    rows = {name: (row, seed) for name, row, seed in subjects}
+    asked = {request.name: request for request in requests}
 
     def described(name):
-        row, seed = rows[name]
-        return manifest_row(cascade, name, Demographics.from_row(row), seed, preset)
+        return manifest_row(cascade, asked[name], preset)
 
     def bar(items):
-        return tqdm(items, desc="second stage", unit="window", disable=len(rows) > 1)
+        return tqdm(items, desc="sr stage", unit="window", disable=len(asked) > 1)
 
-    def stands(name):
-        made = ["study.json"] if beside is None else ["study.json", "beside.png"]
-        return all((outdir / name / file).exists() for file in made)
+    def exists(name):
+        files = ["study.json"] if compare_with is None else ["study.json", COMPARISON]
+        return all((outdir / name / file).exists() for file in files)
 
     def work(name):
         folder, row = outdir / name, described(name)
         if not (folder / "study.json").exists():
             ct, suv = cascade.generate(Demographics.from_row(row), row["seed"], bar)
             write_study(folder, ct, suv, row)
-        if beside is not None:
-            real, made = (
-                (read_nifti(study / "CT.nii.gz"), read_nifti(study / "SUV.nii.gz"))
-                for study in (Path(beside) / "cropped" / name, folder)
-            )
-            write_preview(folder / "beside.png", [(f"{name}, as acquired", *real), (caption(row), *made)])
+        if compare_with is not None:
+            compare(Path(compare_with) / "cropped" / name, folder, row)
         if rank == 0:
             write_manifest(outdir)
 
-    distributed.first(rank, lambda: refuse_others(outdir, rows, described))
-    before = {name for name in rows if stands(name)}
+    distributed.first(rank, lambda: refuse_others(outdir, list(asked), described))
+    before = {name for name in asked if exists(name)}
     if ranks > 1:
         distributed.barrier()  # until all have seen what was there
-        mine = [name for name in list(rows)[rank::ranks] if name not in before]
+        mine = [name for name in list(asked)[rank::ranks] if name not in before]
         results = spread(work, tqdm(mine, desc="generate", unit="subject", disable=rank > 0))
         failed = distributed.gathered({name: error for name, _, error in results if error is not None})
         if rank > 0:
             return
 
-        def work(name):  # all is done: for_each_subject only tells it
+        def work(name):  # all is done: for_each_subject only reports it
             if name in failed:
                 raise InputError(failed[name])
 
-    for_each_subject(outdir, "generate", rows, work, before.__contains__)
+    for_each_subject(outdir, "generate", asked, work, before.__contains__)
     write_manifest(outdir)
 
 
-def refuse_others(outdir, names, described):
+def compare(real: Path, generated: Path, row: dict[str, Any]) -> None:
+    """Write <generated>/comparison.png: the study in the folder ``real`` above the generated one."""
+    studies = ([read_nifti(folder / f"{name}.nii.gz") for name in ("CT", "SUV")] for folder in (real, generated))
+    captions = (f"{row['subject']}, as acquired", caption(row))
+    write_preview(generated / COMPARISON, [(c, *study) for c, study in zip(captions, studies, strict=True)])
+
+
+def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str], dict[str, Any]]) -> None:
     """InputError when one of the studies in ``outdir`` is not what described(name), its manifest row, would make."""
     for name in names:
         path = outdir / name / "study.json"
@@ -88,25 +108,34 @@ def refuse_others(outdir, names, described):
             )
 
 
-def manifest_row(cascade, name, demographics, seed, preset):
+def manifest_row(cascade: Cascade, request: Request, preset: str) -> dict[str, Any]:
     """Columns of a cohort table, and what made the study: seed, preset, weights, sampling, versions."""
-    trained_on = ", ".join(cascade.low.configuration["data"]["sources"])
+    person = Demographics.from_row(request.row)
+    one, two = cascade.global_stage, cascade.sr_stage
     return dict(
-        subject=name, sex=demographics.sex, age_years=demographics.age_years, height_m=demographics.height_m,
-        weight_kg=demographics.weight_kg, split="test", source=f"generated, trained on {trained_on} data", seed=seed,
-        preset=preset, global_weights=cascade.low.sha256[:16], sr_weights=cascade.high.sha256[:16],
-        global_guide=cascade.low.guide and cascade.low.guide.sha256[:16],
-        sr_guide=cascade.high.guide and cascade.high.guide.sha256[:16], precision=cascade.low.precision,
-        global_sampling=" ".join(f"{k}={v}" for k, v in cascade.global_sampling.items()),
-        sr_sampling=" ".join(f"{k}={v}" for k, v in cascade.sr_sampling.items()),
-        slab=cascade.slab, context=cascade.context, totalgen=version("totalgen"), torch=version("torch"),
+        subject=request.name, sex=person.sex, age_years=person.age_years, height_m=person.height_m,
+        weight_kg=person.weight_kg, split="test",
+        source=f"generated, trained on {', '.join(one.data['sources'])} data", seed=request.seed, preset=preset,
+        global_weights=one.sha256[:16], sr_weights=two.sha256[:16],
+        global_guide=one.guide and one.guide.sha256[:16], sr_guide=two.guide and two.guide.sha256[:16],
+        precision=one.precision,
+        global_sampling=sampling_text(cascade.global_sampling), sr_sampling=sampling_text(cascade.sr_sampling),
+        slab=cascade.tiling.slab, context=cascade.tiling.context,
+        totalgen=version("totalgen"), torch=version("torch"),
     )  # fmt: skip
 
 
-def matched_subjects(table, seed, split=None):
-    """(name, row, seed) of every row of a cohort table, optionally of one split; seeds count from ``seed``."""
+def sampling_text(sampling: SamplingSettings) -> str:
+    """sampler, steps and what differs from the defaults, such as "sampler=heun steps=35"."""
+    values = {item.name: (getattr(sampling, item.name), item.default) for item in fields(sampling)}
+    always = ("sampler", "steps")
+    return " ".join(f"{name}={value}" for name, (value, usual) in values.items() if name in always or value != usual)
+
+
+def matched_requests(table: pd.DataFrame, seed: int, split: str | None = None) -> list[Request]:
+    """A request for every row of a cohort table, optionally of one split; seeds count from ``seed``."""
     if split is not None and "split" in table:
         table = table[table["split"] == split]
         if table.empty:
             raise InputError(f"the cohort table has no subject of split {split}. Choose another --split.")
-    return [(str(row["subject"]), row, seed + n) for n, row in enumerate(table.to_dict("records"))]
+    return [Request(str(row["subject"]), row, seed + n) for n, row in enumerate(table.to_dict("records"))]

@@ -1,7 +1,9 @@
-"""What a generated study looks like on disk: NIfTI volumes, a preview, a turning projection, and who it shows."""
+"""What a generated study looks like on disk: NIfTI volumes, a preview, a rotating projection, and who it shows."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -10,14 +12,14 @@ from matplotlib.figure import Figure
 
 from totalgen.data.files import atomic
 from totalgen.data.pictures import CT_WINDOW, PET_WINDOW, axial, coronal, enlarged, grey, mip
-from totalgen.data.volume import write_nifti
+from totalgen.data.volume import Volume, write_nifti
 
 GIF_FRAMES = 24
 GIF_FRAME_MS = 100
 
 
-def write_study(folder, ct, suv, row):
-    """Write <folder>/{CT,SUV}.nii.gz, preview.png, mip.gif and study.json; the folder appears whole.
+def write_study(folder: str | Path, ct: Volume, suv: Volume, row: dict[str, Any]) -> None:
+    """Write <folder>/{CT,SUV}.nii.gz, preview.png, mip.gif and study.json; the folder is written atomically.
 
     ct, suv: Volumes (HU, SUV) on one grid;  row: dict, a row of the cohort's manifest.
     """
@@ -30,7 +32,7 @@ def write_study(folder, ct, suv, row):
         (part / "study.json").write_text(json.dumps(row, indent=1))
 
 
-def write_manifest(outdir):
+def write_manifest(outdir: str | Path) -> pd.DataFrame:
     """Collect every study.json below ``outdir`` into manifest.csv, a cohort table; returns it."""
     rows = [json.loads(path.read_text()) for path in sorted(Path(outdir).glob("*/study.json"))]
     table = pd.DataFrame(rows)
@@ -39,18 +41,18 @@ def write_manifest(outdir):
     return table
 
 
-def caption(row):
+def caption(row: dict[str, Any]) -> str:
     """One line under a picture: who, and what it is not."""
     sex = {"F": "woman", "M": "man"}[row["sex"]]
     who = f"{sex}, {row['age_years']:g} y, {100 * row['height_m']:g} cm, {row['weight_kg']:g} kg"
     return f"{row['subject']}: {who} – {row['source']}"
 
 
-def write_preview(path, studies):
+def write_preview(path: str | Path, studies: Sequence[tuple[str, Volume, Volume]]) -> None:
     """One row of pictures per (caption, ct, suv): coronal CT, axial CT, coronal PET, PET projection."""
     figure = Figure(figsize=(10, 4.2 * len(studies)), layout="constrained")
-    strips = np.atleast_1d(figure.subfigures(len(studies), 1))
-    for strip, (text, ct, suv) in zip(strips, studies, strict=True):
+    strips = figure.subfigures(len(studies), 1, squeeze=False)
+    for strip, (text, ct, suv) in zip(strips[:, 0], studies, strict=True):
         strip.suptitle(text, fontsize=10)
         row = strip.subplots(1, 4)
         level = ct.shape[2] * 55 // 100  # about the dome of the liver to its middle
@@ -70,8 +72,8 @@ def write_preview(path, studies):
         figure.savefig(part, dpi=110)
 
 
-def write_mip_gif(path, suv):
-    """The PET projection turning once about the body axis."""
+def write_mip_gif(path: str | Path, suv: Volume) -> None:
+    """The PET projection, rotating once about the body axis."""
     angles = np.arange(GIF_FRAMES) * 360 / GIF_FRAMES
     frames = [enlarged(grey(mip(suv.voxels, angle), PET_WINDOW, inverted=True)) for angle in angles]
     with atomic(path) as part:

@@ -13,7 +13,7 @@ class Window:
     keep_stop: int
 
 
-def windows(size, length, context=0):
+def windows(size: int, length: int, context: int = 0) -> list[Window]:
     """Windows of ``length`` slices whose kept parts tile 0 … size; ``context`` slices are discarded at inner borders.
 
     context 0 gives the slabs of the paper; 8 the released variant. The last window is moved back to end at ``size``.
@@ -23,7 +23,8 @@ def windows(size, length, context=0):
         return [Window(0, size, 0, size)]
     if not 0 <= 2 * context < length:
         raise ValueError(f"context {context} must be less than half of the window length {length}")
-    result, kept = [], 0
+    result: list[Window] = []
+    kept = 0
     while kept < size:
         start = min(max(kept - context, 0), size - length)
         stop = start + length

@@ -1,4 +1,4 @@
-"""Diffusion families as rows of coefficients behind one interface.
+"""Diffusion families: four coefficients each, behind one interface.
 
 A noisy volume is z = clean + σ·noise. Every family predicts the clean volume as
 
@@ -8,37 +8,40 @@ and is trained on |D − clean|² / c_out², the mean squared error of the netwo
 Sources: EDM – Karras 2022, table 1; flow – Lipman 2022 with z = x_t / t; DDPM – Ho 2020 with z = x_t / √ᾱ.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
-from totalgen.models.networks import FourierFeatures, MPLayer
+from totalgen.models.networks import FourierFeatures, MPLayer, UNet
 
 SIGMA_DATA = 0.5
 DDPM_STEPS = 1000
 DDPM_BETA = (1e-4, 0.02)  # linear schedule of Ho 2020
+Coefficients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # c_skip, c_out, c_in, c_noise
 
 
-def ddpm_sigmas(dtype=torch.float64):
+def ddpm_sigmas(dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """σ of every DDPM step: √((1 − ᾱ)/ᾱ), [DDPM_STEPS], increasing."""
     beta = torch.linspace(*DDPM_BETA, DDPM_STEPS, dtype=torch.float64)
     alpha_bar = torch.cumprod(1 - beta, dim=0)
     return ((1 - alpha_bar) / alpha_bar).sqrt().to(dtype)
 
 
-def edm(sigma):
+def edm(sigma: torch.Tensor) -> Coefficients:
     """c_skip, c_out, c_in, c_noise for unit-variance input and target."""
     total = sigma**2 + SIGMA_DATA**2
     return SIGMA_DATA**2 / total, sigma * SIGMA_DATA / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
 
 
-def flow(sigma):
+def flow(sigma: torch.Tensor) -> Coefficients:
     """x_t = t·clean + (1 − t)·noise = t·z with t = 1/(1 + σ); the network predicts clean − noise."""
     t = 1 / (1 + sigma)
     return t, 1 - t, t, t.log() / 4
 
 
-def ddpm(sigma):
-    """x_t = √ᾱ·z, ᾱ = 1/(1 + σ²); the network predicts the noise and is told the step as a fraction of the steps."""
+def ddpm(sigma: torch.Tensor) -> Coefficients:
+    """x_t = √ᾱ·z, ᾱ = 1/(1 + σ²); the network predicts the noise; c_noise is the step / number of steps."""
     table = ddpm_sigmas().to(sigma.device)
     upper = torch.searchsorted(table, sigma.double()).clamp(1, DDPM_STEPS - 1)
     low, high = table[upper - 1].log(), table[upper].log()
@@ -46,25 +49,34 @@ def ddpm(sigma):
     return torch.ones_like(sigma), -sigma, (1 + sigma**2).rsqrt(), (step / DDPM_STEPS).to(sigma.dtype)
 
 
-FAMILIES = {"edm": edm, "flow": flow, "ddpm": ddpm}
+FAMILIES: dict[str, Callable[[torch.Tensor], Coefficients]] = {"edm": edm, "flow": flow, "ddpm": ddpm}
 
 
-def lognormal(uniform, mean=-0.4, std=1.0):
+def lognormal(uniform: torch.Tensor, mean: float = -0.4, std: float = 1.0) -> torch.Tensor:
     """ln σ ~ N(mean, std): the training noise levels of EDM and of the released flow models. uniform: [B] in (0, 1)."""
     return (mean + std * torch.special.ndtri(uniform)).exp()
 
 
-def uniform_t(uniform):
+def uniform_t(uniform: torch.Tensor) -> torch.Tensor:
     """t = 1/(1 + σ) uniform in [0.001, 0.999]: flow matching as published (Lipman 2022)."""
     return 1 / (0.001 + 0.998 * uniform) - 1
 
 
-def uniform_step(uniform):
-    """The σ of a DDPM step drawn uniformly."""
+def uniform_step(uniform: torch.Tensor) -> torch.Tensor:
+    """The σ of a DDPM step that is uniformly distributed."""
     return ddpm_sigmas(uniform.dtype).to(uniform.device)[(uniform * DDPM_STEPS).long().clamp(max=DDPM_STEPS - 1)]
 
 
-NOISE_LEVELS = {"lognormal": lognormal, "uniform_t": uniform_t, "uniform_step": uniform_step}
+NOISE_LEVELS: dict[str, Callable[..., torch.Tensor]] = {
+    "lognormal": lognormal,
+    "uniform_t": uniform_t,
+    "uniform_step": uniform_step,
+}
+
+
+def training_sigmas(uniform: torch.Tensor, levels: str, mean: float = -0.4, std: float = 1.0) -> torch.Tensor:
+    """Noise levels σ from uniform numbers, both [B]. levels: a key of NOISE_LEVELS;  mean, std: of ln σ (lognormal)."""
+    return NOISE_LEVELS[levels](uniform, **(dict(mean=mean, std=std) if levels == "lognormal" else {}))
 
 
 class Denoiser(nn.Module):
@@ -74,28 +86,32 @@ class Denoiser(nn.Module):
     uncertainty: learn the log-variance u(σ) of the loss (EDM2, equation 14), used in training only.
     """
 
-    def __init__(self, network, family, uncertainty=False):
+    def __init__(self, network: UNet, family: str, uncertainty: bool = False) -> None:
         super().__init__()
         self.network = network
         self.coefficients = FAMILIES[family]
         self.log_variance = nn.Sequential(FourierFeatures(128), MPLayer(128, 1)) if uncertainty else None
 
-    def raw(self, z, sigma, condition):
+    def raw(
+        self, z: torch.Tensor, sigma: torch.Tensor, condition: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(F, c_skip, c_out): the network's own prediction and the coefficients, broadcast over [B, 1, …]."""
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
         wide = [c.reshape(-1, *[1] * (z.ndim - 1)).to(z.dtype) for c in (c_skip, c_out, c_in)]
         prediction = self.network(torch.cat([wide[2] * z, condition], dim=1), c_noise)
         return prediction.to(z.dtype), wide[0], wide[1]
 
-    def forward(self, z, sigma, condition):
+    def forward(self, z: torch.Tensor, sigma: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """z: [B, C, *space];  sigma: [B];  condition: [B, K, *space] → the expected clean volume [B, C, *space]."""
         prediction, c_skip, c_out = self.raw(z, sigma, condition)
         return c_skip * z + c_out * prediction
 
-    def loss(self, clean, condition, sigma, noise):
+    def loss(
+        self, clean: torch.Tensor, condition: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss to minimise, plain mean squared error), both [B]: |D − clean|²/c_out², weighted as e^−u·loss + u.
 
-        Written in the space of F, where nothing is divided by a small c_out twice.
+        Computed in the space of F, where nothing is divided by a small c_out twice.
         """
         z = clean + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
         prediction, c_skip, c_out = self.raw(z, sigma, condition)

@@ -3,20 +3,26 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from totalgen.errors import InputError
 from totalgen.models.ema import combination
+from totalgen.settings import EMA_WIDTHS
 from totalgen.weights import load_weights, save_weights
 
-SIGMA_REL = (0.01, 0.30)  # widths beyond are no average, or one of the untrained network
+
+def average_path(outdir: str | Path, sigma_rel: float, step: int | None = None) -> Path:
+    """Where a run keeps its average of width ``sigma_rel``, of its end or as if it had ended after ``step``."""
+    at = "" if step is None else f"-step_{step:08d}"
+    return Path(outdir) / f"ema-{sigma_rel:.3f}{at}.safetensors"
 
 
-def snapshot_path(outdir, step, sigma_rel):
-    """Where a run keeps its average of width ``sigma_rel`` after a step."""
+def snapshot_path(outdir: str | Path, step: int, sigma_rel: float) -> Path:
+    """Where a run keeps its average of width ``sigma_rel`` after a step, for ``reconstruct``."""
     return Path(outdir) / "snapshots" / f"step_{step:08d}-{sigma_rel:.3f}.safetensors"
 
 
-def reconstruct(run, sigma_rel, step=None):
+def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> tuple[Path, float]:
     """Write the average of relative width ``sigma_rel`` after ``step`` (the last snapshot's) of the run in a folder.
 
     Returns (path, misfit): <run>/ema-<σ_rel>.safetensors, or …-step_… when a step is given, and how far the combined
@@ -27,25 +33,28 @@ def reconstruct(run, sigma_rel, step=None):
     paths = sorted((run / "snapshots").glob("step_*.safetensors"))
     if not paths:
         raise InputError(f"{run / 'snapshots'}: holds no snapshot. Give the folder of a run of train_totalgen.py.")
-    if not SIGMA_REL[0] <= sigma_rel <= SIGMA_REL[1]:
-        raise InputError(f"sigma_rel is {sigma_rel:g}; {SIGMA_REL[0]:g} to {SIGMA_REL[1]:g} can be made. Change it.")
-    stored = [tuple(float(part) for part in path.stem.removeprefix("step_").split("-")) for path in paths]
-    last = int(max(at for at, _ in stored))
+    low, high = EMA_WIDTHS
+    if not low <= sigma_rel <= high:
+        raise InputError(f"sigma_rel is {sigma_rel:g}; {low:g} to {high:g} can be made. Change it.")
+    parts = [path.stem.removeprefix("step_").split("-") for path in paths]
+    stored = [(int(step), float(width)) for step, width in parts]
+    last = max(at for at, _ in stored)
     wanted = last if step is None else step
     if not 1 <= wanted <= last:
         raise InputError(f"{run}: step {wanted} is not among its steps 1 to {last}. Choose one of them.")
     coefficients, misfit = combination(stored, wanted, sigma_rel)
-    total, hours = {}, {}
+    total: dict[str, torch.Tensor] = {}
+    hours: dict[int, float] = {}
     for path, (at, _), coefficient in zip(paths, stored, coefficients, strict=True):
         tensors, configuration = load_weights(path)
-        hours[at] = configuration["hours"]
+        progress = configuration["progress"]
+        hours[at] = progress["hours"]
         for name, value in tensors.items():
             total[name] = total.get(name, 0) + coefficient * value.double()
     dtype = next(iter(tensors.values())).dtype
-    volumes = configuration["volumes"] // configuration["steps"] * wanted
-    hours = round(float(np.interp(wanted, [0, *hours], [0, *hours.values()])), 3)
-    configuration |= dict(steps=wanted, volumes=volumes, hours=hours, sigma_rel=sigma_rel)
-    at = "" if step is None else f"-step_{step:08d}"
-    path = run / f"ema-{sigma_rel:.3f}{at}.safetensors"
+    items = progress["items"] // progress["steps"] * wanted
+    spent = round(float(np.interp(wanted, [0, *hours], [0, *hours.values()])), 3)
+    configuration["progress"] = progress | dict(steps=wanted, items=items, hours=spent, sigma_rel=sigma_rel)
+    path = average_path(run, sigma_rel, step)
     save_weights(path, total, configuration, dtype)
     return path, misfit

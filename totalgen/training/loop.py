@@ -5,7 +5,9 @@ import functools
 import json
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -33,167 +35,245 @@ from totalgen.errors import InputError
 from totalgen.models.ema import PowerEMA
 from totalgen.models.networks import mp_layers
 from totalgen.models.precision import autocast, resolved
-from totalgen.models.processes import NOISE_LEVELS
+from totalgen.models.processes import Denoiser, training_sigmas
 from totalgen.models.samplers import sample, seeded_generator
-from totalgen.training.averages import snapshot_path
-from totalgen.weights import save_weights
+from totalgen.schema import build, fixed
+from totalgen.settings import ProcessSettings, RunSettings, TrainingSettings
+from totalgen.training.averages import average_path, snapshot_path
+from totalgen.training.tasks import CascadeTask
+from totalgen.weights import FORMAT_VERSION, converted, save_weights
 
-ADAM = dict(betas=(0.9, 0.99), eps=1e-8)
+BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam
 KIND = "diffusion model"
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
 PICTURE_ITEMS = 4
 PICTURE_STEPS = 16
 PATIENCE = 100  # steps in a row with a non-finite gradient before the run stops
 
 
-class Loss(nn.Module):
-    """The denoiser's loss as a module's forward, the form that DistributedDataParallel needs."""
-
-    def __init__(self, denoiser):
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, *arguments):
-        return self.denoiser.loss(*arguments)
-
-
-def learning_rate(step, volumes, peak, decay_steps, rampup_items):
-    """α_ref · min(volumes/rampup, 1) / √max(step/decay, 1) (Karras 2024, equation 67)."""
-    return peak * min(volumes / max(rampup_items, 1), 1) / math.sqrt(max(step / decay_steps, 1))
-
-
 def fit(
-    denoiser, task, outdir, configuration, *, batch, microbatch, volumes, lr, lr_decay_steps, rampup_items,
-    noise_levels, noise_parameters, ema, seed, workers, checkpoint_steps, snapshot_steps, picture_steps, weights_dtype,
-    precision="auto",
-):  # fmt: skip
-    """Train ``denoiser`` on ``task`` until ``volumes`` items were seen; the same call again goes on where it stopped.
+    denoiser: Denoiser, task: CascadeTask, outdir: str | Path, configuration: dict[str, Any], settings: TrainingSettings
+) -> Path:
+    """Train ``denoiser`` on ``task``; the same call again goes on where it stopped.
 
     Writes into ``outdir``: configuration.json, log.jsonl, tensorboard/, checkpoints/, samples/*.png and, at every
     checkpoint, one ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every
     ``snapshot_steps`` the averages are kept in snapshots/ too, from which averages.reconstruct makes any other profile.
-    batch: items per optimiser step over all processes;  microbatch: items per forward pass of one process, fewer where
-    its share of the batch is smaller;
-    precision: of the network (precision.autocast).
+    Returns the path of the widest average.
     Raises InputError when the folder holds another configuration or the gradients stay non-finite.
     """
     rank, ranks, device = distributed.start()
     outdir = Path(outdir)
-    microbatch = min(microbatch, max(batch // ranks, 1))
-    rounds = batch // (ranks * microbatch)
-    if rounds * ranks * microbatch != batch:
-        raise InputError(f"batch {batch} is not divisible by {ranks} processes × microbatch {microbatch}. Change one.")
+    share = Share(rank, ranks, settings.run)
     distributed.first(rank, lambda: claim(outdir, configuration))
+    torch.manual_seed(settings.run.seed)
+    trainer = Trainer(denoiser.to(device).train(), settings, share, device)
+    state = State(outdir, trainer, configuration, settings)
+    done, steps = state.resume(), math.ceil(settings.run.items / settings.run.batch)
+    watch = Watch(outdir, done, steps, settings.run.batch, rank)
+    batches = load(task, share.indices(done, steps), share.microbatch, settings.run.loader_processes)
+    for step in range(done + 1, steps + 1):
+        loss, rate, bad = trainer.step(step, batches)
+        state.seconds += watch.report(step, loss, rate, bad, state.seconds, device)
+        if rank == 0 and _due(step, steps, settings.run.snapshot_steps):
+            state.save_averages(step, functools.partial(snapshot_path, outdir, step))
+        if rank == 0 and _due(step, steps, settings.run.picture_steps):
+            watch.picture(step, sample_picture(trainer, task, settings.run.seed))
+        if _due(step, steps, settings.run.checkpoint_steps):
+            if rank == 0:
+                state.save(step)
+            distributed.barrier()
+    watch.close()
+    distributed.stop()
+    return average_path(outdir, settings.run.ema[-1])
 
-    torch.manual_seed(seed)
-    denoiser.to(device).train()
-    loss_module = Loss(denoiser)
-    if ranks > 1:
-        loss_module = DistributedDataParallel(loss_module, broadcast_buffers=False)
-    parameters = dict(denoiser.named_parameters())
-    optimiser = torch.optim.Adam(parameters.values(), lr=lr, **ADAM)
-    averages = PowerEMA(denoiser, ema)
-    layers = mp_layers(denoiser)
 
-    done, spent = 0, 0.0
-    checkpoint = newest_checkpoint(outdir / "checkpoints", KIND)
-    if checkpoint is not None:
-        done, tensors = checkpoint[0]["step"], checkpoint[1]
-        spent = float(tensors["spent"])
-        denoiser.load_state_dict(part(tensors, "denoiser"))
-        averages.load_state_dict(part(tensors, "ema"))
-        load_adam_moments(optimiser, parameters, part(tensors, "adam"), done)
-    steps = math.ceil(volumes / batch)
-    board = None
-    if rank == 0:
-        trim_log(outdir / "log.jsonl", done)
-        board = SummaryWriter(str(outdir / "tensorboard"), purge_step=done + 1)
+def _due(step, steps, interval):
+    return step % interval == 0 or step == steps
 
-    def save(step):
-        """The checkpoint comes last: a run killed before it does the step, and all that belongs to it, again."""
-        save_averages(step, lambda rel: outdir / f"ema-{rel:.2f}.safetensors")
-        moments = adam_moments(optimiser, parameters)
-        state = flatten(denoiser=denoiser.state_dict(), ema=averages.state_dict(), adam=moments)
-        state["spent"] = torch.tensor(spent, dtype=torch.float64)
-        save_checkpoint(outdir / "checkpoints", step, state, KIND)
 
-    def save_averages(step, path):
-        for rel, average in averages.averages.items():
-            progress = dict(steps=step, volumes=step * batch, hours=round(spent / 3600, 3), sigma_rel=rel)
-            progress |= dict(precision=resolved(device, precision))
-            network = part(average, "network", ".")
-            save_weights(path(rel), network, configuration | progress, weights_dtype)
+class Share:
+    """Which items a process sees: ``rounds`` forward passes of ``microbatch`` items in every step."""
 
-    indices = [
-        step * batch + (turn * ranks + rank) * microbatch + i
-        for step in range(done, steps)
-        for turn in range(rounds)
-        for i in range(microbatch)
-    ]
-    loader = iter(DataLoader(Numbered(task), microbatch, sampler=indices, num_workers=workers, drop_last=True))
-    progress = tqdm(total=steps * batch, initial=done * batch, unit="vol", desc=outdir.name, disable=rank > 0)
-    bad_steps, total_bad, clock = 0, 0, time.monotonic()
-    for step in range(done, steps):
-        rate = learning_rate(step + 1, (step + 1) * batch, lr, lr_decay_steps, rampup_items)
-        for group in optimiser.param_groups:
+    def __init__(self, rank: int, ranks: int, run: RunSettings):
+        self.rank, self.ranks, self.batch = rank, ranks, run.batch
+        self.microbatch = min(run.microbatch, max(run.batch // ranks, 1))
+        self.rounds = run.batch // (ranks * self.microbatch)
+        if self.rounds * ranks * self.microbatch != run.batch:
+            raise InputError(
+                f"batch {run.batch} is not divisible by {ranks} processes × microbatch {self.microbatch}. Change one."
+            )
+
+    def indices(self, done: int, steps: int) -> list[int]:
+        """Numbers of this process's items from step ``done`` on, in order."""
+        return [
+            step * self.batch + (turn * self.ranks + self.rank) * self.microbatch + i
+            for step in range(done, steps)
+            for turn in range(self.rounds)
+            for i in range(self.microbatch)
+        ]
+
+
+class Loss(nn.Module):
+    """The denoiser's loss as a module's forward, the form that DistributedDataParallel needs."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.denoiser.loss(*arguments)
+
+
+class Trainer:
+    """A denoiser with its optimiser and averages: what one optimiser step changes."""
+
+    def __init__(self, denoiser: Denoiser, settings: TrainingSettings, share: Share, device: torch.device):
+        self.denoiser, self.settings, self.share, self.device = denoiser, settings, share, device
+        compute = settings.compute
+        denoiser.network.recompute = None if compute.recompute == "nothing" else compute.recompute
+        if compute.compiled:
+            denoiser.network.compile()
+        loss = Loss(denoiser)
+        self.loss = DistributedDataParallel(loss, broadcast_buffers=False) if share.ranks > 1 else loss
+        self.parameters = dict(denoiser.named_parameters())
+        self.optimiser = torch.optim.Adam(self.parameters.values(), lr=settings.run.lr, betas=BETAS, eps=EPSILON)
+        self.averages = PowerEMA(denoiser, settings.run.ema)
+        self.layers = mp_layers(denoiser)
+
+    def step(self, step: int, batches: Iterator) -> tuple[float, float, int]:
+        """Optimiser step number ``step`` (1, 2, …).
+
+        Returns (mean squared error over the items of all processes, learning rate, non-finite gradient values).
+        """
+        run, share = self.settings.run, self.share
+        rate = learning_rate(step, step * run.batch, run.lr, run.lr_decay_steps, run.rampup_items)
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        optimiser.zero_grad(set_to_none=True)
-        plain = 0.0
-        for turn in range(rounds):
-            numbers, target, condition = next_batch(loader)
-            uniform, noise = sample_noise(seed, numbers.tolist(), target.shape[1:])
-            sigma = NOISE_LEVELS[noise_levels](uniform, **noise_parameters).float()
-            inputs = [tensor.to(device) for tensor in (target, condition, sigma, noise)]
-            last = turn == rounds - 1
-            with contextlib.nullcontext() if last or ranks == 1 else loss_module.no_sync():
-                with autocast(device, precision):
-                    weighted, error = loss_module(*inputs)
-                (weighted.sum() * (ranks / batch)).backward()
-            plain += float(error.detach().sum()) / batch
-        bad = clean_gradients(parameters.values())
-        optimiser.step()
-        for layer in layers:
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for turn in range(share.rounds):
+            inputs = self._with_noise(*next_batch(batches))
+            last = turn == share.rounds - 1
+            no_sync = contextlib.nullcontext if last or share.ranks == 1 else self.loss.no_sync
+            with no_sync():  # type: ignore[operator]
+                with autocast(self.device, self.settings.compute.precision):
+                    weighted, error = self.loss(*inputs)
+                (weighted.sum() * (share.ranks / run.batch)).backward()
+            total += float(error.detach().sum()) / run.batch
+        bad = clean_gradients(self.parameters.values())
+        self.optimiser.step()
+        for layer in self.layers:
             layer.normalise_()
-        averages.update(step + 1)
-        now = time.monotonic()
-        spent, seconds, clock = spent + now - clock, now - clock, now
+        self.averages.update(step)
+        return distributed.summed([total])[0], rate, bad
 
-        plain = distributed.summed([plain])[0]
-        total_bad += bad
-        bad_steps = bad_steps + 1 if bad or not math.isfinite(plain) else 0  # the same in all processes
-        if rank == 0:
-            line = dict(step=step + 1, volumes=(step + 1) * batch, loss=plain, lr=rate, nonfinite_gradients=bad)
-            line |= dict(items_per_s=batch / seconds, memory_gb=memory_gb(device), hours=spent / 3600)
-            with open(outdir / "log.jsonl", "a") as log:
+    def _with_noise(self, numbers, target, condition):
+        uniform, noise = sample_noise(self.settings.run.seed, numbers.tolist(), target.shape[1:])
+        sigma = noise_levels(uniform, self.settings.process)
+        return [tensor.to(self.device) for tensor in (target, condition, sigma, noise)]
+
+
+class State:
+    """What a run keeps in its folder: checkpoints, from which it goes on, and averages."""
+
+    def __init__(self, outdir: Path, trainer: Trainer, configuration: dict[str, Any], settings: TrainingSettings):
+        self.outdir, self.trainer, self.configuration, self.settings = outdir, trainer, configuration, settings
+        self.seconds = 0.0  # spent on training
+
+    def resume(self) -> int:
+        """Put the newest checkpoint back; returns the number of steps done."""
+        checkpoint = newest_checkpoint(self.outdir / "checkpoints", KIND)
+        if checkpoint is None:
+            return 0
+        done, tensors = checkpoint[0]["step"], checkpoint[1]
+        self.seconds = float(tensors["spent"])
+        self.trainer.denoiser.load_state_dict(part(tensors, "denoiser"))
+        self.trainer.averages.load_state_dict(part(tensors, "ema"))
+        load_adam_moments(self.trainer.optimiser, self.trainer.parameters, part(tensors, "adam"), done)
+        return done
+
+    def save(self, step: int) -> None:
+        """The checkpoint comes last: a run killed before it does the step, and all that belongs to it, again."""
+        self.save_averages(step, functools.partial(average_path, self.outdir))
+        trainer = self.trainer
+        moments = adam_moments(trainer.optimiser, trainer.parameters)
+        tensors = flatten(denoiser=trainer.denoiser.state_dict(), ema=trainer.averages.state_dict(), adam=moments)
+        tensors["spent"] = torch.tensor(self.seconds, dtype=torch.float64)
+        save_checkpoint(self.outdir / "checkpoints", step, tensors, KIND)
+
+    def save_averages(self, step: int, path: Callable[[float], Path]) -> None:
+        """Write the network of every averaging profile. path: σ_rel → file."""
+        run = self.settings.run
+        progress: dict[str, Any] = dict(steps=step, items=step * run.batch, hours=round(self.seconds / 3600, 3))
+        progress["precision"] = resolved(self.trainer.device, self.settings.compute.precision)
+        for width, average in self.trainer.averages.averages.items():
+            about = self.configuration | dict(progress=progress | dict(sigma_rel=width))
+            save_weights(path(width), part(average, "network", "."), about, DTYPES[run.weights_dtype])
+
+
+class Watch:
+    """What a run reports, in process 0: progress bar, log.jsonl, tensorboard/, samples/*.png; and its clock."""
+
+    def __init__(self, outdir: Path, done: int, steps: int, batch: int, rank: int):
+        self.outdir, self.batch, self.active = outdir, batch, rank == 0
+        if self.active:
+            trim_log(outdir / "log.jsonl", done)
+            self.board = SummaryWriter(str(outdir / "tensorboard"), purge_step=done + 1)
+        self.bar = tqdm(
+            total=steps * batch, initial=done * batch, unit="item", desc=outdir.name, disable=not self.active
+        )
+        self.bad_steps, self.total_bad = 0, 0
+        self.clock = time.monotonic()
+
+    def report(self, step: int, loss: float, rate: float, bad: int, before: float, device: torch.device) -> float:
+        """Report a step. before: seconds spent before it. Returns the seconds that it took.
+
+        Raises InputError when the gradients were not finite for PATIENCE steps in a row.
+        """
+        now = time.monotonic()
+        seconds, self.clock = now - self.clock, now
+        self.total_bad += bad
+        self.bad_steps = self.bad_steps + 1 if bad or not math.isfinite(loss) else 0  # the same in all processes
+        if self.active:
+            line = dict(
+                step=step, items=step * self.batch, loss=loss, lr=rate, nonfinite_gradients=bad,
+                items_per_s=self.batch / seconds, memory_gb=memory_gb(device), hours=(before + seconds) / 3600,
+            )  # fmt: skip
+            with open(self.outdir / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
             for name in ("loss", "lr", "nonfinite_gradients", "items_per_s"):
-                board.add_scalar(name, line[name], step + 1)
-            progress.update(batch)
-            progress.set_postfix(loss=f"{plain:.4f}", nonfinite=total_bad, refresh=False)
-        if bad_steps >= PATIENCE:
+                self.board.add_scalar(name, line[name], step)
+            self.bar.update(self.batch)
+            self.bar.set_postfix(loss=f"{loss:.4f}", nonfinite=self.total_bad, refresh=False)
+        if self.bad_steps >= PATIENCE:
             raise InputError(
-                f"{outdir}: gradients were not finite for {PATIENCE} steps in a row (step {step + 1}). "
+                f"{self.outdir}: gradients were not finite for {PATIENCE} steps in a row (step {step}). "
                 "Lower lr, or look for broken volumes; the last checkpoint is intact."
             )
-        if rank == 0 and ((step + 1) % snapshot_steps == 0 or step + 1 == steps):
-            save_averages(step + 1, functools.partial(snapshot_path, outdir, step + 1))
-        if rank == 0 and ((step + 1) % picture_steps == 0 or step + 1 == steps):
-            drawn = sample_picture(denoiser, averages, task, seed, device, precision)
-            with atomic(outdir / "samples" / f"step_{step + 1:08d}.png") as written:
-                imageio.imwrite(written, drawn)
-            board.add_image("samples", drawn, step + 1, dataformats="HW")
-            clock = time.monotonic()
-        if (step + 1) % checkpoint_steps == 0 or step + 1 == steps:
-            if rank == 0:
-                save(step + 1)
-            distributed.barrier()
-    progress.close()
-    if rank == 0:
-        board.close()
-    distributed.stop()
-    return outdir / f"ema-{ema[-1]:.2f}.safetensors"
+        return seconds
+
+    def picture(self, step: int, picture: np.ndarray) -> None:
+        """Keep a picture of samples; the time it took does not count as training."""
+        with atomic(self.outdir / "samples" / f"step_{step:08d}.png") as written:
+            imageio.imwrite(written, picture)
+        self.board.add_image("samples", picture, step, dataformats="HW")
+        self.clock = time.monotonic()
+
+    def close(self) -> None:
+        """End the bar and the curves."""
+        self.bar.close()
+        if self.active:
+            self.board.close()
 
 
-def next_batch(loader):
+def load(task: CascadeTask, indices: Sequence[int], microbatch: int, processes: int) -> Iterator:
+    """Batches (numbers, target, condition) of the items ``indices``, loaded by so many processes (0: this one)."""
+    numbered = Numbered(task)
+    return iter(DataLoader(numbered, microbatch, sampler=indices, num_workers=processes, drop_last=True))
+
+
+def next_batch(loader: Iterator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loader's next batch. What its worker processes report comes with their traceback: only its last line, the
     error itself, is passed on."""
     try:
@@ -203,34 +283,60 @@ def next_batch(loader):
 
 
 class Numbered(torch.utils.data.Dataset):
-    """Items of a task with their number in front, so that the loop can draw the noise that belongs to each."""
+    """Items of a task with their number in front, so that the loop can sample the noise that belongs to each."""
 
-    def __init__(self, task):
+    def __init__(self, task: CascadeTask):
         self.task = task
 
-    def __getitem__(self, n):
+    def __getitem__(self, n: int) -> tuple[int, torch.Tensor, torch.Tensor]:
         return n, *self.task[n]
 
 
-def claim(outdir, configuration):
-    """Write configuration.json into a new run folder, or check that the folder's own is the same."""
+def claim(outdir: Path, configuration: dict[str, Any]) -> None:
+    """Write configuration.json into a new run folder, or check that the folder's own is the same.
+
+    Settings that may change while a run goes on are not compared.
+    """
     outdir.mkdir(parents=True, exist_ok=True)
     path = outdir / "configuration.json"
-    text = json.dumps(configuration, indent=1)
+    text = json.dumps(dict(format_version=FORMAT_VERSION, **configuration), indent=1)
     if path.exists():
-        old, new = json.loads(path.read_text()), json.loads(text)
-        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        theirs, ours = _compared(read_configuration(outdir)), _compared(json.loads(json.dumps(configuration)))
+        changed = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if changed:
             raise InputError(
                 f"{outdir}: was started with another configuration ({', '.join(changed)} differ). "
                 "Use the same one to go on, or another --outdir."
             )
         return
-    with atomic(path) as part:
-        part.write_text(text)
+    with atomic(path) as written:
+        written.write_text(text)
 
 
-def sample_noise(seed, numbers, shape):
+def read_configuration(run: Path) -> dict[str, Any]:
+    """The configuration of a run folder, in the present format."""
+    path = run / "configuration.json"
+    stored = json.loads(path.read_text())
+    return converted(stored, stored.pop("format_version", 1), path)
+
+
+def _compared(configuration):
+    """Name → value of what must stay the same."""
+    kept = {name: configuration[name] for name in ("preset", "channels", "codec", "data")}
+    return kept | fixed(build(TrainingSettings, configuration["settings"]))
+
+
+def learning_rate(step: int, items: int, peak: float, decay_steps: int, rampup_items: int) -> float:
+    """α_ref · min(items/rampup, 1) / √max(step/decay, 1) (Karras 2024, equation 67)."""
+    return peak * min(items / max(rampup_items, 1), 1) / math.sqrt(max(step / decay_steps, 1))
+
+
+def noise_levels(uniform: torch.Tensor, process: ProcessSettings) -> torch.Tensor:
+    """σ of training items, [B] float32, from uniform numbers [B] in (0, 1)."""
+    return training_sigmas(uniform, process.noise_levels, process.noise_mean, process.noise_std).float()
+
+
+def sample_noise(seed: int, numbers: Sequence[int], shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """(uniform numbers [B] float64 in (0, 1), Gaussian noise [B, *shape]) that belong to the items ``numbers``."""
     generators = [seeded_generator(seed, 2, n) for n in numbers]
     uniform = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
@@ -238,7 +344,7 @@ def sample_noise(seed, numbers, shape):
     return uniform.clamp(1e-6, 1 - 1e-6), noise
 
 
-def clean_gradients(parameters):
+def clean_gradients(parameters: Iterable[nn.Parameter]) -> int:
     """Replace non-finite gradient values by 0; returns how many there were."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if math.isfinite(float(sum(torch._foreach_norm(gradients)))):
@@ -250,28 +356,30 @@ def clean_gradients(parameters):
     return bad
 
 
-def memory_gb(device):
+def memory_gb(device: torch.device) -> float:
     """Memory in use: the peak on a CUDA device, the process's own elsewhere."""
     used = torch.cuda.max_memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
     return round(used / 1e9, 3)
 
 
 @torch.no_grad()
-def sample_picture(denoiser, averages, task, seed, device, precision):
-    """Truth (left) beside a sample of the widest average (right), for the first items of the task, one row each.
+def sample_picture(trainer: Trainer, task: CascadeTask, seed: int) -> np.ndarray:
+    """Truth (left) next to a sample of the widest average (right), for the first items of the task, one row each.
 
     uint8 [rows, columns].
     """
+    denoiser, device = trainer.denoiser, trainer.device
     current = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    denoiser.load_state_dict(current | list(averages.averages.values())[-1])
+    denoiser.load_state_dict(current | list(trainer.averages.averages.values())[-1])
     denoiser.eval()
     rows = []
     for n in range(PICTURE_ITEMS):
         target, condition = task[n]
         noise = torch.randn(target.shape, generator=seeded_generator(seed, 3, n))
-        with autocast(device, precision):
-            drawn = sample(denoiser, condition[None].to(device), noise[None].to(device), "dpm_solver", PICTURE_STEPS)
-        rows.append(np.concatenate([task.picture(x.cpu(), condition) for x in (target, drawn[0])], axis=1))
+        given = condition[None].to(device), noise[None].to(device)
+        with autocast(device, trainer.settings.compute.precision):
+            sampled = sample(denoiser, *given, "dpm_solver", PICTURE_STEPS)
+        rows.append(np.concatenate([task.picture(x.cpu(), condition) for x in (target, sampled[0])], axis=1))
     denoiser.load_state_dict(current)
     denoiser.train()
     return np.concatenate([enlarged(row, 120) for row in rows])
