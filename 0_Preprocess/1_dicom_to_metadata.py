@@ -2,19 +2,21 @@
 
     python 0_Preprocess/1_dicom_to_metadata.py --root cohorts/petct
 
-Folders may be nested in any way. Sex, age, height and weight are merged over all series of a study; the PET is the one
+Folders may be nested freely. Sex, age, height and weight are merged over all series of a study; the PET is the one
 corrected for attenuation, the CT the one that shares its frame of reference and overlaps it most.
 
 Writes <root>/cohort.csv (subject, sex, age_years, height_m, weight_kg, split, source), <root>/series.csv (every series,
 chosen or not, and why), <root>/demographics.csv (subject, field, value, source: the series that states it, what was
-repaired, who disagrees) and <root>/failures.csv. When cohort.csv is there already, rows that were added by hand stay,
-and so do further columns and the split of every subject; age, height, weight and sex are read from the headers again.
+corrected, which series disagree) and <root>/failures.csv. When cohort.csv exists already, rows that were added by hand
+stay, and so do further columns and the split of every subject; age, height, weight and sex are read from the headers
+again.
 
-No name, no date and no other identifier is written. A subject whose headers all say Patient Identity Removed YES keeps
-its Patient ID, its paths and its descriptions of series. Of any other subject the tables hold salted hashes of Patient
-ID ("sub-…") and series UIDs, "PT series 4" for a description, and a path as places in the sorted folders, dicom/#3/#1.
-<root>/.salt links these ids to patients for whoever also holds the DICOM files: keep it as private as them, and keep
-it, for without it no subject can be added. --subject-ids patient-id treats all subjects as de-identified, hash none.
+No name, no date and no other identifier is written. A subject whose headers all state Patient Identity Removed YES
+keeps its Patient ID, its paths and its descriptions of series. For any other subject the tables contain salted hashes
+of Patient ID ("sub-…") and series UIDs, "PT series 4" for a description, and a path as places in the sorted folders,
+dicom/#3/#1. <root>/.salt links these ids to patients for anyone who also has the DICOM files: keep it as private as
+they are, and do not delete it, because without it no subject can be added. --subject-ids patient-id treats all subjects
+as de-identified, hash none.
 """
 
 
@@ -36,7 +38,7 @@ from totalgen.errors import InputError
 @click.option("--subject-ids", type=click.Choice(SUBJECT_IDS), default="auto", help="How subjects are named.")
 @spread_options
 def main(root, test_fraction, seed, subject_ids, workers, scheduler):
-    require_folder(root, "Give the folder that holds the cohort.")
+    require_folder(root, "Give the folder of the cohort.")
     require_folder(root / "dicom", "Put the DICOM studies there, in folders of any depth.")
     settings = (test_fraction, seed, subject_ids, workers, scheduler)
     cohort, series, demographics, failures = describe_cohort(root / "dicom", *settings)
@@ -55,7 +57,7 @@ def main(root, test_fraction, seed, subject_ids, workers, scheduler):
         others = known[~known["subject"].isin(cohort["subject"])]
         cohort = pd.concat([others, cohort], ignore_index=True)
         if len(others):
-            click.echo(f"{len(others)} subjects stay in cohort.csv that the headers do not give.")
+            click.echo(f"{len(others)} subjects stay in cohort.csv although the headers do not list them.")
     write_cohort(root / "cohort.csv", cohort.sort_values("subject"))
     test = int((cohort["split"] == "test").sum())
     click.echo(f"{len(cohort)} subjects ({len(cohort) - test} train, {test} test) in {root / 'cohort.csv'}.")

@@ -19,12 +19,12 @@ from totalgen.errors import InputError
 
 
 def network(weights):
-    """Backend of our own network. Imported here: `data` knows no network."""
+    """Backend of this project's network. Imported here: the package `data` imports no network."""
     if weights is None:
         raise InputError("the network backend needs its weights. Name them with --weights FILE.")
     from totalgen.evaluation.segmenter import load_segmenter, segmenter_of_process
 
-    load_segmenter(weights)  # what is wrong with it is no subject's fault
+    load_segmenter(weights)  # an error in it is reported once, not for every subject
 
     def backend(subject, ct):
         labels = segmenter_of_process(weights)(ct)

@@ -4,7 +4,7 @@
 
 Reads <root>/resampled/<subject>/{CT,SUV}.nii.gz and <root>/organs/<subject>.nii.gz. Outside the body CT becomes air
 (−1000 HU) and SUV 0: the table disappears. The axial extent stays true. A scan that does not show the whole torso is
-kept as far as it goes, with a note.
+kept to its end, with a note.
 
 Writes <root>/cropped/<subject>/{CT,SUV,organs}.nii.gz, <root>/crop.csv (subject, covers_torso, clavicles, sacrum,
 z_extent_mm, note) and covers_torso into <root>/cohort.csv, so that training can leave partial torsos out.

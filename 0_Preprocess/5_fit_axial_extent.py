@@ -2,8 +2,8 @@
 
     python 0_Preprocess/5_fit_axial_extent.py --root cohorts/demo
 
-Uses the training subjects of <root>/cohort.csv that show the whole torso in <root>/crop.csv. Fewer than 10 of them, or
-heights and extents that fix no line, and the published cohort's line is taken instead; the file says which.
+Uses the training subjects of <root>/cohort.csv that show the whole torso in <root>/crop.csv. With fewer than 10
+of them, or heights and extents that determine no line, the published cohort's line is used; the file states which.
 Writes <root>/axial_extent.json and <root>/axial_extent.png.
 """
 

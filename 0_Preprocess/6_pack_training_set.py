@@ -17,7 +17,7 @@ from totalgen.data.archive import pack, verify_archive
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort folder.")
 @click.option("--shape", type=int, nargs=3, default=(224, 224, 384), help="Voxels in x, y and z.")
-@click.option("--overwrite", is_flag=True, help="Pack anew: for another shape, or when subjects left.")
+@click.option("--overwrite", is_flag=True, help="Pack again: for another shape, or when subjects left.")
 @click.option("--verify", is_flag=True, help="Compare every subject of the archive with its checksum, and stop.")
 @spread_options
 def main(root, shape, overwrite, verify, workers, scheduler):

@@ -3,8 +3,8 @@
     python 3_Evaluations/1_segment_generated.py --root out/demo --weights runs/segmenter/segmenter.safetensors
 
 The folder is the output of 2_Tests/generate_petct.py (<root>/<name>/CT.nii.gz) or a cohort root
-(<root>/cropped/<subject>/CT.nii.gz). Masks are written beside the CT; one that exists is left alone. To measure a real
-cohort with the same ruler as the generated one, segment it as well, under another name: --masks segmented.
+(<root>/cropped/<subject>/CT.nii.gz). Masks are written next to the CT; existing ones are not changed. To measure a
+real cohort with the same segmenter as the generated one, segment it as well, under another name: --masks segmented.
 """
 
 

@@ -72,6 +72,7 @@ def test_scripts_have_an_example_and_a_docstring():
 def test_pins_and_imports_agree():
     lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins.pop(0) == "-c requirements.lock"
     assert pins.pop() == "-e ."
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", pin) for pin in pins)
     pinned = {pin.split("==")[0].lower() for pin in pins} - RUN_ONLY - set(NEEDED_BY_OTHERS)

@@ -24,7 +24,7 @@ STEPS = (1, 2, 4, 5, 6)
 SUBJECT = "ACRIN-NSCLC-FDG-PET-042"
 FACTOR, SUV_MAX = 4.2111e-4, 51.1  # from the study's own factor objects
 
-pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the ACRIN study is not beside the project")
+pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the ACRIN study is not next to the project")
 
 
 def test_the_study_is_described_from_all_its_series():
@@ -32,7 +32,7 @@ def test_the_study_is_described_from_all_its_series():
     row = cohort.iloc[0]
     assert failures == []
     assert (row.subject, row.sex, row.age_years, row.weight_kg) == (SUBJECT, "M", 69, 91)
-    assert row.height_m == pytest.approx(1.88)  # stands in the PET headers only
+    assert row.height_m == pytest.approx(1.88)  # only the PET headers state it
     assert demographics.set_index("field").loc["height_m", "source"] == "Patient's Size of PET AC"
     by_name = series.set_index("description")
     assert by_name["chosen"].to_dict() == {"CT IMAGES": "yes", "PET AC": "yes", "PET NAC": "no"}
@@ -85,15 +85,15 @@ def test_the_study_passes_to_the_archive(root):
 
 
 @pytest.mark.slow
-def test_a_generated_subject_of_the_same_demographics_is_drawn_beside_it(root, run_script, tmp_path):
+def test_a_generated_subject_of_the_same_demographics_is_shown_below_it(root, run_script, tmp_path):
     weights = [REPOSITORY / "Resource" / f"demo-{stage}-edm.safetensors" for stage in ("global", "sr")]
     arguments = ["--preset", "smoke", "--global-weights", weights[0], "--sr-weights", weights[1]]
-    arguments += ["--cohort", root / "cohort.csv", "--beside", root, "--outdir", tmp_path]
+    arguments += ["--cohort", root / "cohort.csv", "--compare-with", root, "--outdir", tmp_path]
     process = run_script("2_Tests/generate_petct.py", *arguments)
     assert process.returncode == 0, process.stderr
-    assert (tmp_path / SUBJECT / "beside.png").stat().st_size > 10_000
+    assert (tmp_path / SUBJECT / "comparison.png").stat().st_size > 10_000
     generated = read_nifti(tmp_path / SUBJECT / "CT.nii.gz")
-    line = Stage.load(weights[0], "global").configuration["data"]["axial_extent"]
+    line = Stage.load(weights[0], "global").data["axial_extent"]
     expected_mm = line["slope_mm_per_m"] * 1.88 + line["intercept_mm"]
     assert generated.shape[2] * generated.voxel_mm[2] == pytest.approx(expected_mm, abs=3)  # half a voxel
 

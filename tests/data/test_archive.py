@@ -1,4 +1,4 @@
-"""The archive stores what was cropped, its statistics are those of its volumes, and it appears whole or not at all."""
+"""The archive stores what was cropped, its statistics are those of its volumes, and it is written atomically."""
 
 import shutil
 
@@ -118,8 +118,8 @@ def test_adding_subjects_appends_and_touches_no_other(tmp_path, cropped_cohort):
     assert [row["subject"] for row in Archive(path).subjects] == ["s0", "s1", "s2", "a"]
     assert packed == 4
     shutil.rmtree(path)
-    afresh = Archive(pack(tmp_path, SHAPE)[0])
-    assert afresh.statistics["low_std"] == pytest.approx(Archive(path).statistics["low_std"])
+    anew = Archive(pack(tmp_path, SHAPE)[0])
+    assert anew.statistics["low_std"] == pytest.approx(Archive(path).statistics["low_std"])
 
 
 def test_a_study_that_changed_is_encoded_again_and_a_split_only_noted(tmp_path, cropped_cohort):
@@ -139,7 +139,7 @@ def test_a_study_that_changed_is_encoded_again_and_a_split_only_noted(tmp_path, 
     assert decode_pet(archive.high(1)[1].astype(np.float32)) == pytest.approx(suv.voxels.clip(0, 50) / 2, abs=0.01)
 
 
-def test_a_subject_that_left_the_cohort_asks_for_a_new_archive(tmp_path, cropped_cohort):
+def test_a_subject_that_left_the_cohort_requires_a_new_archive(tmp_path, cropped_cohort):
     cropped_cohort(tmp_path)
     path, *_ = pack(tmp_path, SHAPE)
     table = pd.read_csv(tmp_path / "cohort.csv")
@@ -150,7 +150,7 @@ def test_a_subject_that_left_the_cohort_asks_for_a_new_archive(tmp_path, cropped
     assert sorted(p.name for p in path.iterdir()) == ["s0", "s2", "zarr.json"]
 
 
-def test_a_damaged_voxel_does_not_fit_the_checksum(tmp_path, cropped_cohort):
+def test_a_damaged_voxel_does_not_match_the_checksum(tmp_path, cropped_cohort):
     cropped_cohort(tmp_path)
     path, *_ = pack(tmp_path, SHAPE)
     assert verify_archive(tmp_path) == 3
@@ -159,7 +159,7 @@ def test_a_damaged_voxel_does_not_fit_the_checksum(tmp_path, cropped_cohort):
         verify_archive(tmp_path)
 
 
-def test_a_subject_says_what_it_was_made_from(tmp_path, cropped_cohort):
+def test_a_subject_records_what_it_was_made_from(tmp_path, cropped_cohort):
     cropped_cohort(tmp_path)
     pd.DataFrame([dict(subject="s1", factor=0.5, warnings="")]).to_csv(tmp_path / "suv.csv", index=False)
     archive = Archive(pack(tmp_path, SHAPE)[0])

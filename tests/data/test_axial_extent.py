@@ -50,7 +50,7 @@ def test_the_fit_is_repeatable():
         (np.linspace(1.5, 1.9, 20), np.linspace(700, 600, 20), "slope"),
     ],
 )
-def test_data_that_fix_no_line_are_refused(height, extent, why):
+def test_data_that_determine_no_line_are_refused(height, extent, why):
     with pytest.raises(InputError, match=why):
         fit(height, extent, "test")
 
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_refused(tmp_path):
         read_axial_extent(tmp_path / "a.json")
 
 
-def test_the_scatter_is_drawn_with_and_without_subjects(tmp_path):
+def test_the_scatter_is_plotted_with_and_without_subjects(tmp_path):
     height, extent = cohort()
     scatter(tmp_path / "a.png", height, extent, fit(height, extent, "test"))
     scatter(tmp_path / "b.png", [], [], PUBLISHED)

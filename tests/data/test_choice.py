@@ -128,7 +128,7 @@ def test_a_series_whose_slices_form_no_volume_is_left_for_one_whose_do(dicom, tm
         *((name, True) for name in ("PET AC", "WB CTAC", "AC_wb", "Pinnacle", "PET FBP back-projection")),
     ],
 )
-def test_descriptions_that_say_that_a_pet_is_not_corrected(dicom, tmp_path, description, corrected):
+def test_descriptions_that_state_that_a_pet_is_not_corrected(dicom, tmp_path, description, corrected):
     dicom.series(tmp_path / "1", BOX, AFFINE, "PT", **{**dicom.pet(), "SeriesDescription": description})
     dicom.series(tmp_path / "2", BOX, AFFINE, "CT")
     assert reasons_of(tmp_path)[0] == (description if corrected else None)
@@ -152,10 +152,10 @@ def test_one_study_of_a_subject_is_used(dicom, tmp_path):
 
 def test_a_study_whose_series_have_different_times_is_one_study(dicom, tmp_path):
     pet = dicom.pet()
-    dicom.series(tmp_path / "1", BOX, AFFINE, "PT", SeriesDescription="unsaid", StudyTime="080000",
+    dicom.series(tmp_path / "1", BOX, AFFINE, "PT", SeriesDescription="unstated", StudyTime="080000",
                  **{**pet, "CorrectedImage": None})  # fmt: skip
     dicom.series(tmp_path / "2", BOX, AFFINE, "PT", SeriesDescription="PET AC", StudyTime="090000", **pet)
     dicom.series(tmp_path / "3", BOX, AFFINE, "CT", SeriesDescription="CT", StudyTime="083000")
     chosen, ct, reasons = reasons_of(tmp_path)
     assert (chosen, ct) == ("PET AC", "CT")
-    assert reasons["unsaid"].startswith("does not state")
+    assert reasons["unstated"].startswith("does not state")

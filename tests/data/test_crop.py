@@ -141,7 +141,7 @@ def test_holes_are_filled_slice_by_slice_and_bays_are_not():
     assert np.array_equal(fill_in_plane(bay)[..., 1], bay[..., 1])
 
 
-def test_a_window_beside_the_volume_is_empty():
+def test_a_window_next_to_the_volume_is_empty():
     volume = Volume(np.ones((4, 4, 4), np.float32), np.eye(4))
     assert window(volume, (10, 0, 0), (3, 3, 3), -1000).voxels.max() == -1000
 

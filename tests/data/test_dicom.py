@@ -71,7 +71,7 @@ def test_slices_in_any_order_of_files_become_one_volume(dicom, tmp_path, ramp):
 
 def test_every_slice_has_its_own_rescale_slope(dicom, tmp_path, ramp):
     slopes = 0.5 + np.arange(12)
-    voxels = np.round(ramp / slopes) * slopes  # what 16-bit steps of each slope can hold
+    voxels = np.round(ramp / slopes) * slopes  # what 16-bit steps of each slope can store
     volume, _ = read_series(dicom.series(tmp_path, voxels, AFFINE, "PT", slopes=slopes))
     assert volume.voxels == pytest.approx(voxels)
 
@@ -138,7 +138,7 @@ def tagged(k, **tags):
 
 
 TURNED = [0.9848, 0.1736, 0, -0.1736, 0.9848, 0]  # by 10°
-PROBLEMS = {  # what was done to a good series → what must be said of it
+PROBLEMS = {  # what was done to a good series → what must be reported of it
     "a gap": (lambda files: files[5].unlink(), "a slice is missing before it (6.00 mm, elsewhere 3.00 mm)"),
     "uneven": (moved_by(5, 0, 0, 0.4), "not evenly spaced"),
     "nearer": (moved_by(5, 0, 0, -0.9), "not evenly spaced before it (2.10 mm"),
@@ -156,7 +156,7 @@ PROBLEMS = {  # what was done to a good series → what must be said of it
 
 
 @pytest.mark.parametrize(("change", "words"), PROBLEMS.values(), ids=PROBLEMS)
-def test_slices_that_form_no_volume_are_told_from_their_headers_and_refused(dicom, tmp_path, ramp, change, words):
+def test_slices_that_form_no_volume_are_found_by_their_headers_and_refused(dicom, tmp_path, ramp, change, words):
     files = dicom.series(tmp_path, ramp, AFFINE, "CT")
     assert find_series(tmp_path)[0][0].problem == ""
     change(files)
@@ -196,7 +196,7 @@ def test_positions_and_directions_rounded_to_two_decimals_do_no_harm(dicom, tmp_
     assert np.abs(volume.world(corner) - (oblique @ [*corner, 1])[:3]).max() < 0.2  # 0.005 of 36 mm
 
 
-def test_a_missing_last_slice_is_told_by_the_number_of_slices(dicom, tmp_path, ramp):
+def test_a_missing_last_slice_is_found_by_the_number_of_slices(dicom, tmp_path, ramp):
     files = dicom.series(tmp_path, ramp, AFFINE, "PT", NumberOfSlices=12)
     with pytest.raises(InputError, match="11 of 12 slices"):
         read_series(files[:-1])
@@ -216,7 +216,7 @@ def test_an_exact_copy_of_a_slice_does_no_harm(dicom, tmp_path, ramp):
 
 
 def test_copies_are_not_counted_and_a_uid_shared_by_all_slices_is(dicom, tmp_path, ramp):
-    files = dicom.series(tmp_path, ramp, AFFINE, "CT", SOPInstanceUID="1.2.3")  # a careless anonymiser
+    files = dicom.series(tmp_path, ramp, AFFINE, "CT", SOPInstanceUID="1.2.3")  # as some anonymisers leave it
     for k in (3, 4):
         shutil.copy(files[k], tmp_path / f"copy{k}.dcm")
     (series,), _ = find_series(tmp_path)
@@ -326,10 +326,10 @@ PADDING = {  # stored value at the corners, signed?, intercept, (VR, padding val
     "below air": (-2000, True, 0, ("SS", -2000, None), -1000, 40),
     "above air": (3000, True, 0, ("SS", 3000, None), -1000, 40),
     "−2000 written as unsigned": (-2000, False, 0, ("US", 63536, None), -1000, 40),
-    "−2000 named beside unsigned pixels": (-2000, False, 0, ("SS", -2000, None), -1000, 40),
-    "63536 named beside signed pixels": (-2000, True, 1500, ("US", 63536, None), -1000, 1540),
+    "−2000 named with unsigned pixels": (-2000, False, 0, ("SS", -2000, None), -1000, 40),
+    "63536 named with signed pixels": (-2000, True, 1500, ("US", 63536, None), -1000, 1540),
     "a range": (3050, True, 0, ("SS", 3000, 3100), -1000, 40),
-    "a range the other way round": (3050, True, 0, ("SS", 3100, 3000), -1000, 40),
+    "a range in reverse order": (3050, True, 0, ("SS", 3100, 3000), -1000, 40),
     "outside the range": (3200, True, 0, ("SS", 3000, 3100), 3200, 40),
     "not named": (-2000, True, 0, None, -2000, 40),
     "named, but it is tissue": (-1000, True, 0, ("SS", 40, None), -1000, 40),
@@ -379,7 +379,7 @@ def test_a_cut_file_is_found_and_the_others_are_read(dicom, tmp_path, ramp, shar
         read_series(files)
 
 
-def test_series_without_a_uid_are_told_apart_by_number_and_folder(dicom, tmp_path, ramp):
+def test_series_without_a_uid_are_distinguished_by_number_and_folder(dicom, tmp_path, ramp):
     for folder, number in (("a", 1), ("a", 2), ("b", 2)):
         names = [f"{number}_{k}.dcm" for k in range(12)]
         tags = dict(SeriesInstanceUID="", SeriesNumber=number)
@@ -389,7 +389,7 @@ def test_series_without_a_uid_are_told_apart_by_number_and_folder(dicom, tmp_pat
     assert damaged == []
 
 
-def test_a_series_that_lies_in_two_folders_is_one_and_its_copies_count_once(dicom, tmp_path, ramp):
+def test_a_series_in_two_folders_is_one_and_its_copies_count_once(dicom, tmp_path, ramp):
     files = dicom.series(tmp_path / "b", ramp, AFFINE, "CT")
     (tmp_path / "a").mkdir()
     for path in files[:5]:
@@ -411,7 +411,7 @@ def test_a_file_cut_anywhere_in_its_header_is_damaged_and_never_ends_the_search(
         assert series.count == 11
 
 
-def test_dicom_without_a_preamble_is_read_and_other_files_are_passed_over(dicom, tmp_path, ramp):
+def test_dicom_without_a_preamble_is_read_and_other_files_are_ignored(dicom, tmp_path, ramp):
     files = dicom.series(tmp_path, ramp, AFFINE, "CT")
     for path in files:
         dataset = pydicom.dcmread(path)
@@ -424,7 +424,7 @@ def test_dicom_without_a_preamble_is_read_and_other_files_are_passed_over(dicom,
     assert np.array_equal(read_series(series.files)[0].voxels, ramp)
 
 
-def test_links_are_followed_once_and_a_closed_folder_is_told(dicom, tmp_path, ramp, monkeypatch):
+def test_links_are_followed_once_and_a_closed_folder_is_reported(dicom, tmp_path, ramp, monkeypatch):
     dicom.series(tmp_path / "elsewhere", ramp, AFFINE, "CT")
     dicom.series(tmp_path / "dicom" / "closed", ramp, AFFINE, "CT")
     (tmp_path / "dicom" / "link").symlink_to(tmp_path / "elsewhere")

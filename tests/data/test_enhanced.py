@@ -112,7 +112,7 @@ def test_a_file_gives_the_same_headers_as_the_dataset_it_was_written_from(tmp_pa
     assert frame_headers(read)[1].private_block(0x7053, "Philips PET Private Group")[0x09].value == 2.5
 
 
-def test_what_a_frame_says_goes_before_what_all_frames_share():
+def test_the_value_of_a_frame_is_preferred_to_that_of_all_frames():
     shared = {**slope(1.0), "PETFrameTypeSequence": item(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])}
     own = {**slope(4.0), "PETFrameTypeSequence": item(FrameType=["DERIVED", "PRIMARY", "VOLUME", "NONE"])}
     first, second = frame_headers(image(PET, shared, [{}, own]))
@@ -186,7 +186,7 @@ def test_the_dose_of_an_enhanced_pet_becomes_bq_and_that_of_a_converted_one_stay
     assert float(dataset.RadiopharmaceuticalInformationSequence[0].RadionuclideTotalDose) == written  # left alone
 
 
-def test_a_converted_image_gets_back_what_its_slices_said():
+def test_a_converted_image_gets_back_the_values_of_its_slices():
     own = [
         {**slope(s), "UnassignedPerFrameConvertedAttributesSequence": item(AcquisitionTime=t, DecayFactor=d)}
         for s, t, d in ((2.0, "090000", 1.01), (3.0, "090200", 1.02))

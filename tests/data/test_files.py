@@ -1,4 +1,4 @@
-"""Outputs are whole or absent, and what a killed process left is swept away."""
+"""Outputs are complete or absent, and what a killed process left is removed."""
 
 import contextlib
 import multiprocessing
@@ -38,7 +38,7 @@ def write_and_die(path):
         os._exit(9)
 
 
-def test_only_what_dead_processes_of_this_machine_left_is_swept(tmp_path):
+def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=write_and_die, args=(tmp_path / "CT.nii.gz",))
     process.start()
     process.join()

@@ -1,4 +1,4 @@
-"""What may leave the DICOM files: planted identifiers are looked for in everything that is written or said."""
+"""What may leave the DICOM files: planted identifiers are searched in everything that is written or printed."""
 
 import gzip
 import hashlib
@@ -45,7 +45,7 @@ PLANTED = dict(
 )
 PRIVATE = "kept-by-nobody-9071"
 FOLDERS = ("Musterfrau_Wilhelmine_{n}", "Quelltal 2023-08-17")
-WORDS = [  # as bytes that may stand nowhere, compared without case
+WORDS = [  # as bytes that may be nowhere, compared without case
     *("Musterfrau", "Wilhelmine", "MRN77309", "QuelltalMRN", "ALT4466881", "Geborenstein", "ACC5519027", "Zuweiser"),
     *("Ottokar", "Befunder", "Kunigunde", "Knopfdruck", "Quelltal", "Bergweg", "Quellingen", "QTPETCT3", "SN8842017"),
     *("1.2.826.555", "STU90417", "lymphoma", "Rosenpfad", "0555-123987", "mayor", PRIVATE, "WB-fancy", "imgfile"),
@@ -91,9 +91,9 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size - 100])
 
 
-def leaks(root, *said):
-    """The planted values in names and contents of all files below ``root`` but dicom/, and in the texts ``said``."""
-    texts = [text.replace(str(root), "").encode() for text in said]
+def leaks(root, *printed):
+    """The planted values in names and contents of all files below ``root`` but dicom/, and in the texts ``printed``."""
+    texts = [text.replace(str(root), "").encode() for text in printed]
     for path in root.rglob("*"):
         below = path.relative_to(root)
         if below.parts[0] == "dicom":
@@ -119,7 +119,7 @@ def test_no_planted_identifier_is_in_any_output_of_any_step(hospital, script, tm
     for path in sum(hospital(8, PatientSex="MUSTERFRAU"), []):  # a name in the wrong field
         path.write_bytes(path.read_bytes().replace(b"1.2.826.5551.8", b"1.2.826.5551.X"))  # readers warn of such a UID
     recwarn.clear()
-    said = []
+    printed = []
     for name, *arguments in (
         ("1", "--test-fraction", 0),
         ("2", "--voxel-mm", 5),
@@ -129,9 +129,9 @@ def test_no_planted_identifier_is_in_any_output_of_any_step(hospital, script, tm
     ):
         result = script(name, "--root", tmp_path, *arguments)
         assert result.exit_code == 0, result.output
-        said.append(result.output)
-    said += [*capfd.readouterr(), *(str(warning.message) for warning in recwarn)]
-    assert leaks(tmp_path, *said) == set()
+        printed.append(result.output)
+    printed += [*capfd.readouterr(), *(str(warning.message) for warning in recwarn)]
+    assert leaks(tmp_path, *printed) == set()
 
     cohort = pd.read_csv(tmp_path / "cohort.csv").set_index("subject")
     failures = pd.read_csv(tmp_path / "failures.csv")
@@ -142,7 +142,7 @@ def test_no_planted_identifier_is_in_any_output_of_any_step(hospital, script, tm
     assert len(resampled) == 1
     assert (tmp_path / "training.zarr" / resampled[0]).is_dir()
     errors = "\n".join(failures["error"])
-    for told in (
+    for expected in (
         "dicom/#2/#1/#2/#6: is cut",
         "a slice is missing",
         "dicom/#3/#1/#2/#12: is cut",
@@ -152,7 +152,7 @@ def test_no_planted_identifier_is_in_any_output_of_any_step(hospital, script, tm
         "PROPCNTS",
         "dicom/#7/#1/#2/#1: is no DICOM file",
     ):
-        assert told in errors
+        assert expected in errors
 
 
 def test_the_search_for_planted_values_finds_them_when_they_are_written(hospital, script, tmp_path):
@@ -166,21 +166,21 @@ def test_the_search_for_planted_values_finds_them_when_they_are_written(hospital
 @pytest.mark.parametrize(
     ("part", "leaked"),
     [
-        ("label", {"WB-fancy"}),  # the name in the description is caught by the second net
+        ("label", {"WB-fancy"}),  # the name in the description is removed by the second search
         ("uid", {"1.2.826.555"}),
         ("path", {"WB-fancy", "Musterfrau", "Wilhelmine", "Quelltal", "2023-08-17"}),
     ],
 )
-def test_the_search_fails_for_each_part_that_is_told_openly(hospital, script, tmp_path, monkeypatch, part, leaked):
+def test_the_search_fails_for_each_part_that_is_written_openly(hospital, script, tmp_path, monkeypatch, part, leaked):
     hospital(1)
     hiding = metadata.Tell.hiding
 
-    def careless(dicom, *arguments):
+    def open_part(dicom, *arguments):
         careful, openly = hiding(dicom, *arguments), metadata.Tell.openly(dicom)
         parts = {name: getattr(careful, name) for name in ("label", "uid", "path", "clean")}
         return metadata.Tell(**{**parts, part: getattr(openly, part), "clean": str})
 
-    monkeypatch.setattr(metadata.Tell, "hiding", careless)
+    monkeypatch.setattr(metadata.Tell, "hiding", open_part)
     assert script("1", "--root", tmp_path).exit_code == 0
     assert leaked <= leaks(tmp_path)
 
@@ -214,7 +214,7 @@ def test_ids_stay_when_subjects_are_added_and_differ_under_another_salt(hospital
     assert not set(both) & set(subjects(tmp_path / "other", script))
 
 
-def test_a_lost_salt_is_asked_for_and_not_replaced(hospital, script, tmp_path):
+def test_a_lost_salt_is_an_error_and_is_not_replaced(hospital, script, tmp_path):
     hospital(1)
     subjects(tmp_path, script)
     (tmp_path / ".salt").unlink()
@@ -225,7 +225,7 @@ def test_a_lost_salt_is_asked_for_and_not_replaced(hospital, script, tmp_path):
 
 
 @pytest.mark.parametrize("slices", [slice(None), slice(7, 8)], ids=["a series", "one slice"])
-def test_one_header_that_does_not_say_it_is_deidentified_hides_the_whole_subject(dicom, script, tmp_path, slices):
+def test_one_header_that_is_not_deidentified_hides_the_whole_subject(dicom, script, tmp_path, slices):
     dicom.study(tmp_path, "open")
     ct, _ = dicom.study(tmp_path, "mixed")
     for path in ct[slices]:
@@ -240,7 +240,7 @@ def test_one_header_that_does_not_say_it_is_deidentified_hides_the_whole_subject
     assert set(series.loc[found[1], "path"]) == {"dicom/#1/#1/#1", "dicom/#1/#1/#2"}
 
 
-def test_a_file_cut_before_it_can_say_so_hides_nobody_who_is_deidentified(dicom, script, tmp_path):
+def test_a_file_cut_before_that_element_hides_nobody_who_is_deidentified(dicom, script, tmp_path):
     _, pet = dicom.study(tmp_path, "open")
     data = pet[-1].read_bytes()
     pet[-1].write_bytes(data[: data.index(b"Doe^Jane") + 8 + 8 + 4])  # name, 8 bytes of tag and length, ID
@@ -296,8 +296,8 @@ def test_a_text_is_scrubbed_of_paths_names_and_values(hospital, tmp_path):
     scrub = identity.scrubber(below, pet, [series.header])
     assert scrub(f"{pet[2]} and {pet[3].name}: one place") == f"{below}/#1/#1/#2/#3 and #4: one place"
     assert scrub(f"in {pet[0].parent}: 11 of 12") == f"in {below}/#1/#1/#2: 11 of 12"
-    for cut_short, told in ((12, "#1/#1/#2/…"), (18, "#1/#1/…")):  # within the names of the file and of its folder
-        assert scrub(f"broken ({str(pet[0])[:-cut_short]}") == f"broken ({below}/{told}"
+    for cut_short, place in ((12, "#1/#1/#2/…"), (18, "#1/#1/…")):  # within the names of the file and of its folder
+        assert scrub(f"broken ({str(pet[0])[:-cut_short]}") == f"broken ({below}/{place}"
     assert scrub("MUSTERFRAU, born 1947-11-23 (19471123), of 1.2.826.5551.1") == (
         "[removed], born [removed] ([removed]), of [removed]"
     )
@@ -342,7 +342,7 @@ def test_a_patient_whose_issuer_only_some_series_state_is_one_subject(dicom, scr
     assert len(subjects(tmp_path, script)) == 1
 
 
-def test_when_even_the_scrubber_fails_nothing_is_told():
+def test_when_even_the_scrubber_fails_nothing_is_revealed():
     def broken():
         raise PermissionError(13, "Permission denied", "dicom/Musterfrau/study")
 

@@ -58,7 +58,7 @@ def test_height_in_centimetres_is_repaired_when_unambiguous(dicom):
     assert height_m(dicom.dataset(PatientSize=172)) == (1.72, "Patient's Size (172 read as centimetres)")
     assert height_m(dicom.dataset(PatientSize=1.72)) == (1.72, "Patient's Size")
     assert height_m(dicom.dataset(PatientSize=0))[0] is None
-    for left_for_demographics_to_refuse in (17.2, 68):  # slips of the point, inches
+    for left_for_demographics_to_refuse in (17.2, 68):  # a misplaced decimal point, inches
         assert (
             height_m(dicom.dataset(PatientSize=left_for_demographics_to_refuse))[0] == left_for_demographics_to_refuse
         )
@@ -69,13 +69,13 @@ def test_a_weight_that_is_no_number_is_not_stated(dicom):
     assert weight_kg(dicom.dataset(PatientWeight=[70, 71])) == (None, "Patient's Weight is no number")
 
 
-def test_a_sex_other_than_f_and_m_is_told_as_written_and_not_guessed(dicom):
+def test_a_sex_other_than_f_and_m_is_reported_as_written_and_not_guessed(dicom):
     assert sex(dicom.dataset(PatientSex="m")) == ("M", "Patient's Sex")
     assert sex(dicom.dataset(PatientSex="O")) == (None, 'Patient\'s Sex is "O"')
     assert sex(dicom.dataset(PatientSex="")) == (None, "")
 
 
-def test_the_table_of_sources_tells_which_series_states_a_value_and_who_disagrees(dicom, tmp_path):
+def test_the_table_of_sources_names_the_series_that_states_a_value_and_those_that_disagree(dicom, tmp_path):
     of_pet = dict(PatientWeight=91.0, PatientSize=170, PatientAge="060Y", SeriesDescription="PET AC")
     of_ct = dict(PatientWeight=90.0, PatientSize=None, PatientAge="060Y", SeriesDescription="CT")
     dicom.series(tmp_path / "dicom" / "1", BOX, AFFINE, "CT", **of_ct)
@@ -92,7 +92,7 @@ def test_the_table_of_sources_tells_which_series_states_a_value_and_who_disagree
         "sex": "Patient's Sex of PET AC",
         "age_years": "Patient's Age of PET AC",
         "height_m": "Patient's Size (170 read as centimetres) of PET AC",
-        "weight_kg": "Patient's Weight of PET AC; differs: CT says 90 kg",  # 90.5 is within 1 %
+        "weight_kg": "Patient's Weight of PET AC; differs: CT states 90 kg",  # 90.5 is within 1 %
     }
 
 
@@ -123,7 +123,7 @@ def test_what_nobody_states_is_listed_without_a_value(dicom, tmp_path, tags, fie
         (dict(PatientAge="", PatientBirthDate=""), "age"),
     ],
 )
-def test_a_subject_that_cannot_be_described_is_a_failure_and_others_go_on(dicom, tmp_path, tags, named):
+def test_a_subject_that_cannot_be_described_is_a_failure_and_others_continue(dicom, tmp_path, tags, named):
     dicom.study(tmp_path, "good")
     dicom.study(tmp_path, "bad", **tags)
     cohort, _, _, failures = describe_cohort(tmp_path / "dicom", 0.26, 0)
@@ -165,7 +165,7 @@ def test_chosen_files_are_those_of_the_table_and_a_series_that_is_gone_is_refuse
         chosen_files(tmp_path, series, "P1", "CT")
 
 
-def test_a_second_run_keeps_what_later_steps_and_hands_added_to_the_cohort(dicom, script, tmp_path):
+def test_a_second_run_keeps_what_later_steps_and_users_added_to_the_cohort(dicom, script, tmp_path):
     dicom.study(tmp_path, "A")
     assert script("1", "--root", tmp_path).exit_code == 0
     table = pd.read_csv(tmp_path / "cohort.csv").assign(covers_torso=True)
@@ -202,7 +202,7 @@ def test_two_patients_with_the_same_series_uids_stay_apart(dicom, tmp_path):
             for path in (tmp_path / "dicom" / subject / "study" / folder).iterdir():
                 header = pydicom.dcmread(path)
                 header.SeriesInstanceUID = f"1.5.{n}"
-                header.SOPInstanceUID = f"1.5.{n}.{path.stem}"  # the same in both, as a careless anonymiser leaves them
+                header.SOPInstanceUID = f"1.5.{n}.{path.stem}"  # the same in both, as some anonymisers leave them
                 header.save_as(path)
     cohort, series, _, failures = describe_cohort(tmp_path / "dicom", 0.26, 0)
     assert failures == []

@@ -103,7 +103,7 @@ def test_total_activity_is_preserved(pose, spacing, grid_mm):
 
 
 def volume_error(spacing, pose, grid_mm, radius_mm=40.0):
-    """Relative error of a ball's volume on the grid, thresholded half-way between air and tissue."""
+    """Relative error of a ball's volume on the grid, thresholded in the middle between air and tissue."""
     affine, world = field_of_view(np.ceil(160 / np.array(spacing)).astype(int), spacing, pose, centre=SOURCE + 1.3)
     depth = radius_mm - np.linalg.norm(world - SOURCE, axis=-1)
     edge = np.clip(0.5 + depth / max(spacing), 0, 1)  # partial volume
@@ -151,7 +151,7 @@ def test_ct_and_pet_of_different_places_are_refused():
         on_one_grid(Volume(box, np.diag([5.0, 5.0, 5.0, 1.0])), Volume(box, far), 2.0)
 
 
-def test_an_impossible_suv_is_told(dicom, tmp_path):
+def test_an_impossible_suv_is_warned_of(dicom, tmp_path):
     ct, pet = dicom.study(tmp_path)
     _, suv, report = convert(pet, ct, PERSON, voxel_mm=5.0)
     factor = 70000 / (350e6 * 2 ** (-3600 / 6586.2))

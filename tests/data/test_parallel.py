@@ -1,4 +1,4 @@
-"""Work spread over processes is the work done in one, whatever dies under it."""
+"""Work spread over processes gives the results of one process, even if workers die."""
 
 import os
 import threading
@@ -53,11 +53,11 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
         list(spread(half, [1], scheduler="tcp://127.0.0.1:9"))
 
 
-def test_a_worker_that_dies_takes_only_its_own_subject_along(tmp_path):
+def test_a_worker_that_dies_fails_only_its_own_subject(tmp_path):
     def work(subject):
         if subject == "b":
             time.sleep(0.3)
-            os._exit(1)  # as when the system ends a process for want of memory
+            os._exit(1)  # as when the system ends a process that ran out of memory
         return dict(pid=os.getpid())
 
     table = tmp_path / "table.csv"

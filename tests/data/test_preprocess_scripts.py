@@ -1,4 +1,4 @@
-"""Scripts 1 to 5 in order on small cohorts, and what each says when its input is bad."""
+"""Scripts 1 to 5 in order on small cohorts, and the error of each when its input is bad."""
 
 import shutil
 
@@ -9,7 +9,7 @@ import pytest
 from totalgen.data.volume import Volume, read_nifti, write_nifti
 
 
-def said(result, code=2):
+def error_line(result, code=2):
     """The one line of an error."""
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
@@ -64,7 +64,7 @@ def test_another_voxel_size_in_one_cohort_is_refused(dicom, script, tmp_path):
     dicom.study(tmp_path, "A")
     script("1", "--root", tmp_path)
     script("2", "--root", tmp_path, "--voxel-mm", 5)
-    assert "holds voxels of 5 mm" in said(script("2", "--root", tmp_path, "--voxel-mm", 4))
+    assert "holds voxels of 5 mm" in error_line(script("2", "--root", tmp_path, "--voxel-mm", 4))
 
 
 def test_rows_added_by_hand_stay(dicom, script, tmp_path):
@@ -77,21 +77,21 @@ def test_rows_added_by_hand_stay(dicom, script, tmp_path):
 
 def test_a_missing_or_empty_folder(script, tmp_path):
     for name in "12345":
-        assert "no such" in said(script(name, "--root", tmp_path / "nowhere"))
+        assert "no such" in error_line(script(name, "--root", tmp_path / "nowhere"))
     (tmp_path / "dicom").mkdir()
-    assert "holds no DICOM file" in said(script("1", "--root", tmp_path))
+    assert "holds no DICOM file" in error_line(script("1", "--root", tmp_path))
     (tmp_path / "resampled").mkdir()
-    assert "holds no subject" in said(script("3", "--root", tmp_path))
-    assert "holds no subject" in said(script("4", "--root", tmp_path))
+    assert "holds no subject" in error_line(script("3", "--root", tmp_path))
+    assert "holds no subject" in error_line(script("4", "--root", tmp_path))
 
 
 def test_an_empty_cohort(script, tmp_path):
     (tmp_path / "cohort.csv").write_text("subject,sex,age_years,height_m,weight_kg,split,source\n")
-    assert "lists no subject" in said(script("2", "--root", tmp_path))
-    assert "lists no subject" in said(script("5", "--root", tmp_path))
+    assert "lists no subject" in error_line(script("2", "--root", tmp_path))
+    assert "lists no subject" in error_line(script("5", "--root", tmp_path))
 
 
-def test_a_file_cut_in_half_is_listed_and_the_other_subject_goes_on(dicom, script, tmp_path):
+def test_a_file_cut_in_half_is_listed_and_the_other_subject_continues(dicom, script, tmp_path):
     dicom.study(tmp_path, "A")
     _, pet = dicom.study(tmp_path, "B")
     pet[-1].write_bytes(pet[-1].read_bytes()[: pet[-1].stat().st_size // 2])  # the others still form a volume
@@ -109,7 +109,7 @@ def test_a_file_cut_in_half_is_listed_and_the_other_subject_goes_on(dicom, scrip
 def test_the_only_subject_with_a_missing_slice(dicom, script, tmp_path):
     _, pet = dicom.study(tmp_path, "A")
     pet[5].unlink()
-    line = said(script("1", "--root", tmp_path))
+    line = error_line(script("1", "--root", tmp_path))
     assert "a slice is missing" in line
     assert "failures.csv" in line
     assert "a slice is missing" in (tmp_path / "series.csv").read_text()
@@ -117,7 +117,7 @@ def test_the_only_subject_with_a_missing_slice(dicom, script, tmp_path):
 
 def test_a_subject_whose_units_give_no_suv(dicom, script, tmp_path):
     dicom.study(tmp_path, "A", Units="PROPCNTS")
-    assert "PROPCNTS" in said(script("1", "--root", tmp_path))
+    assert "PROPCNTS" in error_line(script("1", "--root", tmp_path))
 
 
 def test_a_nifti_without_its_partner(dicom, script, tmp_path):
@@ -127,13 +127,13 @@ def test_a_nifti_without_its_partner(dicom, script, tmp_path):
     write_nifti(tmp_path / "resampled" / "A" / "SUV.nii.gz", ct)
     assert "1 of 2 subjects failed (B)" in script("4", "--root", tmp_path).output
     shutil.rmtree(tmp_path / "resampled" / "A")
-    assert "SUV.nii.gz: no such file" in said(script("4", "--root", tmp_path))
+    assert "SUV.nii.gz: no such file" in error_line(script("4", "--root", tmp_path))
     assert (tmp_path / "cropped" / "A" / "CT.nii.gz").exists()
 
 
 def test_a_network_without_weights(script, tmp_path):
     (tmp_path / "resampled" / "A").mkdir(parents=True)
-    assert "--weights" in said(script("3", "--root", tmp_path, "--backend", "network"))
+    assert "--weights" in error_line(script("3", "--root", tmp_path, "--backend", "network"))
 
 
 def test_the_network_backend_labels_on_the_grid_of_the_ct(script, tmp_path, monkeypatch):

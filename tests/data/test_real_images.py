@@ -20,7 +20,7 @@ def images(patient):
     return {path.name.removesuffix(".nii.gz"): read_nifti(path) for path in patient.rglob("*.nii.gz")}
 
 
-@pytest.mark.skipif(not PATIENTS, reason="the sarcoma patients are not beside the project")
+@pytest.mark.skipif(not PATIENTS, reason="the sarcoma patients are not next to the project")
 @pytest.mark.parametrize("patient", PATIENTS, ids=lambda path: path.name)
 def test_total_activity_and_tumour_survive_resampling(patient):
     found = images(patient)
@@ -38,7 +38,7 @@ def test_total_activity_and_tumour_survive_resampling(patient):
     assert ct_2mm.voxels[mask].mean() == pytest.approx(ct.voxels[tumour.voxels > 0].mean(), abs=6)  # HU
 
 
-@pytest.mark.skipif(not LABELLED.is_dir(), reason="the labelled CT is not beside the project")
+@pytest.mark.skipif(not LABELLED.is_dir(), reason="the labelled CT is not next to the project")
 def test_labels_of_totalsegmentator_lie_on_their_organs():
     ct = read_nifti(LABELLED / "example_ct.nii.gz")
     labels = on_grid_of(ct, read_nifti(LABELLED / "example_seg_fast_force_split.nii.gz"), "example")

@@ -33,7 +33,7 @@ def test_given_labels_come_to_the_grid_of_the_ct(tmp_path):
     assert np.argwhere(out.voxels).min(0).tolist() == [10, 10, 10]
 
 
-def test_a_subject_without_given_labels_is_told(tmp_path):
+def test_a_subject_without_given_labels_is_an_error(tmp_path):
     with pytest.raises(InputError, match="organs.nii.gz: no such file"):
         given(tmp_path)("a", ct())
 
@@ -50,7 +50,7 @@ def test_labels_without_any_known_organ_are_refused():
         on_grid_of(ct(), labels(value=90), "file")
 
 
-def test_totalsegmentator_missing_says_how_to_install_it(monkeypatch):
+def test_totalsegmentator_missing_is_an_error_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "totalsegmentator", None)
     with pytest.raises(InputError, match=r"pip install -e \.\[totalsegmentator\]"):
         totalsegmentator()

@@ -51,7 +51,7 @@ def test_the_table_keeps_the_order_of_the_cohort(loop, tmp_path):
     assert list(read_table(tmp_path / "table.csv")["subject"]) == ["c", "b", "a"]
 
 
-def test_a_kill_between_the_last_row_and_the_ordering_is_mended(loop, tmp_path):
+def test_a_kill_between_the_last_row_and_the_ordering_is_repaired(loop, tmp_path):
     loop(["b", "a"])
     loop(["a", "b"])
     assert loop.seen == []
@@ -70,7 +70,7 @@ def test_when_nobody_succeeds_the_step_ends_with_an_error(loop, tmp_path):
         loop(["a", "b"], bad=["a", "b"])
 
 
-def test_a_fault_of_ours_is_listed_with_its_line(tmp_path):
+def test_an_error_of_the_program_is_listed_with_its_line(tmp_path):
     with pytest.raises(InputError):
         for_each_subject(tmp_path, "step", ["a"], lambda s: 1 / 0, lambda s: False)
     assert "ZeroDivisionError" in (tmp_path / "failures.csv").read_text()

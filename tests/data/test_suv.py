@@ -1,4 +1,4 @@
-"""The parts of the SUV factor; whole headers stand in test_suv_matrix.py."""
+"""The parts of the SUV factor; complete headers are in test_suv_matrix.py."""
 
 import numpy as np
 import pytest
@@ -44,9 +44,9 @@ def beds(dicom, **changes):
         (dict(FrameReferenceTime=5e8), "09:00:00", "earliest acquisition"),  # six days into the scan
     ],
 )
-def test_the_scan_start_says_where_it_comes_from(dicom, changes, start, source):
-    found, said, warnings = scan_start(beds(dicom, **changes), HALF_LIFE)
-    assert (f"{found:%Y%m%d %H:%M:%S}", said, warnings) == (f"20200101 {start}", source, [])
+def test_the_scan_start_states_where_it_comes_from(dicom, changes, start, source):
+    found, stated, warnings = scan_start(beds(dicom, **changes), HALF_LIFE)
+    assert (f"{found:%Y%m%d %H:%M:%S}", stated, warnings) == (f"20200101 {start}", source, [])
 
 
 def test_the_scan_start_of_ge_is_put_on_the_date_of_the_header(dicom):
@@ -58,7 +58,7 @@ def test_the_scan_start_of_ge_is_put_on_the_date_of_the_header(dicom):
     assert warnings == ["GE's scan date and the header's differ by 7486 days; times of day were used"]
 
 
-def test_slices_corrected_to_different_times_are_refused_without_saying_a_date(dicom):
+def test_slices_corrected_to_different_times_are_refused_without_naming_a_date(dicom):
     with pytest.raises(SUVError, match="0018,9701") as error:
         scan_start(beds(dicom, DecayCorrectionDateTime=lambda s: f"2020010109{s // 60:02}00"), HALF_LIFE)
     assert "2020" not in str(error.value)
@@ -84,7 +84,7 @@ def test_a_date_time_is_brought_to_the_clock_of_its_header(text, zone, clock):
     assert str(local_time(text, zone)) == clock
 
 
-def test_a_repeated_warning_is_told_once(dicom):
+def test_a_repeated_warning_is_reported_once(dicom):
     headers = beds(dicom, Radiopharmaceutical=None)
     assert suv_factors(headers, PERSON).warnings == ("the tracer has no name; taken for F-18 FDG",)
 

@@ -1,6 +1,6 @@
-"""What scanners write, and the SUV factor that follows: a line per way of writing, its factor worked out beside it.
+"""What scanners write, and the SUV factor that follows: a line per variant, with its factor calculated by hand.
 
-`pytest -v` prints the matrix. Unless a line says otherwise the patient is a woman of 70 kg and 1.70 m who got 350 MBq
+`pytest -v` prints the matrix. Unless a line states otherwise the patient is a woman of 70 kg and 1.70 m who got 350 MBq
 of F-18 FDG at 08:00:00, scanned at 09:00:00: SUV factor 70 000 g / (350e6 Bq · 0.5^(3600 s / 6586.2 s)).
 """
 
@@ -186,7 +186,7 @@ UNITS = [
     Variant("GML without any dose", lambda pet: [item(Units="GML", Modality="PT")], 1),
     Variant(
         "CNTS with Philips' SUV factor", lambda pet: [philips(pet(Units="CNTS"), _00=0.00071, _09=2.5)], 0.00071
-    ),  # goes first
+    ),  # is preferred
     Variant(
         "CNTS with Philips' activity factor",
         lambda pet: [philips(pet(Units="CNTS"), _00=0, _09=2.5)],
@@ -267,7 +267,7 @@ DECAY_CORRECTION = [
         warns="Decay Factor puts the scan start -1500 s after 09:00:00",
     ),
     Variant(
-        "Decay Correction DateTime goes first",
+        "Decay Correction DateTime is preferred",
         lambda pet: [pet(DecayCorrectionDateTime="20200101083000.00", SeriesTime="110000")],
         70_000 / (350e6 * 0.5 ** (1800 / 6586.2)),
     ),
@@ -392,7 +392,7 @@ TIMES = [
         "StartDateTime 10 min from StartTime",
         lambda pet: [pet(RadiopharmaceuticalStartDateTime="20200101075000")],
         70_000 / (350e6 * 0.5 ** (4200 / 6586.2)),
-        warns="says 07:50:00, Start Time .* 08:00:00; the former",
+        warns="states 07:50:00, Start Time .* 08:00:00; the former",
     ),
     Variant(
         "StartDateTime of another year",
@@ -630,7 +630,7 @@ TRACERS = [
     ),
     Variant("two copies of one item", lambda pet: [drugs(pet(), {})], HOUR),
     Variant(
-        "FDG beside another tracer",
+        "FDG and another tracer",
         lambda pet: [drugs(pet(), dict(Radiopharmaceutical="PSMA", RadionuclideTotalDose=180e6))],
         HOUR,
         warns="2 radiopharmaceuticals are listed",
@@ -661,7 +661,7 @@ ENHANCED = [
         [70_000 / 350e6] * 2,
     ),
     Variant(
-        "multi-frame, corrected without saying to when: first frame",
+        "multi-frame, corrected without stating to when: first frame",
         lambda pet: enhanced(pet, at=None, frames=("0902", "0900")),
         [HOUR] * 2,
     ),
@@ -716,9 +716,9 @@ def test_a_header_gives_its_factor_or_is_refused_by_name(dicom, variant):
         return
     found = suv_factors(variant.headers(pet), Demographics(*variant.person), variant.any_tracer)
     assert found.factors == pytest.approx(np.atleast_1d(variant.expected), rel=1e-7)
-    told = "; ".join(found.warnings)
-    assert re.search(variant.warns, told) if variant.warns else told == ""
-    assert not DATE.search(f"{told} {found.reference}")  # the table of warnings may leave the hospital
+    warned = "; ".join(found.warnings)
+    assert re.search(variant.warns, warned) if variant.warns else warned == ""
+    assert not DATE.search(f"{warned} {found.reference}")  # the table of warnings may leave the hospital
 
 
 def test_the_matrix_is_large_and_every_line_has_its_own_name():

@@ -57,7 +57,7 @@ def test_the_volume_of_a_sphere_is_its_formula_on_any_grid(axes):
     organs = Volume(mask.astype(np.uint8) * ORGANS["liver"], affine)
     suv = Volume(np.ones(mask.shape, np.float32), affine)
     found = row_of(measure_study(suv, organs), "liver")["volume_l"]
-    assert found == pytest.approx(4 / 3 * np.pi * radius_mm**3 / 1e6, rel=0.02)  # voxels count whole or not at all
+    assert found == pytest.approx(4 / 3 * np.pi * radius_mm**3 / 1e6, rel=0.02)  # voxels count fully or not
     assert found == pytest.approx(mask.sum() * abs(np.linalg.det(axes)) / 1e6, rel=1e-9)
 
 
@@ -97,7 +97,7 @@ def test_the_peak_of_one_hot_voxel_is_diluted_by_the_sphere(name):
     axes = AFFINES[name]
     mask, affine = ball(axes, 20.0)
     suv = np.ones(mask.shape, np.float32)
-    suv[28, 28, 28] = 101  # this voxel lies whole in the sphere: its share is its volume over 1 mL
+    suv[28, 28, 28] = 101  # this voxel is completely in the sphere: its share is its volume / 1 mL
     voxel_ml = abs(np.linalg.det(axes)) / 1000
     assert suv_peak(Volume(suv, affine), mask) == pytest.approx(1 + 100 * voxel_ml / PEAK_ML, rel=0.01)
 
@@ -121,7 +121,7 @@ def test_the_peak_at_the_face_of_the_image_averages_what_is_inside():
 def test_the_sphere_of_the_peak_holds_one_millilitre(axes):
     weights = sphere_weights(grid(axes, (3, 3, 3)))
     middle = tuple(n // 2 for n in weights.shape)
-    # The middle voxel is wholly inside, so its weight is its volume over that of the sphere.
+    # The middle voxel is completely inside, so its weight is its volume / that of the sphere.
     assert weights[middle] == pytest.approx(abs(np.linalg.det(axes)) / 1000 / PEAK_ML, rel=0.01)
     assert weights.sum() == pytest.approx(1)
     assert np.allclose(weights, weights[::-1, ::-1, ::-1])
@@ -177,7 +177,7 @@ def test_one_bad_subject_is_listed_and_the_others_are_measured(cohort):
     assert set(failures["step"]) == {"measure"}
 
 
-def test_a_split_is_read_back_with_its_demographics(cohort):
+def test_a_measured_split_is_read_with_its_demographics(cohort):
     measure_cohort(cohort)
     table = read_measured(cohort, split="test")
     assert set(table["subject"]) == {"s3"}

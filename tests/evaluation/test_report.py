@@ -33,8 +33,8 @@ def measured(males, females, seed=0, scale=1.0, source="phantom"):
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Leave out the picture and most resamples, which take seconds, where a test reads only tables."""
+def tables_only(monkeypatch):
+    """Without the picture and most resamples, which take seconds, for tests that read only tables."""
     monkeypatch.setattr(statistics, "RESAMPLES", 50)
     monkeypatch.setattr(report, "violins", lambda *arguments, **options: None)
 
@@ -67,7 +67,7 @@ def test_the_cells_are_mean_std_and_difference_of_each_sex():
     assert pd.isna(cell.loc["real", "diff_percent"])
 
 
-def test_a_clear_difference_has_a_star_and_a_copy_has_none(undrawn, tmp_path):
+def test_a_clear_difference_has_a_star_and_a_copy_has_none(tables_only, tmp_path):
     table = measured(8, 8)
     far = table.assign(volume_l=table["volume_l"] * 2)
     text = compare_cohorts(Cohort("real", table), [Cohort("copy", table), Cohort("far", far)], tmp_path)
@@ -81,7 +81,7 @@ def test_a_clear_difference_has_a_star_and_a_copy_has_none(undrawn, tmp_path):
     assert (figures.loc[figures["candidate"] == "copy", "wasserstein"] == 0).all()
 
 
-def test_missing_and_tiny_organs_are_counted_below_and_not_averaged(undrawn, tmp_path):
+def test_missing_and_tiny_organs_are_counted_below_and_not_averaged(tables_only, tmp_path):
     table = measured(5, 5)
     hit = (table["subject"] == "p1") & (table["organ"] == "spleen")
     table.loc[hit, ["flag", "volume_l"]] = ["missing", 0.0]
@@ -97,7 +97,7 @@ def test_missing_and_tiny_organs_are_counted_below_and_not_averaged(undrawn, tmp
 
 
 @pytest.mark.parametrize(("males", "females"), [(1, 0), (1, 1), (2, 1)])
-def test_groups_of_one_or_none_say_so_and_never_nan(undrawn, tmp_path, males, females):
+def test_groups_of_one_or_none_are_marked_and_never_nan(tables_only, tmp_path, males, females):
     cohorts = Cohort("real", measured(males, females)), [Cohort("made", measured(females, males, seed=1))]
     text = compare_cohorts(*cohorts, tmp_path)
     assert "nan" not in text.lower()
@@ -106,7 +106,7 @@ def test_groups_of_one_or_none_say_so_and_never_nan(undrawn, tmp_path, males, fe
         assert "nan" not in (tmp_path / file).read_text().lower()
 
 
-def test_a_phantom_is_called_one_and_a_patient_is_not(undrawn, tmp_path):
+def test_phantoms_are_marked_and_patients_are_not(tables_only, tmp_path):
     phantom, patients = measured(3, 3, source="phantom 0.1"), measured(3, 3, source="AutoPET")
     text = compare_cohorts(Cohort("P", phantom), [Cohort("Q", patients)], tmp_path)
     assert "**P – phantom: not evidence about patients.**" in text
@@ -114,13 +114,13 @@ def test_a_phantom_is_called_one_and_a_patient_is_not(undrawn, tmp_path):
     assert "phantom" not in text
 
 
-def test_violins_are_drawn_for_every_organ_and_measure(tmp_path):
+def test_violins_are_plotted_for_every_organ_and_measure(tmp_path):
     values = pd.concat([measured(4, 4).assign(cohort="real"), measured(1, 4, seed=1).assign(cohort="made")])
     violins(tmp_path / "violins.png", values, note="a note")
     assert (tmp_path / "violins.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_scripts_lead_from_masks_to_the_table(cohort, generated, run_script, tmp_path):
+def test_the_scripts_make_the_table_from_masks(cohort, generated, run_script, tmp_path):
     for i in range(4):  # masks that 1_segment_generated.py would write
         shutil.copy(cohort / "cropped" / f"s{i}" / "organs.nii.gz", generated / f"g{i}" / "organs.nii.gz")
     for root in (cohort, generated):

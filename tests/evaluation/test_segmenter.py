@@ -24,7 +24,7 @@ def trained(cohort, tmp_path):
 
 
 class Threshold(torch.nn.Module):
-    """A network of known answer: liver where the encoded CT is above 0.55 (50 HU), spleen above 0.65 (150 HU)."""
+    """A network of known result: liver where the encoded CT is above 0.55 (50 HU), spleen above 0.65 (150 HU)."""
 
     def forward(self, image):
         return torch.cat([torch.zeros_like(image), (image - 0.55) * 10, (image - 0.65) * 40], dim=1)
@@ -36,7 +36,7 @@ def thresholds(voxel_mm):
     return lambda ct: segmenter._segment(Threshold(), configuration, torch.device("cpu"), ct)
 
 
-def test_a_run_stopped_half_way_and_continued_is_the_run_that_was_never_stopped(cohort, tmp_path, monkeypatch):
+def test_a_run_stopped_and_continued_equals_a_run_without_interruption(cohort, tmp_path, monkeypatch):
     straight, _ = train_segmenter(cohort, tmp_path / "straight", **TINY)
     cut = segmenter._random_patch
     patches = []
@@ -60,7 +60,7 @@ def test_a_run_stopped_half_way_and_continued_is_the_run_that_was_never_stopped(
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
 
 
-def test_the_script_trains_prints_dice_and_is_done_the_second_time(cohort, tmp_path, run_script):
+def test_the_script_trains_prints_dice_and_does_nothing_the_second_time(cohort, tmp_path, run_script):
     asked = [SCRIPT, "--root", cohort, "--outdir", tmp_path / "run", "--preset", "smoke", "--steps", 2]
     first = run_script(*asked)
     assert first.exit_code == 0, first.output
@@ -92,7 +92,7 @@ def test_a_trained_network_gives_only_the_ids_of_its_cohort(trained):
     assert set(np.unique(labels.voxels)) <= {0, *IDS}
 
 
-def test_classes_come_back_as_the_ids_they_stand_for():
+def test_classes_are_returned_as_their_organ_ids():
     ct = np.full((20, 20, 20), -1000, np.float32)
     ct[2:8, 2:8, 2:8], ct[12:18, 12:18, 12:18] = 100, 400
     labels = thresholds(6.0)(Volume(ct, np.diag([6.0, 6.0, 6.0, 1.0]))).voxels
@@ -144,7 +144,7 @@ def test_patches_are_never_mirrored_and_keep_image_and_label_together():
         assert cut_image[cut_label == 1].mean() > cut_image[cut_label != 1].mean() + 0.5
 
 
-def test_rare_classes_weigh_more_at_first_and_all_the_same_at_the_end():
+def test_rare_classes_have_more_weight_at_first_and_the_same_at_the_end():
     shares = torch.tensor([0.9, 0.09, 0.01])
     first = segmenter._class_weights(shares, 0.0)
     assert first[2] / first[0] == pytest.approx(90**0.5)
@@ -170,7 +170,7 @@ def test_a_generated_folder_is_segmented_once_and_a_bad_study_is_listed(trained,
     assert "0 subjects done, 3 were done before" in run_script(*script).output
 
 
-def test_a_cohort_keeps_its_given_masks_beside_the_segmented_ones(trained):
+def test_a_cohort_keeps_its_given_masks_next_to_the_segmented_ones(trained):
     weights, cohort = trained
     assert segment_cohort(cohort, weights) == []
     assert not (cohort / "cropped" / "s0" / "segmented.nii.gz").exists()
@@ -203,15 +203,15 @@ def test_a_missing_cohort_ends_in_one_line_and_code_2(tmp_path, run_script):
     assert result.stderr.count("\n") == 1
 
 
-def test_a_damaged_checkpoint_is_passed_over(cohort, tmp_path):
+def test_a_damaged_checkpoint_is_ignored(cohort, tmp_path):
     path, _ = train_segmenter(cohort, tmp_path, **TINY)
-    whole = load_weights(path)[0]
+    complete = load_weights(path)[0]
     with pytest.raises(InputError, match="holds a run with other channels"):  # finished, and not to be overwritten
         train_segmenter(cohort, tmp_path, **TINY | dict(channels=4))
     path.unlink()
     sorted((tmp_path / "checkpoints").iterdir())[-1].write_bytes(b"cut short")
     again = load_weights(train_segmenter(cohort, tmp_path, **TINY)[0])[0]
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert all(torch.equal(complete[name], again[name]) for name in complete)
 
 
 def test_weights_that_are_missing_damaged_or_of_another_network_are_refused(generated, run_script, tmp_path):
@@ -245,7 +245,7 @@ def test_a_patch_that_the_network_cannot_halve_three_times_is_refused(cohort, tm
         train_segmenter(cohort, tmp_path / "run", **(TINY | dict(patch=20)))
 
 
-def test_an_unknown_preset_is_answered_with_the_nearest(cohort, tmp_path, run_script):
+def test_an_unknown_preset_is_refused_with_the_most_similar_name(cohort, tmp_path, run_script):
     result = run_script(SCRIPT, "--root", cohort, "--outdir", tmp_path / "run", "--preset", "dmo")
     assert result.exit_code == 2
     assert 'Did you mean "demo"?' in result.stderr

@@ -42,7 +42,7 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests():
         assert equivalence(REFERENCE, candidate) == pytest.approx(by_hand, rel=1e-9)
 
 
-def test_equal_means_of_large_steady_groups_are_equivalent_and_shifted_ones_are_not():
+def test_equal_means_of_large_uniform_groups_are_equivalent_and_shifted_ones_are_not():
     steady = np.linspace(0.98, 1.02, 100)
     assert equivalence(steady, steady) < 0.001
     assert equivalence(steady, steady * 1.10) > 0.999
@@ -85,7 +85,7 @@ def test_a_group_too_small_for_a_test_has_none_and_no_warning(small):
             assert not any(isinstance(value, float) and np.isnan(value) for value in figures.values())
 
 
-def test_a_phantom_without_any_variation_can_be_a_candidate_and_two_of_them_cannot_be_tested():
+def test_a_phantom_without_variation_can_be_a_candidate_but_two_of_them_cannot_be_tested():
     steady = np.full(10, 1.7)
     assert 0 <= welch(REFERENCE, steady) <= 1
     assert std_ratio(REFERENCE, steady) == 0

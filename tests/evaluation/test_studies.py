@@ -4,7 +4,7 @@ from totalgen.errors import InputError
 from totalgen.evaluation.studies import read_studies
 
 
-def test_a_cohort_and_a_generated_folder_are_read_the_same_way(cohort, generated):
+def test_a_cohort_and_a_generated_folder_are_read_by_one_function(cohort, generated):
     for root in (cohort, generated):
         studies = read_studies(root)
         assert len(studies) == 4
@@ -16,6 +16,6 @@ def test_a_split_filters_only_tables_that_have_one(cohort, generated):
     assert len(read_studies(generated, "test")) == 4
 
 
-def test_a_folder_that_is_neither_is_refused_with_what_would_do(tmp_path):
+def test_a_folder_that_is_neither_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(InputError, match=r"neither cohort\.csv nor manifest\.csv"):
         read_studies(tmp_path)

@@ -1,4 +1,4 @@
-"""The codec's two directions are inverse, and its space has the standard deviation the process assumes."""
+"""decode is the inverse of encode, and encoded data have the standard deviation that the process assumes."""
 
 import torch
 

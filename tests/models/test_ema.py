@@ -1,4 +1,4 @@
-"""The averaging profile is the power function it claims to be."""
+"""The averaging profile is a power function of the requested width."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from totalgen.models.ema import PowerEMA, combination, gamma, profile
 
 
 @pytest.mark.parametrize("sigma_rel", [0.05, 0.10, 0.25])
-def test_the_profile_has_the_relative_width_asked_for(sigma_rel):
+def test_the_profile_has_the_requested_relative_width(sigma_rel):
     """A profile t^γ on 0 … 1 has the standard deviation σ_rel."""
     t = (np.arange(200000) + 0.5) / 200000
     weight = t ** gamma(sigma_rel)
@@ -32,14 +32,14 @@ def test_the_recursion_is_the_weighted_mean_of_all_weights():
     assert float(average.averages[0.10]["weight"]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_state_survives_a_round_trip():
+def test_state_can_be_saved_and_loaded():
     one, two = nn.Linear(3, 2), nn.Linear(3, 2)
     first, second = PowerEMA(one), PowerEMA(two)
     second.load_state_dict(first.state_dict())
     assert torch.equal(second.averages[0.05]["weight"], first.averages[0.05]["weight"])
 
 
-def test_the_profile_is_what_the_recursion_adds_up_to():
+def test_the_profile_is_the_sum_of_the_recursion():
     for rel in (0.05, 0.10):
         for one in (1, 3, 7):
             module = torch.nn.Linear(1, 1, bias=False).double()
@@ -53,15 +53,15 @@ def test_the_profile_is_what_the_recursion_adds_up_to():
     assert profile(500, 400, 0.1).sum() == pytest.approx(1)
 
 
-def test_a_stored_average_is_found_again_exactly():
+def test_a_stored_average_is_reproduced_exactly():
     stored = [(step, rel) for step in (100, 200, 300) for rel in (0.05, 0.10)]
     coefficients, misfit = combination(stored, 200, 0.10)
     assert coefficients == pytest.approx([0, 0, 0, 1, 0, 0], abs=1e-8)
     assert misfit < 1e-8
 
 
-def test_a_profile_that_was_never_tracked_is_met_from_those_that_were():
-    """Weights that wander as in training: the combination equals the directly tracked average."""
+def test_an_average_that_was_not_tracked_is_combined_from_those_that_were():
+    """Weights that change as in training: the combination equals the directly tracked average."""
     random, steps, every = torch.Generator().manual_seed(0), 800, 50
     module = torch.nn.Linear(30, 1, bias=False).double()
     tracked, direct = PowerEMA(module, (0.05, 0.10)), PowerEMA(module, (0.075, 0.15))

@@ -33,11 +33,11 @@ def rms(x):
 
 def test_the_paper_network_has_80_7_million_parameters_and_2872_gflop():
     parameters, flop = cost(dict(in_channels=2 + 4, out_channels=2), (56, 56, 96))
-    assert round(parameters / 1e6, 1) == 80.7  # the issue's reference
+    assert round(parameters / 1e6, 1) == 80.7  # stated in the issue
     assert round(flop / 1e9) == 2872  # method.md, section 4
 
 
-def test_a_lean_decoder_spares_the_coarse_width_at_the_fine_level():
+def test_a_lean_decoder_has_no_wide_block_at_full_resolution():
     """Counted by hand for two levels of 8 and 24 channels: multiply and add for every weight and voxel."""
     settings = dict(in_channels=3, out_channels=2, channels=8, multipliers=(1, 3), blocks=1, attention=())
     kept, lean = (cost(settings | dict(lean=lean), (8, 8, 8)) for lean in (False, True))
@@ -52,7 +52,7 @@ def test_a_lean_decoder_spares_the_coarse_width_at_the_fine_level():
 def test_a_layer_keeps_unit_variance(kernel):
     layer = MPLayer(48, 256, kernel)
     x = torch.randn(64 if not kernel else 4, 48, *[12] * len(kernel))
-    inner = (slice(None), slice(None), *[slice(1, -1)] * len(kernel))  # zero padding lowers the rim
+    inner = (slice(None), slice(None), *[slice(1, -1)] * len(kernel))  # zero padding lowers the values at the border
     assert rms(layer(x)[inner]) == pytest.approx(1, abs=0.05)
 
 
@@ -100,7 +100,7 @@ def test_the_output_is_zero_before_training_and_of_unit_order_with_unit_gain():
     x = torch.randn(2, 3, 8, 8, 8)
     assert torch.equal(network(x, torch.zeros(2)), torch.zeros(2, 2, 8, 8, 8))
     network.out_gain.data.fill_(1)
-    assert 0.5 < rms(network(x, torch.zeros(2))) < 2  # drift through the whole network stays small
+    assert 0.5 < rms(network(x, torch.zeros(2))) < 2  # the change through the complete network is small
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["edm2", "lean"])
@@ -113,7 +113,7 @@ def paper_network(request):
 
 
 def test_every_layer_of_the_paper_network_keeps_unit_magnitude(paper_network):
-    """Each one alone, on unit Gaussian input: output RMS 1 ± 0.05, borders aside."""
+    """Each one alone, on unit Gaussian input: output RMS 1 ± 0.05, without the borders."""
     random = torch.Generator().manual_seed(1)  # not the seed of the weights: they would not be independent
     with torch.no_grad():
         for name, layer in paper_network.named_modules():
@@ -125,7 +125,7 @@ def test_every_layer_of_the_paper_network_keeps_unit_magnitude(paper_network):
                 assert rms(layer(x)[inner]) == pytest.approx(1, abs=0.05), name
 
 
-def test_magnitudes_drift_little_through_the_whole_paper_network(paper_network):
+def test_magnitudes_change_little_through_the_complete_paper_network(paper_network):
     seen = {}
     hooks = [
         block.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: rms(output)}))
@@ -174,18 +174,18 @@ def test_the_reference_build_is_the_same_network():
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_the_network_stays_channels_last_throughout(plain):
-    """Every convolution of 3³ sees the format it runs fastest on; the reference build sees contiguous tensors."""
+    """Every convolution of 3³ gets its fastest format; the reference build gets contiguous tensors."""
     network = as_reference(small(channels=32)) if plain else small(channels=32)
     wrong = []
     wanted = torch.contiguous_format if plain else torch.channels_last_3d
 
-    def look(name, inputs):
+    def check(name, inputs):
         if not inputs[0].is_contiguous(memory_format=wanted):
             wrong.append(name)
 
     for name, layer in network.named_modules():
         if isinstance(layer, MPLayer) and layer.weight.shape[2:] == (3, 3, 3):
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: check(name, inputs))
     with torch.no_grad():
         network(torch.randn(2, 3, 24, 24, 24), torch.zeros(2))
     assert not wrong
@@ -206,7 +206,7 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("recompute", "twice"), [("pointwise", False), ("blocks", True)])
-def test_recomputing_changes_no_gradient_and_keeps_less(recompute, twice):
+def test_recomputing_changes_no_gradient_and_stores_less(recompute, twice):
     kept, watches, results = [], [], []
     for how in (None, recompute):
         network, storages = small(blocks=3), {}
@@ -223,14 +223,14 @@ def test_recomputing_changes_no_gradient_and_keeps_less(recompute, twice):
     (y, gradients), (y_again, gradients_again) = results
     assert torch.equal(y, y_again)
     assert all(torch.equal(a, b) for a, b in zip(gradients, gradients_again, strict=True))
-    assert kept[1] < kept[0] / 2  # beside the outputs of convolutions, which "pointwise" keeps in a place of its own
+    assert kept[1] < kept[0] / 2  # without the outputs of convolutions, which "pointwise" stores elsewhere
     once, again = watches
     assert (again.convolutions > once.convolutions) == twice
     assert again.silus > 1.9 * once.silus  # all but the embedding's
 
 
-def test_attention_never_holds_a_matrix_of_all_pairs():
-    """9 408 tokens: the coarsest level of a slab of 224×224×96."""
+def test_attention_never_stores_a_matrix_of_all_pairs():
+    """9 408 tokens: the lowest resolution of a slab of 224×224×96."""
     block = Block(64, 64, embedding=8, dims=3, decoder=False, attention=True)
     qkv = torch.randn(1, 3 * 64, 28, 28, 12)
     with torch.no_grad(), Watch() as watch:
@@ -238,7 +238,7 @@ def test_attention_never_holds_a_matrix_of_all_pairs():
     assert watch.largest <= qkv.numel()  # 9 408 tokens × 192, not 9 408²
 
 
-def test_folding_changes_nothing_but_the_work():
+def test_folding_does_not_change_the_output():
     network = UNet(3, 2, channels=8, multipliers=(1, 2), blocks=1, attention=(1,))
     network.out_gain.data.fill_(1)
     for layer in mp_layers(network):

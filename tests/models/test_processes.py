@@ -1,4 +1,4 @@
-"""The families are what their papers say, seen through one interface."""
+"""The families have the formulas of their papers, behind one interface."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ SIGMA = torch.tensor([0.002, 0.05, 0.5, 3.0, 80.0], dtype=torch.float64)
 
 
 class Oracle(nn.Module):
-    """A network that knows the clean volume and answers with the exact prediction of its family."""
+    """A network that knows the clean volume and returns the exact prediction of its family."""
 
     def __init__(self, clean, noise, family):
         super().__init__()
@@ -59,7 +59,7 @@ def test_ddpm_sigma_table_is_the_linear_beta_schedule():
             assert float(ddpm_sigmas()[step]) == pytest.approx(((1 - alpha_bar) / alpha_bar) ** 0.5, rel=1e-9)
 
 
-def test_ddpm_tells_the_network_the_step():
+def test_ddpm_gives_the_network_the_step():
     table = ddpm_sigmas()
     steps = torch.tensor([0, 1, 500, 999])
     assert torch.allclose(ddpm(table[steps])[3], steps.double() / 1000, atol=1e-6)

@@ -28,7 +28,7 @@ def gaussian(z, sigma):
 
 
 def exact(noise, sigma_max):
-    """Where the probability-flow ODE carries z(σ_max) = σ_max·noise: (z − mean) shrinks as √(STD² + σ²)."""
+    """The end of the probability-flow ODE from z(σ_max) = σ_max·noise: (z − mean) shrinks as √(STD² + σ²)."""
     return MEAN + (sigma_max * noise - MEAN) * STD / (STD**2 + sigma_max**2) ** 0.5
 
 
@@ -48,7 +48,7 @@ def mixture(z, sigma, means=(-1.0, 0.4, 1.5), weights=(0.3, 0.5, 0.2), std=0.25)
 
 
 def test_samplers_converge_on_a_mixture_with_their_order():
-    """Against an ODE solver of order 8 that knows nothing of diffusion."""
+    """Compared with an independent ODE solver of order 8."""
     noise = torch.tensor([-1.7, -0.6, -0.05, 0.3, 0.9, 2.1], dtype=torch.float64)
 
     def slope(sigma, z):
@@ -93,7 +93,7 @@ def test_flow_sampled_in_t_is_flow_sampled_in_sigma():
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpm_solver", "euler"])
-def test_a_sample_does_not_depend_on_who_shares_its_batch(sampler):
+def test_a_sample_does_not_depend_on_the_other_items_of_its_batch(sampler):
     torch.manual_seed(0)
     network = UNet(2 + 1, 2, channels=16, multipliers=(1, 2), blocks=1, attention=(1,))
     network.out_gain.data.fill_(1)
@@ -123,7 +123,7 @@ def test_samplers_converge_to_the_exact_solution_with_their_order(sampler, order
 
 
 @pytest.mark.parametrize(("name", "expected"), [("heun", 2 * 7 - 1), ("dpm_solver", 7), ("euler", 7), ("ancestral", 7)])
-def test_samplers_spend_the_evaluations_they_state(name, expected):
+def test_samplers_use_the_stated_number_of_evaluations(name, expected):
     calls = []
     SAMPLERS[name](lambda z, sigma: calls.append(sigma) or 0 * z, torch.ones(1, 1), karras_sigmas(7))
     assert len(calls) == expected == evaluations(name, 7)
@@ -162,7 +162,7 @@ def test_ancestral_step_is_the_textbook_ddpm_posterior():
     assert float(x.var()) == pytest.approx(variance, rel=0.02)
 
 
-def test_ancestral_draws_gaussian_data_with_the_right_moments():
+def test_ancestral_samples_of_gaussian_data_have_the_right_moments():
     noise = torch.randn(40000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     sigmas = torch.cat([ddpm_sigmas().flip(0), torch.zeros(1, dtype=torch.float64)])
     x = ancestral(gaussian, noise, sigmas, torch.Generator().manual_seed(2))
@@ -171,6 +171,6 @@ def test_ancestral_draws_gaussian_data_with_the_right_moments():
 
 
 def test_a_seeded_generator_depends_on_its_key_alone():
-    draws = [torch.randn(3, generator=seeded_generator(*key)) for key in [(1, 2), (1, 2), (2, 1)]]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+    numbers = [torch.randn(3, generator=seeded_generator(*key)) for key in [(1, 2), (1, 2), (2, 1)]]
+    assert torch.equal(numbers[0], numbers[1])
+    assert not torch.equal(numbers[0], numbers[2])

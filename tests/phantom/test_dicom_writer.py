@@ -21,7 +21,7 @@ def study(tmp_path_factory):
 
 
 def ras(slices, convert):
-    """Voxels [x, y, z] in RAS order: columns run to the left and rows to the back in what was written."""
+    """Voxels [x, y, z] in RAS order: written columns go to the left and rows to the back."""
     return np.stack([convert(ds)[::-1, ::-1].T for ds in slices], axis=-1)
 
 
@@ -29,7 +29,7 @@ def seconds(clock):
     return int(clock[:2]) * 3600 + int(clock[2:4]) * 60 + float(clock[4:])
 
 
-def test_suv_worked_out_by_hand_is_the_phantoms(study):
+def test_suv_computed_from_the_headers_is_that_of_the_phantom(study):
     subject, _, pet = study
     drug = pet[0].RadiopharmaceuticalInformationSequence[0]
     wait_s = seconds(pet[0].SeriesTime) - seconds(drug.RadiopharmaceuticalStartTime)
@@ -44,14 +44,14 @@ def test_suv_worked_out_by_hand_is_the_phantoms(study):
     assert not suv.any()
 
 
-def test_hounsfield_units_come_back_to_half_a_unit(study):
+def test_hounsfield_units_are_restored_within_half_a_unit(study):
     subject, ct, _ = study
     hu = ras(ct, lambda ds: ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept))
     assert abs(hu - subject.ct.voxels).max() <= 0.5
 
 
 @pytest.mark.parametrize("modality", ["CT", "PT"])
-def test_geometry_puts_voxels_where_the_affine_says(study, modality):
+def test_geometry_puts_voxels_at_the_positions_given_by_the_affine(study, modality):
     subject, ct, pet = study
     slices, volume, border = (ct, subject.ct, 0) if modality == "CT" else (pet, subject.suv, PET_BORDER)
     i, j, k = 20, 25, 30
@@ -76,7 +76,7 @@ def test_series_share_study_and_frame_but_not_grid_and_every_pet_slice_has_its_s
     assert len({ds.RescaleSlope for ds in pet}) > 0.9 * len(pet)
 
 
-def test_headers_hold_the_patient_and_the_tracer(study):
+def test_headers_contain_the_patient_and_the_tracer(study):
     _, ct, pet = study
     for ds in (ct[0], pet[0]):
         assert (ds.PatientSex, ds.PatientAge) == ("F", "060Y")

@@ -32,7 +32,7 @@ def test_a_longer_cohort_begins_with_the_shorter_one():
     assert (plan_cohort(200, seed=1)["split"] == "test").sum() == 52  # 26 % of 200
 
 
-def test_the_folder_holds_what_the_contract_names(made):
+def test_the_folder_contains_the_documented_files(made):
     table = read_cohort(made / "cohort.csv")
     assert list(table.columns) == list(COLUMNS)
     assert set(table["source"]) == {"phantom"}
@@ -48,7 +48,7 @@ def test_the_folder_holds_what_the_contract_names(made):
     assert not (made / "failures.csv").exists()
 
 
-def test_the_same_command_again_only_makes_what_is_missing(made):
+def test_the_same_command_again_makes_only_missing_files(made):
     before = files(made)
     missing = Path("resampled/phantom_0002/SUV.nii.gz")
     content = read_nifti(made / missing).voxels
@@ -108,7 +108,7 @@ def test_a_patient_cohort_is_never_overwritten(tmp_path):
         write_cohort(tmp_path, 1, **QUICK)
 
 
-def test_the_script_says_in_one_line_what_is_wrong(tmp_path):
+def test_the_script_reports_an_error_in_one_line(tmp_path):
     command = [sys.executable, SCRIPT, "--root", tmp_path, "--subjects", "0"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2

@@ -32,13 +32,13 @@ def test_demographics_have_the_published_mean_and_spread(cohort, sex):
         assert group[name].std() == pytest.approx(std, rel=0.12)
 
 
-def test_sexes_are_mixed_as_published_and_nobody_is_implausible(cohort):
+def test_the_share_of_men_is_as_published_and_nobody_is_implausible(cohort):
     assert (cohort.sex == "M").mean() == pytest.approx(MALE_SHARE, abs=0.03)  # 3 standard errors
     assert cohort.age_years.between(18, 95).all()
     assert cohort.bmi.between(15.5, 48.5).all()
 
 
-def test_the_tall_are_heavier(cohort):
+def test_taller_people_are_heavier(cohort):
     for _, group in cohort.groupby("sex"):
         assert 0.3 < np.corrcoef(group.height_m, group.weight_kg)[0, 1] < 0.55
 

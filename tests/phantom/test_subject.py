@@ -46,11 +46,11 @@ def test_another_seed_gives_another_subject(man):
 
 
 def test_another_voxel_size_shows_the_same_patient(man):
-    fine = make_subject(MAN, seed=5, voxel_mm=6.0)
+    other = make_subject(MAN, seed=5, voxel_mm=6.0)
     for organ in ("liver", "heart", "kidneys", "spleen"):
-        assert fine.truth[f"{organ}_volume_ml"] == pytest.approx(man.truth[f"{organ}_volume_ml"], rel=0.04)
-        assert fine.truth[f"{organ}_suv_mean"] == pytest.approx(man.truth[f"{organ}_suv_mean"], rel=0.04)
-    assert centre(fine, "liver") == pytest.approx(centre(man, "liver"), abs=4)  # half a voxel
+        assert other.truth[f"{organ}_volume_ml"] == pytest.approx(man.truth[f"{organ}_volume_ml"], rel=0.04)
+        assert other.truth[f"{organ}_suv_mean"] == pytest.approx(man.truth[f"{organ}_suv_mean"], rel=0.04)
+    assert centre(other, "liver") == pytest.approx(centre(man, "liver"), abs=4)  # half a voxel
 
 
 def test_without_variability_the_seed_changes_noise_only():
@@ -58,11 +58,11 @@ def test_without_variability_the_seed_changes_noise_only():
     b = make_subject(WOMAN, seed=2, voxel_mm=COARSE_MM, variability=0)
     assert np.array_equal(a.organs.voxels, b.organs.voxels)
     assert not np.array_equal(a.ct.voxels, b.ct.voxels)
-    # grown to the drawn volume to the voxel; ties between mirrored voxels leave a few
+    # grown to the sampled volume, exact to one voxel; equal values in mirrored voxels can add a few
     assert a.truth["liver_volume_ml"] == pytest.approx(VOLUME_ML["F"]["liver"][0], rel=0.02)
 
 
-def test_truth_is_what_the_voxels_say(subject):
+def test_truth_is_what_is_measured_in_the_voxels(subject):
     for organ, ids in {**{name: (i,) for name, i in ORGANS.items()}, **MEASURED}.items():
         count = sum(np.count_nonzero(subject.organs.voxels == i) for i in ids)
         assert count > 0, organ
@@ -78,15 +78,15 @@ def test_measured_uptake_is_the_noiseless_one_within_noise(subject):
         assert values.mean() == pytest.approx(subject.truth[f"{organ}_suv_mean"], abs=error)
 
 
-def test_uptake_is_calibrated_to_what_was_drawn():
+def test_uptake_is_calibrated_to_the_sampled_values():
     seed = 5
     anatomy = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
-    drawn = sample_organs(MAN, anatomy)
+    sampled = sample_organs(MAN, anatomy)
     truth = make_subject(MAN, seed=seed, voxel_mm=COARSE_MM).truth
-    for organ, suv in drawn.suv_mean.items():
+    for organ, suv in sampled.suv_mean.items():
         assert truth[f"{organ}_suv_mean"] == pytest.approx(suv, rel=0.03)
     for organ in MEASURED:
-        assert truth[f"{organ}_volume_ml"] == pytest.approx(drawn.volume_ml[organ], rel=0.04)
+        assert truth[f"{organ}_volume_ml"] == pytest.approx(sampled.volume_ml[organ], rel=0.04)
 
 
 def test_the_liver_is_on_the_patients_right_and_the_spleen_on_the_left(subject):
@@ -145,7 +145,7 @@ def test_trunk_mass_follows_body_mass(weight_kg):
 
 
 @pytest.mark.slow
-def test_a_drawn_cohort_measures_like_the_published_one():
+def test_a_sampled_cohort_has_the_published_organ_volumes():
     rng = np.random.default_rng(11)
     rows = []
     while len(rows) < 40:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from totalgen.data.archive import Archive, pack
 from totalgen.data.resolution import position
 from totalgen.errors import InputError
+from totalgen.training.loop import Numbered
 from totalgen.training.tasks import GlobalTask, SuperResolutionTask
 
 SHAPE, PATCH = (16, 16, 24), (8, 8, 12)
@@ -93,3 +95,14 @@ def test_a_patch_start_is_uniform_unless_told(archive):
     expected = [int(random.integers(n - p + 1)) for n, p in zip(SHAPE, PATCH, strict=True)]
     first = task[3][1][-3:, 0, 0, 0]
     assert torch.allclose(first, position(expected, PATCH, SHAPE)[:, 0, 0, 0])
+
+
+@pytest.mark.parametrize("make", [GlobalTask, lambda archive, shape: SuperResolutionTask(archive, shape, PATCH)])
+def test_items_are_loaded_by_processes_that_inherit_nothing(archive, make):
+    """As on macOS and Windows, and on Linux from Python 3.14 on."""
+    task = make(archive, SHAPE)
+    first = [task[n] for n in range(4)]  # opens the archive's groups, which no process can be sent
+    loaded = DataLoader(Numbered(task), 2, sampler=range(4), num_workers=1, multiprocessing_context="spawn")
+    for numbers, targets, conditions in loaded:
+        for n, *item in zip(numbers.tolist(), targets, conditions, strict=True):
+            assert all(torch.equal(here, there) for here, there in zip(first[n], item, strict=True))

@@ -5,8 +5,9 @@
     <subject>        attributes: voxel_mm, moments (see ``moments``), sha256, provenance
     attributes       subjects (rows of the cohort table), voxel_mm, shape, channels, statistics, axial_extent
 
-A subject's group appears whole or not at all. The attributes at the top are the index, written last: what they do not
-list is not in the archive. Axis z is stretched to a fixed number of voxels; ``axial_extent`` tells how to undo that.
+A subject's group is written atomically: it is complete or absent. The attributes at the top are the index, written
+last: what they do not list is not in the archive. Axis z is stretched to a fixed number of voxels; ``axial_extent``
+gives the line that undoes this.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ from totalgen.errors import InputError
 CHANNELS = ("CT", "SUV")
 FORMAT_VERSION = 2
 SLAB = 8  # planes of a volume that are worked on at a time
-STATISTICS_PHASES = (21, 42)  # the two middle ones on the diagonal stand for the 64 in the channel statistics
+STATISTICS_PHASES = (21, 42)  # the channel statistics use the two middle phases on the diagonal, not all 64
 
 
 def fit_plane(voxels: np.ndarray, shape: Sequence[int], fill: float) -> np.ndarray:
@@ -72,9 +73,9 @@ def pack(
 ) -> tuple[Path, int, int]:
     """Write <root>/training.zarr from <root>/cropped. shape: (x, y, z) of the high resolution, divisible by 4.
 
-    Subjects that are in the archive as their files are now stay as they are; new ones are added behind them, changed
-    ones are encoded again. A study that cannot be read is listed in failures.csv and left out.
-    overwrite: begin anew, which another shape or a subject that left the cohort asks for.
+    Subjects whose files did not change since they were packed are kept; new ones are added after them, changed ones
+    are encoded again. A study that cannot be read is listed in failures.csv and left out.
+    overwrite: start again; needed for another shape, or when a subject was removed from the cohort.
     workers, scheduler: where the work is done (subjects.for_each_subject).
     Returns (path, number of subjects, number of failures).
     """
@@ -88,7 +89,7 @@ def pack(
     if ready.empty:
         raise InputError(f"{root / 'cropped'}: no subject of the cohort is there. Run 4_crop_torso.py first.")
     if overwrite and path.exists():
-        (path / "zarr.json").unlink(missing_ok=True)  # the index first: a kill leaves no archive, not half of one
+        (path / "zarr.json").unlink(missing_ok=True)  # the index first: a kill must not leave half an archive
         shutil.rmtree(path)
     packed = [row["subject"] for row in Archive(path).subjects] if (path / "zarr.json").exists() else []
     if gone := [subject for subject in packed if subject not in ready.index]:
@@ -99,8 +100,8 @@ def pack(
 
     def work(subject):
         Demographics.from_row(ready.loc[subject])
-        said = {name: note.loc[subject].dropna().to_dict() for name, note in notes.items() if subject in note.index}
-        write_subject(path / subject, root / "cropped" / subject, shape, said)
+        made_from = {name: n.loc[subject].dropna().to_dict() for name, n in notes.items() if subject in n.index}
+        write_subject(path / subject, root / "cropped" / subject, shape, made_from)
 
     def done(subject):
         return is_current(path / subject, root / "cropped" / subject, shape)
@@ -130,7 +131,7 @@ def write_subject(path: Path, folder: str | Path, shape: Sequence[int], made_fro
 
 
 def is_current(path: Path, folder: str | Path, shape: Sequence[int]) -> bool:
-    """Whether the group ``path`` was encoded in this shape from the files that lie in ``folder`` now."""
+    """Whether the group ``path`` was encoded in this shape from the files that are in ``folder`` now."""
     try:
         group = zarr.open_group(path, mode="r")
         same_files = group.attrs["provenance"]["files"] == stamps(folder)
@@ -155,7 +156,7 @@ def checksum(high: np.ndarray, low: np.ndarray) -> str:
 def write_index(path: Path, table: pd.DataFrame, shape: Sequence[int], line: AxialExtent) -> None:
     """Write the attributes at the top, from the groups of the subjects of ``table`` (indexed by subject).
 
-    Statistics are those of the training subjects that show the whole torso, or of all of them when none does.
+    The statistics are of the training subjects that show the whole torso, or of all of them when none does.
     Raises InputError for voxels of several sizes and for a cohort without training subjects.
     """
     groups = {subject: dict(zarr.open_group(path / subject, mode="r").attrs) for subject in table.index}
@@ -187,7 +188,7 @@ def write_index(path: Path, table: pd.DataFrame, shape: Sequence[int], line: Axi
 
 
 def verify_archive(root: str | Path) -> int:
-    """Number of subjects of <root>/training.zarr. Raises InputError naming those whose checksum does not fit."""
+    """Number of subjects of <root>/training.zarr. Raises InputError naming those whose checksum differs."""
     archive = Archive(Path(root) / "training.zarr")
     numbers = tqdm(range(len(archive.subjects)), desc="verify", unit="subject", disable=None)
     damaged = [archive.subjects[i]["subject"] for i in numbers if not archive.is_intact(i)]
@@ -240,7 +241,7 @@ def statistics(all_moments: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 class Archive:
-    """Read access to a training archive. Raises InputError when it is missing, foreign or half-copied."""
+    """Read access to a training archive. Raises InputError when it is missing, incomplete or something else."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

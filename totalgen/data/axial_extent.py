@@ -3,15 +3,19 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LinearRegression, RANSACRegressor
 
 from totalgen.data.files import atomic
 from totalgen.errors import InputError
 
+Numbers = TypeVar("Numbers", float, np.ndarray)
+
 FEWEST = 10  # subjects below which a line is not fitted
-HEIGHTS_APART_M = 0.05  # subjects closer together than this do not fix a slope
+HEIGHTS_APART_M = 0.05  # heights with a smaller range than this do not determine a slope
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,16 @@ class AxialExtent:
     residual_threshold_mm: float | None
     source: str
 
-    def mm(self, height_m):
+    def mm(self, height_m: Numbers) -> Numbers:
         """Axial extent in mm of a torso cropped from clavicles to sacrum, for a height in m (number or array)."""
         return self.slope_mm_per_m * height_m + self.intercept_mm
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers and text, for JSON and for the configuration saved with weights."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict[str, Any]) -> "AxialExtent":
         """The inverse of to_dict."""
         return cls(**values)
 
@@ -57,12 +61,12 @@ PUBLISHED = AxialExtent(
 )
 
 
-def fit(height_m, extent_mm, source):
+def fit(height_m: ArrayLike, extent_mm: ArrayLike, source: str) -> AxialExtent:
     """RANSAC line through heights (m) and extents (mm), both [n], as an AxialExtent.
 
     The residual threshold is 2·1.4826·MAD of the absolute residuals of ordinary least squares, at least 1 mm (exact
-    data would leave no room for rounding); random_state 42 makes it repeatable. (The paper's released settings.)
-    Raises InputError, which says why, when the data do not fix a line.
+    data would leave no tolerance for rounding); random_state 42 makes it repeatable. (The paper's released settings.)
+    Raises InputError with the reason when the data do not determine a line.
     """
     height_m, extent_mm = np.asarray(height_m, float), np.asarray(extent_mm, float)
     if len(height_m) < FEWEST:
@@ -94,7 +98,7 @@ def fit(height_m, extent_mm, source):
     )
 
 
-def read_axial_extent(path):
+def read_axial_extent(path: str | Path) -> AxialExtent:
     """The AxialExtent of a JSON file. Raises InputError when it is missing or damaged."""
     path = Path(path)
     if not path.exists():
@@ -105,15 +109,15 @@ def read_axial_extent(path):
         raise InputError(f"{path}: is not an axial extent ({error}). Run 0_Preprocess/5_fit_axial_extent.py.") from None
 
 
-def write_axial_extent(path, line):
+def write_axial_extent(path: str | Path, line: AxialExtent) -> None:
     """Write an AxialExtent as JSON, atomically."""
     with atomic(path) as part:
         part.write_text(json.dumps(line.to_dict(), indent=2) + "\n")
 
 
-def scatter(path, height_m, extent_mm, line):
+def scatter(path: str | Path, height_m: ArrayLike, extent_mm: ArrayLike, line: AxialExtent) -> None:
     """A PNG of the subjects (heights in m, extents in mm, both [n]) and the line, its outliers marked."""
-    from matplotlib.figure import Figure  # slow to import, and only this picture needs it
+    from matplotlib.figure import Figure  # slow to import, and only this figure needs it
 
     height_m, extent_mm = np.asarray(height_m, float), np.asarray(extent_mm, float)
     figure = Figure(figsize=(5, 4), layout="constrained")

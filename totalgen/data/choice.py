@@ -1,13 +1,15 @@
 """Which PET and which CT of a subject are used, and why the others are not."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import pydicom
 
 from totalgen.data.dicom import Series
 from totalgen.data.suv import SUVError, check_units
 
-FEWEST_SLICES = 10  # fewer is a scout or a key image, not a torso
+FEWEST_SLICES = 10  # fewer slices are a scout or a key image, not a torso
 SAME_OVERLAP = 0.98  # of the largest overlap: reformats and other slice thicknesses of one scan differ by less
 SCOUT = re.compile(r"scout|topogram|locali[sz]er|scanogram|surview|\bscano", re.IGNORECASE)
 PAGE = re.compile(r"dose[ _-]*(report|record|info|summary|page|sheet)|(patient|exam)[ _-]*protocol|exam[ _-]*summary|"
@@ -18,7 +20,7 @@ UNCORRECTED = re.compile(r"(?<![a-z])n(on?[ _-]?)?ac(?![a-z])|uncorrected|no[nt]
 DERIVED = {"DERIVED", "SECONDARY", "REFORMATTED", "MPR"}  # values of Image Type
 
 
-def choose(all_series):
+def choose(all_series: Sequence[Series]) -> tuple[Series | None, Series | None, dict[str, str]]:
     """(pet, ct, reasons) among the series of one subject; pet or ct is None when there is none to use.
 
     reasons: dict of series UID → why it was chosen or not.
@@ -41,10 +43,10 @@ def choose(all_series):
         if series is pet:
             corrected = "corrected for attenuation" if says_corrected(pet) else "attenuation correction not stated"
             reasons[series.uid] = f"PET, {corrected}, {pet.header.Units}"
+        elif pet is None:
+            reasons[series.uid] = "no PET to use it with"
         elif series is ct:
             reasons[series.uid] = f"CT that overlaps the PET by {overlap_ml(ct, pet) / 1000:.1f} L"
-        elif pet is None:
-            reasons[series.uid] = "no PET to go with"
         elif series.study != pet.study:
             reasons[series.uid] = "another study of the subject is used"
         elif series.modality == "PT":
@@ -55,7 +57,7 @@ def choose(all_series):
                 reasons[series.uid] = PET_REASONS[why]
         elif not same_place(series, pet):
             reasons[series.uid] = "not in the PET's frame of reference"
-        elif series not in partners:
+        elif ct is None or series not in partners:
             reasons[series.uid] = "does not overlap the PET"
         else:
             why = first_difference(ct_rank(series, pet, partners), ct_rank(ct, pet, partners))
@@ -70,12 +72,12 @@ def _values(header, keyword):
     return {str(v).strip().upper() for v in ([value] if isinstance(value, str) else value)}
 
 
-def first_difference(a, b):
+def first_difference(a: tuple[Any, ...], b: tuple[Any, ...]) -> int:
     """The first position at which two tuples differ."""
     return next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
 
 
-def refusal(series: Series):
+def refusal(series: Series) -> str:
     """Why a series can be neither the PET nor the CT, or "" when it can."""
     header = series.header
     if not series.is_image:
@@ -99,17 +101,17 @@ def refusal(series: Series):
     return series.problem
 
 
-def says_corrected(series):
+def says_corrected(series: Series) -> bool:
     """Whether Corrected Image (0028,0051) lists the attenuation."""
     return "ATTN" in _values(series.header, "CorrectedImage")
 
 
-def is_derived(series):
-    """Whether Image Type (0008,0008) tells of images computed from other images, such as a reformat."""
+def is_derived(series: Series) -> bool:
+    """Whether Image Type (0008,0008) states that the images were computed from others, such as a reformat."""
     return not DERIVED.isdisjoint(_values(series.header, "ImageType"))
 
 
-PET_REASONS = (  # what sets a PET behind another of its study, in the order of pet_rank
+PET_REASONS = (  # why another PET of its study is preferred to a PET, in the order of pet_rank
     "does not state that it is corrected for attenuation, as the chosen PET does",
     "derived from other images; the chosen PET is original",
     "covers less than the chosen PET",
@@ -119,18 +121,18 @@ PET_REASONS = (  # what sets a PET behind another of its study, in the order of 
 )
 
 
-def begin(series):
+def begin(series: Series) -> str:
     """Study date and time as text that sorts; some scanners write another time into every series of one study."""
     return f"{series.header.get('StudyDate', '') or ''}{series.header.get('StudyTime', '') or ''}"
 
 
-def pet_rank(series):
+def pet_rank(series: Series) -> tuple[Any, ...]:
     """Sort key of the PET series of a study, best first: corrected, original, largest volume in mL, most slices."""
     size = -round(overlap_ml(series, series)), -series.count
     return not says_corrected(series), is_derived(series), *size, series_number(series), series.uid
 
 
-CT_REASONS = (  # what sets a CT behind another that shares the PET's place, in the order of ct_rank
+CT_REASONS = (  # why another CT at the PET's place is preferred to a CT, in the order of ct_rank
     "overlaps the PET by {:.1f} L, the chosen CT by {:.1f} L",
     "derived from other images; the chosen CT is original",
     "fewer slices than the chosen CT",
@@ -139,7 +141,7 @@ CT_REASONS = (  # what sets a CT behind another that shares the PET's place, in 
 )
 
 
-def ct_rank(series, pet, all_ct):
+def ct_rank(series: Series, pet: Series, all_ct: Sequence[Series]) -> tuple[Any, ...]:
     """Sort key of CT series, best first: an overlap with the PET near the largest, original, most slices."""
     largest = max(overlap_ml(other, pet) for other in all_ct)
     overlap = overlap_ml(series, pet)
@@ -147,17 +149,17 @@ def ct_rank(series, pet, all_ct):
     return short, is_derived(series), -series.count, series_number(series), series.uid
 
 
-def series_number(series):
+def series_number(series: Series) -> int:
     """Series Number (0020,0011), 0 when missing."""
     return int(series.header.get("SeriesNumber", 0) or 0)
 
 
-def same_place(a, b):
+def same_place(a: Series, b: Series) -> bool:
     """Whether two series are of one study and one frame of reference."""
     return a.study == b.study and a.header.get("FrameOfReferenceUID") == b.header.get("FrameOfReferenceUID")
 
 
-def overlap_ml(a, b):
+def overlap_ml(a: Series, b: Series) -> float:
     """Volume in mL of the box that two series share."""
     (low_a, high_a), (low_b, high_b) = a.box, b.box
     edges = [max(min(ha, hb) - max(la, lb), 0.0) for la, ha, lb, hb in zip(low_a, high_a, low_b, high_b, strict=True)]

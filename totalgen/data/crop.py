@@ -1,4 +1,7 @@
-"""The torso: clavicles to sacrum, the table taken away, centred on the body in a square of fixed size."""
+"""The torso: clavicles to sacrum, without the table, centred on the body in a square of fixed size."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -10,20 +13,22 @@ from totalgen.errors import InputError
 
 MARGIN_MM = 40.0  # above the clavicles and below the sacrum: the released code's 20 slices of 2 mm
 FIELD_MM = 448.0  # in-plane edge of the paper's volume: 224 voxels of 2 mm
-TABLE_MM = 4.0  # half the thickness below which a structure is taken for table, sheet or tube
-SKIN_MM = 4.0  # the body keeps this much air around it, so that the blurred skin stays whole
-SPECK = 0.1  # a piece of an organ smaller than this share of it is taken for a stray speck
+TABLE_MM = 4.0  # half the thickness below which a structure counts as table, sheet or tube
+SKIN_MM = 4.0  # this much air is kept around the body, so that the blurred skin is complete
+SPECK = 0.1  # a piece smaller than this fraction of its organ is ignored
 
 TOP = (ORGANS["clavicula_left"], ORGANS["clavicula_right"])
 BOTTOM = (ORGANS["sacrum"],)
 
 
-def crop_torso(ct, suv, organs, field_mm=FIELD_MM, margin_mm=MARGIN_MM):
+def crop_torso(
+    ct: Volume, suv: Volume, organs: Volume | None, field_mm: float = FIELD_MM, margin_mm: float = MARGIN_MM
+) -> tuple[Volume, Volume, Volume, dict[str, Any]]:
     """Crop CT (HU), SUV and organ labels, Volumes on one RAS+ grid, to the torso.
 
     Axially from margin_mm above the clavicles to margin_mm below the sacrum; the true extent is kept. In the plane a
     square of field_mm, centred on the body, cropped or filled with air (CT), 0 (SUV) and 0 (labels). Outside the body –
-    the largest thing denser than −500 HU, and a rim of SKIN_MM – CT becomes air and SUV becomes 0, so that table,
+    the largest object denser than −500 HU, and a rim of SKIN_MM – CT becomes air and SUV becomes 0, so that table,
     sheets and the noise around the patient disappear from both.
 
     organs: Volume, or None when there are no labels.  An end that the scan or the labels do not show is left where the
@@ -64,8 +69,10 @@ def crop_torso(ct, suv, organs, field_mm=FIELD_MM, margin_mm=MARGIN_MM):
     return *cropped, dict(covers_torso=covers, **landmarks, z_extent_mm=z_extent_mm, note="; ".join(notes))
 
 
-def axial_range(labels, slice_mm, margin_mm=MARGIN_MM):
-    """(low, high, landmarks, notes): slices low ≤ k < high hold the torso of labels [x, y, z], z to the head.
+def axial_range(
+    labels: np.ndarray, slice_mm: float, margin_mm: float = MARGIN_MM
+) -> tuple[int, int, dict[str, str], list[str]]:
+    """(low, high, landmarks, notes): slices low ≤ k < high contain the torso of labels [x, y, z], z to the head.
 
     landmarks: dict of clavicles and sacrum → "whole", "cut" (by the end of the scan) or "absent";  notes: list of what
     the scan lacks.
@@ -91,8 +98,8 @@ def axial_range(labels, slice_mm, margin_mm=MARGIN_MM):
     return low, high, landmarks, notes
 
 
-def organ_slices(labels, label):
-    """(first, last + 1) slice of an organ in labels [x, y, z], stray specks left out; None when it is absent."""
+def organ_slices(labels: np.ndarray, label: int) -> tuple[int, int] | None:
+    """(first, last + 1) slice of an organ in labels [x, y, z], without its small separate pieces; None when absent."""
     mask = labels == label
     if not mask.any():
         return None
@@ -105,20 +112,20 @@ def organ_slices(labels, label):
     return int(slices[0]), int(slices[-1]) + 1
 
 
-def body_mask(ct):
+def body_mask(ct: Volume) -> np.ndarray:
     """bool [x, y, z]: the patient in a CT Volume (HU), lungs and bowel gas included, table and sheets not.
 
-    What is denser than −500 HU is opened by TABLE_MM, which cuts the table off; of the rest the largest piece is kept,
-    its holes are filled slice by slice, and a rim of SKIN_MM is added.
+    The voxels denser than −500 HU are opened by TABLE_MM, which separates the table; of the rest the largest piece is
+    kept, its holes are filled slice by slice, and a rim of SKIN_MM is added.
     Raises InputError when there is nothing dense.
     """
     voxel_mm = float(ct.voxel_mm.max())
     thin, skin = max(round(TABLE_MM / voxel_mm), 1), max(round(SKIN_MM / voxel_mm), 1)
     dense = ct.voxels > BODY_HU
     mask = np.zeros(ct.shape, bool)
-    for near in ndimage.find_objects(dense.view(np.uint8)):  # at most one box; far from it there is nothing to do
+    for near in ndimage.find_objects(dense.view(np.uint8)):  # at most one box; nothing needs to be done far from it
         near = tuple(slice(max(n.start - thin - skin, 0), n.stop + thin + skin) for n in near)
-        padded = np.pad(dense[near], thin, mode="edge")  # a body that leaves the scan is not opened away at its end
+        padded = np.pad(dense[near], thin, mode="edge")  # so that opening keeps a body that continues beyond the scan
         core = ndimage.binary_opening(padded, iterations=thin)[(slice(thin, -thin),) * 3]
         pieces, count = ndimage.label(core)
         if count:
@@ -128,7 +135,7 @@ def body_mask(ct):
     raise InputError(f"CT has no body: nothing is denser than {BODY_HU:g} HU. Check that its unit is HU.")
 
 
-def fill_in_plane(mask):
+def fill_in_plane(mask: np.ndarray) -> np.ndarray:
     """bool [x, y, z] with the holes of every axial slice filled."""
     in_plane = np.zeros((3, 3, 3), bool)
     in_plane[1, :, 1] = in_plane[:, 1, 1] = True
@@ -137,16 +144,16 @@ def fill_in_plane(mask):
     return ~np.isin(pieces, np.unique(pieces[0, 0]))[1:-1, 1:-1]
 
 
-def window(volume, start, shape, fill):
+def window(volume: Volume, start: Sequence[int], shape: Sequence[int], fill: float) -> Volume:
     """The box of ``shape`` voxels that begins at voxel ``start`` (may be negative), ``fill`` outside the volume.
 
     No voxel moves in the world: the affine follows the box.
     """
-    start, shape = np.asarray(start), tuple(int(n) for n in shape)
+    first, shape = np.asarray(start), tuple(int(n) for n in shape)
     out = np.full(shape, fill, dtype=volume.voxels.dtype)
-    low = np.maximum(start, 0)
-    high = np.minimum(start + shape, volume.shape)
+    low = np.maximum(first, 0)
+    high = np.minimum(first + shape, volume.shape)
     if (high > low).all():
-        target = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+        target = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
         out[target] = volume.voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     return Volume(out, moved(volume.affine, start))

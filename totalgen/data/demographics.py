@@ -1,7 +1,9 @@
-"""Who a study is of: sex, age, height, weight, and the cohort table that lists subjects."""
+"""The person of a study: sex, age, height, weight, and the cohort table that lists subjects."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +28,7 @@ class Demographics:
     height_m: float
     weight_kg: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.sex not in ("F", "M"):
             raise InputError(f'sex is "{self.sex}"; the model knows F and M. Give one of the two.')
         if not HEIGHT_M[0] <= self.height_m <= HEIGHT_M[1]:
@@ -45,18 +47,18 @@ class Demographics:
             )
 
     @property
-    def bmi(self):
+    def bmi(self) -> float:
         """Body mass index, kg/m²."""
         return self.weight_kg / self.height_m**2
 
-    def channels(self):
+    def channels(self) -> np.ndarray:
         """[4] float32: height_m, weight_kg / 100, age_years / 100, sex (F 0, M 1) – constant maps once broadcast."""
         return np.array(
             [self.height_m, self.weight_kg / 100, self.age_years / 100, float(self.sex == "M")], dtype=np.float32
         )
 
     @classmethod
-    def from_row(cls, row):
+    def from_row(cls, row: Mapping[str, Any] | pd.Series) -> "Demographics":
         """From a row of a cohort table, or a dict of its columns."""
         numbers = []
         for name in ("age_years", "height_m", "weight_kg"):
@@ -67,7 +69,7 @@ class Demographics:
         return cls(row["sex"], *numbers)
 
 
-def read_cohort(path):
+def read_cohort(path: str | Path) -> pd.DataFrame:
     """A cohort table as a DataFrame, subject as text. Raises InputError when missing, empty or without a column."""
     path = Path(path)
     if not path.exists():
@@ -77,13 +79,13 @@ def read_cohort(path):
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} is missing. A cohort table has {', '.join(COLUMNS)}.")
     if table.empty:
-        raise InputError(f"{path}: lists no subject. Look into failures.csv beside it for the reasons.")
+        raise InputError(f"{path}: lists no subject. Read the reasons in failures.csv in the same folder.")
     return table
 
 
-def carry_over(table, path, keep=()):
-    """``table`` with what the cohort table at ``path`` says of the same subjects, as text: its further columns, and its
-    values of the columns ``keep``."""
+def carry_over(table: pd.DataFrame, path: str | Path, keep: Collection[str] = ()) -> pd.DataFrame:
+    """``table`` with values of the same subjects in the cohort table at ``path``, as text: those of its further columns
+    and of the columns ``keep``."""
     if not Path(path).exists():
         return table
     known = read_text(path)
@@ -91,15 +93,15 @@ def carry_over(table, path, keep=()):
         raise InputError(f"{path}: column subject is missing. A cohort table has {', '.join(COLUMNS)}.")
     known = known.drop_duplicates("subject").set_index("subject")
     for name in known:
-        said = table["subject"].map(known[name]).fillna("")
+        earlier = table["subject"].map(known[name]).fillna("")
         if name not in table:
-            table = table.assign(**{name: said})
+            table = table.assign(**{name: earlier})
         elif name in keep:
-            table = table.assign(**{name: said.where(said != "", table[name])})
+            table = table.assign(**{name: earlier.where(earlier != "", table[name])})
     return table
 
 
-def write_cohort(path, table):
+def write_cohort(path: str | Path, table: pd.DataFrame) -> None:
     """Write a cohort table, atomically."""
     with atomic(path) as part:
         table.to_csv(part, index=False)

@@ -1,14 +1,15 @@
-"""DICOM on disk: which series lie in a folder, and one series as a Volume.
+"""DICOM on disk: which series are in a folder, and one series as a Volume.
 
-Headers hold names and birth dates; what of them may be written is up to ``identity``.
+Headers contain names and birth dates; ``identity`` decides what of them may be written.
 """
 
 import os
 import tempfile
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -23,12 +24,12 @@ from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
 
-warnings.filterwarnings("ignore", module="pydicom")  # they name files and values of headers: a patient's, perhaps
+warnings.filterwarnings("ignore", module="pydicom")  # they quote file names and header values, which may name a patient
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 IMAGES = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.128": "PT", **ENHANCED}
-BARE = (b"\x08\x00", b"\x02\x00")  # how a file begins that is DICOM without the preamble: group 0008 or 0002
-BRIEF_GROUPS, BRIEF_BYTES = (0x0008, 0x0010, 0x0012, 0x0020), 1024  # what is kept of what is no CT or PET
+BARE = (b"\x08\x00", b"\x02\x00")  # first bytes of a DICOM file without preamble: group 0008 or 0002
+BRIEF_GROUPS, BRIEF_BYTES = (0x0008, 0x0010, 0x0012, 0x0020), 1024  # what is kept of a file that is neither CT nor PET
 DICOMDIR = "1.2.840.10008.1.3.10"  # lists other files
 PLANE = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}  # tag → how many numbers
 PIXELS = (
@@ -36,79 +37,82 @@ PIXELS = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames", "PixelData"),
 )
 OUTSIDE = {"CT": AIR_HU, "PT": 0.0}  # what padding becomes: HU, Bq/mL
-SAME_PLACE_MM = 0.05  # slices nearer to each other are one place
+SAME_PLACE_MM = 0.05  # slices closer together than this are at the same place
 SPACING_TOLERANCE = 0.1  # of the slice spacing; scanners round positions, a missing slice doubles it
-OFF_LINE_MM = 0.5  # how far slice positions may leave one straight line
+OFF_LINE_MM = 0.5  # largest distance of a slice position from one straight line
 SAME_PLANE = 1e-3  # cosines, mm
 PERPENDICULAR = 0.01  # cosines; some headers round them to two decimals
+
+Numbers = tuple[float, ...] | None  # None: the header does not state them
+Instance = tuple[str, int, Numbers]
 
 
 @dataclass
 class Series:
     """uid: see series_uid;  header: pydicom Dataset of one slice, without pixels;  deidentified: whether all its
-    headers say so;  files: without exact copies;  instances, origins, planes: [count] of every slice (see ``instance``
-    and ``place``);  fault: why a file's frames cannot be told, or ""."""
+    headers state it;  files: without exact copies;  instances, origins, planes: [count] of every slice (see
+    ``instance`` and ``place``);  fault: why the frames of a file cannot be read, or ""."""
 
     uid: str
     header: pydicom.Dataset
     deidentified: bool = True
-    files: list = field(default_factory=list)
-    instances: dict = field(default_factory=dict)  # → its file; a set that keeps the order
-    origins: list = field(default_factory=list)
-    planes: list = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    instances: dict[Instance, Path] = field(default_factory=dict)  # → its file; a set that keeps the order
+    origins: list[Numbers] = field(default_factory=list)
+    planes: list[Numbers] = field(default_factory=list)
     fault: str = ""
 
-    def add(self, path, instance, origin, plane):
-        """Take in a slice, unless it is a copy of one that is there."""
+    def add(self, path: Path, instance: Instance, origin: Numbers, plane: Numbers) -> None:
+        """Add a slice, unless it is a copy of an earlier one."""
         if instance in self.instances:
             return
         self.instances[instance] = path
         if not self.files or self.files[-1] != path:
             self.files.append(path)
         if self.planes and self.planes[-1] == plane:
-            plane = self.planes[-1]  # one tuple for all slices: a cohort has half a million
+            plane = self.planes[-1]  # one tuple shared by all slices: a cohort has half a million
         self.origins.append(origin)
         self.planes.append(plane)
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Number of slices; the frames of a multi-frame file are counted, exact copies are not."""
         return len(self.planes)
 
     @property
-    def study(self):
+    def study(self) -> str:
         return str(self.header.get("StudyInstanceUID", ""))
 
     @property
-    def modality(self):
+    def modality(self) -> str:
         return str(self.header.get("Modality", ""))
 
     @property
-    def description(self):
+    def description(self) -> str:
         return " ".join(str(self.header.get("SeriesDescription", "") or "").split())
 
     @property
-    def is_image(self):
-        """Whether it holds CT or PET images."""
+    def is_image(self) -> bool:
+        """Whether it contains CT or PET images."""
         return str(self.header.get("SOPClassUID", "")) in IMAGES
 
     @property
-    def problem(self):
-        """Why its slices form no volume, or "". Told from the headers alone, without names of files."""
+    def problem(self) -> str:
+        """Why its slices form no volume, or "". Uses the headers alone, and names no file."""
         if self.fault:
             return self.fault
         _, _, why, k = stack(self.origins, self.planes, promised(self.header))
         return why if k is None else f"slice {k + 1} of {self.count}: {why}"
 
     @property
-    def folder(self):
-        """The deepest folder that holds all its files."""
+    def folder(self) -> Path:
+        """The deepest folder that contains all its files."""
         parents = {path.parent for path in self.files}
         first = next(iter(parents))
         return next(up for up in (first, *first.parents) if all(p.is_relative_to(up) for p in parents))
 
     @property
-    def box(self):
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
         """(low, high) corners, mm (LPS, [3] each), of the box around its slices."""
         header, origins = self.header, np.array(self.origins, float)
         row, column = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
@@ -119,20 +123,20 @@ class Series:
 
 
 class Slice(NamedTuple):
-    """One slice while its series is read. index: its frame in the file;  pixels: see bare_pixels;  origin, plane: see
+    """One slice while its series is read. frame: its number in the file;  pixels: see bare_pixels;  origin, plane: see
     place."""
 
     path: Path
     header: pydicom.Dataset
-    index: int
+    frame: int
     pixels: pydicom.Dataset
-    origin: tuple
-    plane: tuple
+    origin: Numbers
+    plane: Numbers
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """A DICOM file that cannot be used: path, why, and what its header still tells (or None)."""
+    """A DICOM file that cannot be used: path, why, and Patient ID and series UID if the header has them (or None)."""
 
     path: Path
     why: str
@@ -140,19 +144,21 @@ class Damaged:
     series: str | None
 
 
-def find_series(folder):
-    """(series, damaged): every series below ``folder`` at any depth, and the DICOM files that are cut or broken.
+def find_series(folder: str | Path) -> tuple[list[Series], list[Damaged]]:
+    """(series, damaged): every series below ``folder`` at any depth, and the DICOM files that are damaged.
 
-    Files that are not DICOM are passed over, unless their name ends in .dcm.  folder: or a single file.
+    Files that are not DICOM are ignored, unless their name ends in .dcm.  folder: or a single file.
     """
-    series, (files, damaged) = {}, walk(Path(folder))
+    series: dict[tuple[str, str], Series] = {}
+    files, damaged = walk(Path(folder))
     for path in files:
         header, why = read_file(path)
-        if header is None and why is None:
-            continue
         if why is not None:
-            patient, uid = (header or {}).get("PatientID"), (header or {}).get("SeriesInstanceUID")
+            known = header or pydicom.Dataset()
+            patient, uid = known.get("PatientID"), known.get("SeriesInstanceUID")
             damaged.append(Damaged(path, why, str(patient) if patient else None, str(uid) if uid else None))
+            continue
+        if header is None:
             continue
         uid, fault, frames = series_uid(header, path), "", [header]
         if str(header.get("SOPClassUID", "")) in IMAGES:
@@ -160,9 +166,9 @@ def find_series(folder):
                 frames = split(header)
             except InputError as error:
                 fault = str(error)
-            except Exception as error:  # a header may hold anything
+            except Exception as error:  # a header may contain anything
                 fault = f"its header cannot be understood ({type(error).__name__})"
-        # Two patients with one series UID, as careless anonymisers make them, stay apart.
+        # Two patients with the same series UID, which some anonymisers produce, are kept apart.
         found = series.setdefault((str(header.get("PatientID", "") or folder), uid), Series(uid, frames[0]))
         found.fault = found.fault or fault
         found.deidentified &= is_deidentified(header)
@@ -172,7 +178,7 @@ def find_series(folder):
     return list(series.values()), damaged
 
 
-def walk(folder):
+def walk(folder: Path) -> tuple[list[Path], list[Damaged]]:
     """(files, damaged): the files below a folder (or the file itself), sorted, hidden ones left out, links followed;
     folders that cannot be opened count as damaged."""
     if folder.is_file():
@@ -184,14 +190,15 @@ def walk(folder):
 
     for place, folders, names in os.walk(folder, onerror=closed, followlinks=True):
         folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen]
-        seen |= {os.path.realpath(os.path.join(place, name)) for name in folders}  # a link may lead back
+        seen |= {os.path.realpath(os.path.join(place, name)) for name in folders}  # a link may lead back to one of them
         files += [Path(place) / name for name in names if not name.startswith(".")]
     return sorted(files), damaged
 
 
-def join(parts):
-    """What ``find_series`` found in several folders, as if they were one: a series may lie in more than one."""
-    series, damaged = {}, []
+def join(parts: Iterable[tuple[list[Series], list[Damaged]]]) -> tuple[list[Series], list[Damaged]]:
+    """What ``find_series`` found in several folders, as if they were one: a series may be in more than one."""
+    series: dict[tuple[str, str], Series] = {}
+    damaged: list[Damaged] = []
     for number, (found, bad) in enumerate(parts):
         damaged += bad
         for each in found:
@@ -204,19 +211,19 @@ def join(parts):
     return list(series.values()), damaged
 
 
-def series_uid(header, path):
-    """Series Instance UID; without one, study, modality, series number and folder tell series apart."""
+def series_uid(header: pydicom.Dataset, path: Path) -> str:
+    """Series Instance UID; without one, study, modality, series number and folder distinguish series."""
     uid = str(header.get("SeriesInstanceUID", "") or "")
     parts = (header.get("StudyInstanceUID"), header.get("Modality"), header.get("SeriesNumber"), path.parent.name)
     return uid or "/".join(str(part) for part in parts)
 
 
-def read_file(path, pixels=False):
-    """(dataset, why): pydicom Dataset, without its pixels unless ``pixels``; why is None, or says in what way the file
-    is damaged.
+def read_file(path: Path, pixels: bool = False) -> tuple[pydicom.Dataset | None, str | None]:
+    """(dataset, why): pydicom Dataset, without its pixels unless ``pixels``; why is None, or states how the file is
+    damaged.
 
-    Both are None for a file that is not DICOM and does not claim to be. Of what is no CT or PET, only short elements
-    are kept.
+    Both are None for a file that is not DICOM and does not claim to be. Of a file that is neither CT nor PET, only
+    short elements are kept.
     """
     try:
         size, opened = path.stat().st_size, path.open("rb")
@@ -229,7 +236,7 @@ def read_file(path, pixels=False):
             return None, ("is no DICOM file, or cut in its first bytes" if named else None)
         file.seek(0)
         try:
-            dataset = pydicom.dcmread(file, stop_before_pixels=not pixels, force=bare)
+            dataset: Any = pydicom.dcmread(file, stop_before_pixels=not pixels, force=bare)
             if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
                 return None, None
             left = len(dataset.get("PixelData", b"")) if pixels else size - file.tell()
@@ -239,14 +246,14 @@ def read_file(path, pixels=False):
         except Exception as error:  # pydicom raises many kinds for a broken file
             dataset, why = None, f"cannot be read as DICOM ({' '.join(str(error).split())[:120]})"
     if bare and (why is not None or not str(dataset.get("SOPClassUID", "")).startswith("1.2.840.10008.")):
-        return None, (why or "is no DICOM file" if named else None)  # other kinds of files begin like that too
+        return None, (why or "is no DICOM file" if named else None)  # other kinds of files have the same first bytes
     return dataset, why
 
 
-def damage(dataset, left, cut):
-    """Why a Dataset, ``left`` bytes behind whose header are its pixels, is of a damaged file; None when it is not.
+def damage(dataset: pydicom.Dataset, left: int, cut: str) -> str | None:
+    """Why the file of a Dataset is damaged; None when it is not.
 
-    cut: the words for a file that ends too early.
+    left: bytes after its header, which are its pixels;  cut: the words for a file that ends too early.
     """
     kind, meta = str(dataset.get("SOPClassUID", "")), dataset.file_meta
     if not kind or (kind not in IMAGES and str(meta.get("MediaStorageSOPClassUID", "")) in IMAGES):
@@ -256,10 +263,10 @@ def damage(dataset, left, cut):
     if not meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding
         if not little:
-            return "does not say how it is encoded (Transfer Syntax UID)"
+            return "does not state how it is encoded (Transfer Syntax UID)"
         meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     syntax, needed = meta.TransferSyntaxUID, 1
-    if syntax.is_deflated and cut.endswith("header"):  # a deflated file is unpacked whole, or not at all
+    if syntax.is_deflated and cut.endswith("header"):  # a cut deflated file could not have been unpacked
         return None
     if left == 0 or "Rows" not in dataset:
         return cut
@@ -269,18 +276,18 @@ def damage(dataset, left, cut):
     return f"is cut: {left} of {needed} bytes of pixels are left" if left < needed else None
 
 
-def brief(dataset):
-    """The short elements that tell whose an object is and what it is: raw data may have a hundred MiB of others."""
+def brief(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """The short elements, which identify an object and its patient: raw data may have a hundred MiB of others."""
     kept = pydicom.Dataset()
-    for tag in dataset.keys():  # noqa: SIM118 – iterating a Dataset reads its values, and a broken one would end it
+    for tag in dataset.keys():  # noqa: SIM118 – iterating a Dataset reads its values, and a damaged one would end it
         item = dataset.get_item(tag)
         if tag.group in BRIEF_GROUPS and getattr(item, "length", 0) <= BRIEF_BYTES:
             kept[tag] = item
     return kept
 
 
-def split(dataset):
-    """[frames] headers of a CT or PET file, as of single-frame files. Raises InputError when it holds none."""
+def split(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """[frames] headers of a CT or PET file, as of single-frame files. Raises InputError when it contains none."""
     if int(dataset.get("SamplesPerPixel", 1) or 1) != 1:
         raise InputError("colour pictures, not values in one unit. Choose another series.")
     headers, frames = frame_headers(dataset), int(dataset.get("NumberOfFrames", 1) or 1)
@@ -289,12 +296,12 @@ def split(dataset):
     return headers
 
 
-def instance(header, path, index, origin):
-    """What is the same for two slices only if one is a copy of the other. Some anonymisers give all slices one UID."""
+def instance(header: pydicom.Dataset, path: Path, index: int, origin: Numbers) -> Instance:
+    """A key that two slices share only if one is a copy of the other. Some anonymisers give all slices one UID."""
     return str(header.get("SOPInstanceUID", "") or path), index, origin
 
 
-def place(header):
+def place(header: pydicom.Dataset) -> tuple[Numbers, Numbers]:
     """(origin, plane) of a slice: tuples of Image Position (mm, LPS, [3]) and of the numbers of ``PLANE`` ([10]).
 
     Both are None when one of the tags is missing.
@@ -307,22 +314,26 @@ def place(header):
     return (origin, plane) if (len(origin), len(plane)) == (3, sum(PLANE.values())) else (None, None)
 
 
-def promised(header):
+def promised(header: pydicom.Dataset) -> int:
     """Number of Slices of a PET header, or 0."""
     return int(header.get("NumberOfSlices", 0) or 0)
 
 
-def stack(origins, planes, promised=0):
+def stack(
+    origins: Sequence[Numbers], planes: Sequence[Numbers], promised: int = 0
+) -> tuple[np.ndarray, np.ndarray | None, str, int | None]:
     """(order, step, why, k): how slices at these places form a volume, or why they do not.
 
     origins, planes: [n] as ``place`` gives them, in any order;  promised: Number of Slices, or 0.
     order: [n] indices of the slices along their normal;  step: [3] mm (LPS) from one slice to the next. It is not along
-    the normal when the gantry is tilted.  why: "", or a text; then order[k] is the slice it is about, or k is None.
+    the normal when the gantry is tilted.  why: "", or a text; then order[k] is the slice it describes, or k is None.
     """
-    count, order, first = len(origins), np.arange(len(origins)), planes[0]
-    if None in planes:
+    count, order = len(origins), np.arange(len(origins))
+    known = [plane for plane in planes if plane is not None]
+    if len(known) < count:
         return order, None, "its position, orientation or pixel spacing is missing", planes.index(None)
-    for k, plane in enumerate(planes):
+    first = known[0]
+    for k, plane in enumerate(known):
         if plane is not first and not np.allclose(plane, first, rtol=0, atol=SAME_PLANE):
             other = int(np.argmax(~np.isclose(plane, first, rtol=0, atol=SAME_PLANE)))
             name = [name for name, n in PLANE.items() for _ in range(n)][other]
@@ -333,30 +344,30 @@ def stack(origins, planes, promised=0):
     if count < 2:
         return order, None, "is the only slice of its series; a volume needs more", 0
 
-    origins = np.array(origins)
-    along = origins @ np.cross(row, column)
+    points = np.array(origins)
+    along = points @ np.cross(row, column)
     order = np.argsort(along, kind="stable")
-    origins, gaps = origins[order], np.diff(along[order])
-    step = float(np.median(gaps))
-    doubled, uneven = gaps < SAME_PLACE_MM, abs(gaps - step) > SPACING_TOLERANCE * step
+    points, gaps = points[order], np.diff(along[order])
+    usual = float(np.median(gaps))
+    doubled, uneven = gaps < SAME_PLACE_MM, abs(gaps - usual) > SPACING_TOLERANCE * usual
     if doubled.any():
         places = f"{count} slices at {count - doubled.sum()} places: several time points, gates or reconstructions"
         return order, None, f"two different slices at one place ({places})", int(doubled.argmax()) + 1
     if uneven.any():
         k = int(uneven.argmax())
-        what = "a slice is missing" if gaps[k] > 1.5 * step else "the slices are not evenly spaced"
-        return order, None, f"{what} before it ({gaps[k]:.2f} mm, elsewhere {step:.2f} mm)", k + 1
+        what = "a slice is missing" if gaps[k] > 1.5 * usual else "the slices are not evenly spaced"
+        return order, None, f"{what} before it ({gaps[k]:.2f} mm, elsewhere {usual:.2f} mm)", k + 1
     if promised > count:
         return order, None, f"{count} of {promised} slices are there (Number of Slices)", None
-    step = (origins[-1] - origins[0]) / (count - 1)
-    off = np.linalg.norm(origins - (origins[0] + np.arange(count)[:, None] * step), axis=1)
+    step = (points[-1] - points[0]) / (count - 1)
+    off = np.linalg.norm(points - (points[0] + np.arange(count)[:, None] * step), axis=1)
     if off.max() > max(OFF_LINE_MM, SPACING_TOLERANCE * np.linalg.norm(step)):
         k = int(off.argmax())
         return order, None, f"lies {off[k]:.1f} mm off the straight line through the first and the last slice", k
     return order, step, "", None
 
 
-def read_series(files):
+def read_series(files: Iterable[str | Path]) -> tuple[Volume, list[pydicom.Dataset]]:
     """(volume, headers) of a CT or PET series; single-frame and multi-frame files are read alike.
 
     volume: Volume of float32, [x, y, z] in the order columns, rows, slices along the normal, each slice with its own
@@ -365,7 +376,7 @@ def read_series(files):
     The order of the files does not matter; an exact copy of a slice is left out.
     Raises InputError naming the file for damaged pixel data and for slices that form no volume (see ``stack``).
     """
-    slices = {}
+    slices: Any = {}
     for path in map(Path, files):
         dataset, why = read_file(path, pixels=True)
         if dataset is None or why is not None:
@@ -384,9 +395,9 @@ def read_series(files):
     slices = list(slices.values())
     first = slices[0]
     order, step, why, k = stack([s.origin for s in slices], [s.plane for s in slices], promised(first.header))
-    if why:
+    if why or step is None:
         where = first.path.parent if k is None else slices[order[k]].path
-        raise InputError(f"{where}: {why}. Export the series again, whole and alone.")
+        raise InputError(f"{where}: {why}. Export the series again, complete and without others.")
     slices = [slices[k] for k in order]
     headers = [s.header for s in slices]
 
@@ -398,9 +409,9 @@ def read_series(files):
     affine[:3, 3] = slices[0].origin
     voxels = np.empty((len(slices), int(rows), int(columns)), np.float32)
     for k in range(len(slices)):
-        this, slices[k] = slices[k], None  # lets go of its stored values once they are converted
+        this, slices[k] = slices[k], None  # frees its stored values once they are converted
         try:
-            rescale(this.header, stored_values(this.pixels, this.index), out=voxels[k])
+            rescale(this.header, stored_values(this.pixels, this.frame), out=voxels[k])
         except InputError as error:
             raise InputError(f"{this.path}: {error}") from None
         except Exception as error:  # decoders raise many kinds for damaged data
@@ -409,8 +420,8 @@ def read_series(files):
     return Volume(voxels.transpose(2, 1, 0), LPS_TO_RAS @ affine), headers
 
 
-def bare_pixels(dataset):
-    """A Dataset of the stored values and of what it takes to decode them, and nothing else."""
+def bare_pixels(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """A Dataset of the stored values and of what is needed to decode them, and nothing else."""
     bare = pydicom.Dataset()
     for name in PIXELS:
         if name in dataset:
@@ -420,11 +431,11 @@ def bare_pixels(dataset):
     return bare
 
 
-def stored_values(pixels, index):
+def stored_values(pixels: pydicom.Dataset, index: int) -> np.ndarray:
     """[rows, columns] integers of one frame of ``bare_pixels``, as stored: not rescaled."""
     if not pixels.file_meta.TransferSyntaxUID.is_compressed:
         return pixel_array(pixels, index=index)
-    # GDCM decodes every kind, but rescales what it takes for CT or PET with one slope for all frames: it is given one
+    # GDCM decodes every kind, but rescales what it regards as CT or PET with one slope for all frames: it gets one
     # frame at a time, without a slope and without the patient.
     frames = int(pixels.get("NumberOfFrames", 1) or 1)
     alone = pydicom.Dataset()
@@ -438,7 +449,7 @@ def stored_values(pixels, index):
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).reshape(pixels.Rows, pixels.Columns)
 
 
-def rescale(header, stored, out):
+def rescale(header: pydicom.Dataset, stored: np.ndarray, out: np.ndarray) -> None:
     """Write the [rows, columns] stored values of a slice to ``out`` (float32) in its unit, padding replaced."""
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     modality = header.get("Modality")
@@ -451,16 +462,16 @@ def rescale(header, stored, out):
         out[padded] = OUTSIDE[modality]
 
 
-def padding(header, stored):
+def padding(header: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
     """[rows, columns] bool, the pixels that Pixel Padding Value and Range Limit mark; None when there are none.
 
-    The marks count only where a corner of the slice bears them: padding fills what lies outside a round field of view,
+    They count only where a corner of the slice is marked: padding fills what lies outside a round field of view,
     and some headers name a value, such as 0, that is tissue.
     """
     value = header.get("PixelPaddingValue")
     if value is None:
         return None
-    # A signed value may be written as unsigned, and the other way round: −2000 is 63536.
+    # A signed value may be written as unsigned, and the reverse: −2000 is 63536.
     limits = [np.int64(v).astype(stored.dtype) for v in (value, header.get("PixelPaddingRangeLimit", value))]
     padded = (stored >= min(limits)) & (stored <= max(limits))
     return padded if padded[[0, 0, -1, -1], [0, -1, 0, -1]].any() else None

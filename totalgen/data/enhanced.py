@@ -46,10 +46,10 @@ PLACE = {
     "PixelSpacing": "Pixel Spacing (0028,0030)",
 }
 BULKY = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelData", "NumberOfFrames")
-BEQUEREL_FROM = 1e6  # a dose from here on is written in Bq, whatever the standard says; no dose is 10⁶ MBq
+BEQUEREL_FROM = 1e6  # a dose from here on is written in Bq, whatever the standard requires; no dose is 10⁶ MBq
 
 
-def frame_headers(dataset):
+def frame_headers(dataset: Dataset) -> list[Dataset]:
     """Classic headers of an image: a list of Datasets without pixels, one per frame in stored order.
 
     dataset: pydicom Dataset of an Enhanced or Legacy Converted Enhanced PET or CT, whose frames' functional groups are
@@ -95,7 +95,7 @@ def _lift(header, groups):
 
 
 def _classic_pet(common):
-    """Decay correction, corrections and dose, which the file states once, in classic words."""
+    """Decay correction, corrections and dose, which the file states once, with the classic keywords."""
     decay = str(common.get("DecayCorrected", "") or "")
     if decay and not common.get("DecayCorrection"):
         common.add_new("DecayCorrection", "CS", {"YES": "START", "NO": "NONE"}.get(decay, decay))
@@ -118,7 +118,7 @@ def _in_bq(drug):
 
 
 def _classic_frame(header, modality):
-    """Classic keywords of what the functional groups of a frame call by another name."""
+    """Classic keywords for what the functional groups of a frame name differently."""
     if header.get("FrameType"):
         header.add_new("ImageType", "CS", header.FrameType)
     written = header.get("FrameAcquisitionDateTime")
@@ -137,13 +137,13 @@ def _classic_frame(header, modality):
     its_unit = modality == "PT" and not header.get("Units")
     if its_unit:
         units, suv_type = UNITS.get(code, (code, None))
-        # The code of an unknown unit is no legal CS; it goes on, so that the SUV code can refuse it by name.
+        # The code of an unknown unit is no legal CS; it is kept, so that the SUV code can name it in its error.
         header.add_new("Units", "CS" if code in UNITS else "LO", units)
         if suv_type:
             header.add_new("SUVType", "CS", suv_type)
     slope, intercept = mappings[code].get("RealWorldValueSlope"), mappings[code].get("RealWorldValueIntercept", 0)
     # The mapping starts from stored values (C.7.6.16.2.11). Where it gives the unit it gives the scale too; but a slope
-    # of 1 beside another Rescale Slope speaks of rescaled values.
+    # of 1 together with another Rescale Slope refers to rescaled values.
     rescaled = header.get("RescaleSlope") is not None
     if slope is not None and (not rescaled or (its_unit and (slope, intercept) != (1, 0))):
         header.add_new("RescaleSlope", "DS", float(slope))

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all, and the list of what failed."""
+"""Outputs that are written atomically (complete or absent), and the list of what failed."""
 
 import contextlib
 import errno
@@ -9,7 +9,9 @@ import platform
 import shutil
 import tempfile
 import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -18,28 +20,28 @@ from totalgen.errors import InputError
 
 
 @contextlib.contextmanager
-def atomic(path):
-    """Yield a temporary path beside ``path``; on success it is renamed onto ``path``, on error removed.
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path next to ``path``; on success it is renamed onto ``path``, on error removed.
 
-    The name keeps its suffixes, so that writers which look at them (``.nii.gz``) behave. Works for files and folders.
+    The name keeps its suffixes, because some writers depend on them (``.nii.gz``). Works for files and folders.
     What killed processes of this machine left in the same folder is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.{platform.node()}-{os.getpid()}-", dir=path.parent))
-    part = beside / path.name
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{platform.node()}-{os.getpid()}-", dir=path.parent))
+    part = temporary / path.name
     try:
         yield part
         if part.is_dir() and path.exists():  # a folder cannot be renamed onto a filled one: move the old one away first
-            os.replace(path, beside / "old")
+            os.replace(path, temporary / "old")
         os.replace(part, path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sweep(folder):
-    """Remove the temporary folders of ``whole`` that killed processes of this machine left in ``folder``."""
+def sweep(folder: str | Path) -> None:
+    """Remove the temporary folders of ``atomic`` that killed processes of this machine left in ``folder``."""
     for left in Path(folder).glob(f".*.{glob.escape(platform.node())}-*-*"):
         pid = left.name.rsplit("-", 2)[1]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
@@ -47,8 +49,8 @@ def sweep(folder):
 
 
 @contextlib.contextmanager
-def report_full_disk(folder):
-    """Turns "no space left on device", in whatever exception it comes, into an InputError that names the folder."""
+def report_full_disk(folder: str | Path) -> Iterator[None]:
+    """Turns any exception about "no space left on device" into an InputError that names the folder."""
     try:
         yield
     except Exception as error:
@@ -58,7 +60,7 @@ def report_full_disk(folder):
         raise InputError(f"{folder}: no space is left there. {cure}") from None
 
 
-def require_folder(path, cure):
+def require_folder(path: str | Path, cure: str) -> Path:
     """``path`` as a Path to an existing folder; InputError with the ``cure`` otherwise."""
     path = Path(path)
     if not path.is_dir():
@@ -66,13 +68,13 @@ def require_folder(path, cure):
     return path
 
 
-def read_text(path):
+def read_text(path: str | Path | io.StringIO) -> pd.DataFrame:
     """A CSV table as a DataFrame of text, exactly as it is written: for what is only carried over."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def append_rows(path, rows):
-    """Add rows (dicts) to a CSV table, made when missing; the table is replaced whole, its earlier text unchanged."""
+def append_rows(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows (dicts) to a CSV table, made when missing; it is replaced atomically and keeps its earlier text."""
     path = Path(path)
     table = pd.DataFrame(rows)
     if path.exists():
@@ -81,11 +83,11 @@ def append_rows(path, rows):
         table.to_csv(part, index=False)
 
 
-def error_text(error):
+def error_text(error: BaseException | str) -> str:
     """An exception (or text) on one line.
 
-    An exception that is not an InputError is a fault of ours: its last line of code is told too, so that it can be
-    reported.
+    An exception that is not an InputError is an error of this program: its last line of code is named too, so that it
+    can be reported.
     """
     text = str(error)
     if isinstance(error, BaseException) and not isinstance(error, InputError):
@@ -94,7 +96,7 @@ def error_text(error):
     return " ".join(text.split())
 
 
-def record_failure(root, subject, step, error):
+def record_failure(root: str | Path, subject: str, step: str, error: BaseException | str) -> None:
     """Append (subject, step, error) to ``<root>/failures.csv``, once for the same triple. error: exception or text."""
     path = Path(root) / "failures.csv"
     row = dict(subject=subject, step=step, error=error_text(error))
@@ -105,7 +107,7 @@ def record_failure(root, subject, step, error):
     append_rows(path, [row])
 
 
-def forget_failures(root, step, subject=None):
+def forget_failures(root: str | Path, step: str, subject: str | None = None) -> None:
     """Drop the rows of ``step`` (of one subject, when given) before it is tried again."""
     path = Path(root) / "failures.csv"
     if not path.exists():

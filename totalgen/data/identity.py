@@ -1,13 +1,13 @@
-"""What may leave the DICOM files: who a subject is, and how files and errors are told of without naming anybody.
+"""What may leave the DICOM files: who a subject is, and how to describe files and errors without naming anybody.
 
-A subject counts as de-identified when all its headers say so (Patient Identity Removed, DICOM PS3.3 C.7.1.1). It keeps
-its Patient ID, and its folders and series are written as they are. Of every other subject only this is written:
+A subject counts as de-identified when all its headers state so (Patient Identity Removed, DICOM PS3.3 C.7.1.1). It
+keeps its Patient ID, and its folders and series are written as they are. Of every other subject only this is written:
 
     subject      "sub-" and 12 digits of a salted hash of Patient ID and Issuer of Patient ID
     series UID   "hash-" and 12 digits of a salted hash
     path         each folder or file as its place in the sorted list of its folder: dicom/#3/#1/#2
 
-The salt, <root>/.salt, links ids to patients for whoever holds the DICOM files too: it is as private as they are.
+The salt, <root>/.salt, links ids to patients for anyone who also has the DICOM files: it is as private as they are.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import hashlib
 import logging
 import re
 import secrets
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pydicom
@@ -23,13 +24,13 @@ import SimpleITK as sitk
 from totalgen.data.files import atomic, error_text
 from totalgen.errors import InputError
 
-SUBJECT_IDS = ("auto", "patient-id", "hash")  # auto: hashed unless the headers say that they are de-identified
-HASHED_SERIES = "hash-"  # no UID begins so
-DIGITS = 12  # 48 bits: two of a million patients meet with a chance of 0.2 %
-SHORTEST = 4  # characters of a header's value that is looked for in a text; names count from 3
-TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UT")  # value representations that hold free text
+SUBJECT_IDS = ("auto", "patient-id", "hash")  # auto: hashed unless the headers state that they are de-identified
+HASHED_SERIES = "hash-"  # no UID begins like this
+DIGITS = 12  # 48 bits: the chance that two of a million patients get the same ones is 0.2 %
+SHORTEST = 4  # characters; shorter values of a header are not searched for in a text (names: 3)
+TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UT")  # value representations with free text
 STANDARD_UID = "1.2.840.10008."  # names a kind of object, not an object
-SAYABLE = {  # texts that say nothing about a person, and that reasons quote
+SAYABLE = {  # texts that reveal nothing about a person, and that reasons quote
     "CodeMeaning",
     "CodeValue",
     "CodingSchemeDesignator",
@@ -39,18 +40,21 @@ SAYABLE = {  # texts that say nothing about a person, and that reasons quote
 }
 DESCRIPTIONS = {"ProtocolName", "SeriesDescription", "StudyDescription"}  # a single word there, "Scout", is no name
 
+Header = pydicom.Dataset | dict[str, str]
+Scrub = Callable[[str], str]
+
 # Both readers warn of odd values and quote them, with names of files, on the terminal.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
-def is_deidentified(header):
+def is_deidentified(header: Header) -> bool:
     """Whether Patient Identity Removed (0012,0062) is YES."""
     return str(header.get("PatientIdentityRemoved", "") or "").strip().upper() == "YES"
 
 
-def subject_name(header, path, dicom):
+def subject_name(header: Header, path: Path, dicom: Path) -> str:
     """Subject id that can be a file name: the Patient ID, or the first folder below ``dicom`` when it has none.
 
     A character that has no place in a file name becomes "_", and a short hash keeps two such ids apart.
@@ -60,43 +64,43 @@ def subject_name(header, path, dicom):
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def hidden_name(root, name, issuer):
-    """Subject id that tells nothing of a Patient ID and its issuer: see the module's text. Reads or makes the salt."""
+def hidden_name(root: str | Path, name: str, issuer: str) -> str:
+    """Subject id that hides a Patient ID and its issuer: see the module's docstring. Reads or makes the salt."""
     return f"sub-{hashed(root, name, issuer)}"
 
 
-def patient(header, path, dicom):
-    """(Patient ID, Issuer of Patient ID); without an ID, the first folder below ``dicom`` stands for it."""
+def patient(header: Header, path: Path, dicom: Path) -> tuple[str, str]:
+    """(Patient ID, Issuer of Patient ID); without an ID, the first folder below ``dicom`` is used."""
     name, issuer = (str(header.get(tag, "") or "").strip() for tag in ("PatientID", "IssuerOfPatientID"))
     return name or path.relative_to(dicom).parts[0], issuer
 
 
-def hashed(root, *texts):
+def hashed(root: str | Path, *texts: str) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of the cohort's salt and some texts."""
     return hashlib.sha256("\0".join((salt(root), *texts)).encode()).hexdigest()[:DIGITS]
 
 
-def salt(root):
+def salt(root: str | Path) -> str:
     """32 hexadecimal digits, made at random once for a cohort and kept in <root>/.salt, which only its owner may read.
 
-    Raises InputError when the file is gone though the cohort table holds ids that were made with it.
+    Raises InputError when the file is gone though the cohort table contains ids that were made with it.
     """
     path, cohort = Path(root) / ".salt", Path(root) / "cohort.csv"
     if not path.exists():
         if cohort.exists() and re.search(rf"^sub-[0-9a-f]{{{DIGITS}}},", cohort.read_text(), re.MULTILINE):
-            raise InputError(f"{path}: is gone, and subjects are named with it. Restore it, or begin another folder.")
+            raise InputError(f"{path}: is gone, and subjects are named with it. Restore it, or use another folder.")
         with atomic(path) as part:
             part.touch(mode=0o600)
             part.write_text(secrets.token_hex(16))
     return path.read_text().strip()
 
 
-def written_uid(root, uid):
+def written_uid(root: str | Path, uid: str) -> str:
     """The hash by which a series UID of a subject that is not de-identified is written."""
     return f"{HASHED_SERIES}{hashed(root, uid)}"
 
 
-def ordinals(path, dicom):
+def ordinals(path: str | Path, dicom: str | Path) -> str:
     """``path`` below ``dicom`` as dicom/#3/#1: each part is its place, from 1, among the sorted names of its folder.
 
     Names are compared character by character (as ``LC_ALL=C ls`` does), hidden ones come last.
@@ -109,7 +113,7 @@ def ordinals(path, dicom):
     return "/".join(parts)
 
 
-def resolve(root, written):
+def resolve(root: str | Path, written: str) -> Path:
     """The Path below ``root`` that ``ordinals`` wrote. Raises InputError when there is no such place any more."""
     place = Path(root)
     for part in Path(written).parts:
@@ -128,15 +132,15 @@ def _names(folder):
     return sorted(names, key=lambda name: (name.startswith("."), name))
 
 
-def scrubber(dicom, files=(), headers=()):
-    """A function text → text that takes out what would tell who a subject is.
+def scrubber(dicom: str | Path, files: Iterable[Path] = (), headers: Iterable[pydicom.Dataset] = ()) -> Scrub:
+    """A function text → text that removes what would identify a subject.
 
     files: the subject's files below ``dicom``; they, their folders and their names become ordinals.
     headers: pydicom Datasets; names, identifiers, free texts, UIDs and dates in them become "[removed]".
     """
     dicom, files = Path(dicom), list(files)
-    paths = {path for file in files for path in (file, *file.parents) if dicom in path.parents}
-    paths = sorted(paths, key=lambda path: -len(str(path)))
+    below = {path for file in files for path in (file, *file.parents) if dicom in path.parents}
+    paths = sorted(below, key=lambda path: -len(str(path)))
     names = sorted({file.name: file for file in reversed(files)}.items(), key=lambda item: -len(item[0]))
     values = sorted({value for header in headers for value in identifiers(header)}, key=len, reverse=True)
     left_over = re.compile(rf"(?<=\b{re.escape(dicom.name)}/)((?:#\d+/)*)(?!#\d)(?=\S).*", re.DOTALL)
@@ -146,12 +150,11 @@ def scrubber(dicom, files=(), headers=()):
         for path in paths:
             written = path.relative_to(dicom.parent).as_posix()
             if written in text:
-                text = re.sub(rf"{re.escape(written)}(?!\w)", lambda _, path=path: ordinals(path, dicom), text)
-        text = left_over.sub(r"\1…", text)  # a path that was cut short, or spelled in another way
+                text = _replaced(rf"{re.escape(written)}(?!\w)", text, ordinals(path, dicom))
+        text = left_over.sub(r"\1…", text)  # a path that was cut short, or spelled differently
         for name, file in names:
             if name in text and (len(name) >= SHORTEST or not name.isdigit()):
-                place = ordinals(file, dicom).rpartition("/")[2]
-                text = re.sub(_alone(name), lambda _, place=place: place, text)
+                text = _replaced(_alone(name), text, ordinals(file, dicom).rpartition("/")[2])
         for value in values:
             if value.lower() in text.lower():
                 text = re.sub(_alone(value), "[removed]", text, flags=re.IGNORECASE)
@@ -160,8 +163,8 @@ def scrubber(dicom, files=(), headers=()):
     return scrub
 
 
-def identifiers(dataset):
-    """Set of texts in a pydicom Dataset, nested ones too, that may tell who or when: see ``scrubber``."""
+def identifiers(dataset: pydicom.Dataset) -> set[str]:
+    """Set of texts in a pydicom Dataset, nested ones too, that may identify a person or a date: see ``scrubber``."""
     found = set()
     for tag in dataset.keys():  # noqa: SIM118 – iterating a Dataset reads its values, and a broken one would end it
         try:
@@ -184,13 +187,17 @@ def identifiers(dataset):
     return found
 
 
+def _replaced(pattern, text, by):
+    return re.sub(pattern, lambda _: by, text)  # a function: "\" in ``by`` has no meaning
+
+
 def _alone(text):
     """Pattern of ``text`` where it is not part of a longer word."""
     return rf"(?<!\w){re.escape(text)}(?!\w)"
 
 
 @contextlib.contextmanager
-def scrubbed_errors(scrubber):
+def scrubbed_errors(scrubber: Callable[[], Scrub]) -> Iterator[None]:
     """An exception raised inside becomes an InputError whose text went through ``scrubber()``, a text → text.
 
     The scrubber is made only when it is needed: it may have to look at many files.
@@ -200,6 +207,6 @@ def scrubbed_errors(scrubber):
     except Exception as error:
         try:
             text = scrubber()(error_text(error))
-        except Exception:  # the disk that failed once may fail again, and say so with a name of a folder
+        except Exception:  # the disk that failed once may fail again, with the name of a folder in the error
             text = f"{type(error).__name__}, whose text is withheld, since it may name the patient. Look at the files."
         raise InputError(text) from None

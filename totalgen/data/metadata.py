@@ -3,18 +3,20 @@
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from pydicom import Dataset
 from tqdm import tqdm
 
 from totalgen.data import identity
 from totalgen.data.choice import choose
 from totalgen.data.demographics import AGE_YEARS, COLUMNS, HEIGHT_M, Demographics
-from totalgen.data.dicom import find_series, join, read_file
+from totalgen.data.dicom import Damaged, Series, find_series, join, read_file
 from totalgen.data.files import error_text
 from totalgen.data.parallel import spread
 from totalgen.data.subjects import read_table
@@ -26,19 +28,22 @@ SERIES_COLUMNS = ("subject", "series", "path", "modality", "description", "slice
 DEMOGRAPHICS_COLUMNS = ("subject", "field", "value", "source")
 
 
-def describe_cohort(dicom, test_fraction, seed, subject_ids="auto", workers=1, scheduler=None):
+def describe_cohort(
+    dicom: str | Path, test_fraction: float, seed: int, subject_ids: str = "auto", workers: int = 1,
+    scheduler: str | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[tuple[str, str]]]:  # fmt: skip
     """What lies below the folder ``dicom``.
 
-    Returns (cohort, series, demographics, failures): the cohort table, the table of all series and the table of where
-    sex, age, height and weight stand, as DataFrames; failures a list of (subject, error). The split depends on seed and
-    subject alone, so further subjects move no-one.
-    The source of a subject is the maker of the PET scanner, which a phantom's files use to say that they are one.
-    A subject is a Patient ID; when it has several studies, the first that holds a PET and a CT is used.
-    subject_ids: "auto" hides who a subject is (see ``identity``) unless all its headers say that they are
+    Returns (cohort, series, demographics, failures): the cohort table, the table of all series and the table of the
+    sources of sex, age, height and weight, as DataFrames; failures a list of (subject, error). The split depends on
+    seed and subject alone, so adding subjects does not change the split of the others.
+    The source of a subject is the manufacturer of the PET scanner; a phantom's files state there that they are one.
+    A subject is a Patient ID; when it has several studies, the first that contains a PET and a CT is used.
+    subject_ids: "auto" hides who a subject is (see ``identity``) unless all its headers state that they are
     de-identified, "hash" always, "patient-id" never.
     workers, scheduler: where the headers are read (parallel.spread), a folder of ``dicom`` at a time.
-    Raises InputError when there is no DICOM at all, and when cohort.csv beside ``dicom`` names by its Patient ID a
-    subject that is hidden now.
+    Raises InputError when there is no DICOM at all, and when cohort.csv next to ``dicom`` names by its Patient ID
+    a subject that is hidden now.
     """
     dicom = Path(dicom)
     unread = identity.scrubbed_errors(lambda: identity.scrubber(dicom, dicom.rglob("*")))
@@ -59,28 +64,28 @@ def describe_cohort(dicom, test_fraction, seed, subject_ids="auto", workers=1, s
         try:
             pet, ct, reasons = choose(all_series)
             listed += [dict(subject=subject, **row) for row in series_rows(all_series, (pet, ct), reasons, tell)]
-            study = [series for series in all_series if not ct or series.study == pet.study]
-            values, said = merge_demographics([pet, ct, *study] if ct else study, tell.label)
+            study = [series for series in all_series if not (pet and ct) or series.study == pet.study]
+            values, sources_of = merge_demographics([pet, ct, *study] if pet and ct else study, tell.label)
             for field, value in values.items():
                 shown = "" if value is None else value if isinstance(value, str) else round(value, 4)
-                sources.append(dict(subject=subject, field=field, value=shown, source=tell.clean(said[field])))
-            if ct is None:
+                sources.append(dict(subject=subject, field=field, value=shown, source=tell.clean(sources_of[field])))
+            if pet is None or ct is None:
                 why = "; ".join(f"{tell.label(s)}: {reasons[s.uid]}" for s in all_series)
                 raise InputError(f"{subject}: no {'CT' if pet else 'PET'} can be used ({why}).")
-            person = demographics(values, said)
+            person = demographics(values, sources_of)
         except Exception as error:  # an odd header must not stop the others
             failures.append((subject, tell.clean(error_text(error))))
             continue
         split = "test" if share(seed, subject) < test_fraction else "train"
-        values = (subject, person.sex, round(person.age_years, 3), round(person.height_m, 4), person.weight_kg)
+        who = (subject, person.sex, round(person.age_years, 3), round(person.height_m, 4), person.weight_kg)
         maker = tell.clean(str(pet.header.get("Manufacturer", "") or "").strip())
-        rows.append(dict(zip(COLUMNS, (*values, split, maker or "unknown scanner"), strict=True)))
+        rows.append(dict(zip(COLUMNS, (*who, split, maker or "unknown scanner"), strict=True)))
     tables = (rows, COLUMNS), (listed, SERIES_COLUMNS), (sources, DEMOGRAPHICS_COLUMNS)
     return *(pd.DataFrame(table, columns=columns) for table, columns in tables), failures
 
 
-def scan(dicom, workers=1, scheduler=None):
-    """(series, damaged) of everything below ``dicom`` (see dicom.find_series), whatever the order of the work."""
+def scan(dicom: Path, workers: int = 1, scheduler: str | None = None) -> tuple[list[Series], list[Damaged]]:
+    """(series, damaged) of everything below ``dicom`` (see dicom.find_series), in an order that no worker changes."""
     tops, parts = sorted(path for path in dicom.iterdir() if not path.name.startswith(".")), {}
     results = spread(find_series, tops, workers, scheduler)
     for top, part, error in tqdm(results, desc="headers", total=len(tops), unit="folder", disable=None):
@@ -92,19 +97,19 @@ def scan(dicom, workers=1, scheduler=None):
 
 @dataclass(frozen=True)
 class Tell:
-    """How a subject is written of. Functions: label and uid of a Series, path of a folder, clean of a text."""
+    """How texts name a subject. Functions: label and uid of a Series, path of a folder, clean of a text."""
 
-    label: Callable
-    uid: Callable
-    path: Callable
-    clean: Callable
+    label: Callable[[Series], str]
+    uid: Callable[[Series], str]
+    path: Callable[[Path], str]
+    clean: Callable[[str], str]
 
     @classmethod
-    def openly(cls, dicom):
+    def openly(cls, dicom: Path) -> "Tell":
         return cls(series_label, lambda series: series.uid, lambda path: path.relative_to(dicom.parent).as_posix(), str)
 
     @classmethod
-    def hiding(cls, dicom, all_series, bad_files):
+    def hiding(cls, dicom: Path, all_series: Sequence[Series], bad_files: Sequence[Damaged]) -> "Tell":
         files = [file for series in all_series for file in series.files] + [file.path for file in bad_files]
         return cls(
             plain_label,
@@ -114,7 +119,9 @@ class Tell:
         )
 
 
-def series_rows(all_series, chosen, reasons, tell):
+def series_rows(
+    all_series: Sequence[Series], chosen: Collection[Series | None], reasons: dict[str, str], tell: Tell
+) -> list[dict[str, Any]]:
     """Rows (dicts, without the subject) of the table of series."""
     return [
         dict(
@@ -130,38 +137,41 @@ def series_rows(all_series, chosen, reasons, tell):
     ]
 
 
-def by_subject(found, damaged, dicom, subject_ids):
+def by_subject(
+    found: Sequence[Series], damaged: Sequence[Damaged], dicom: Path, subject_ids: str
+) -> tuple[dict[str, tuple[list[Series], list[Damaged]]], set[str]]:
     """(subjects, hidden): dict of subject → (its series, its damaged files), and the set of subjects that are hidden.
 
-    A Patient ID is hidden for all its series and issuers as soon as one header does not say that it is de-identified.
-    A damaged file whose header is gone belongs to whom the series in its folder belong to.
+    A Patient ID is hidden for all its series and issuers as soon as one header does not state that it is de-identified.
+    A damaged file without a readable header belongs to the subject of the series in its folder.
     """
-    things = [(series.header, series.files[0], series, None) for series in found]
-    neighbours = {}
-    for header, _, series, _ in things:
-        for folder in {file.parent for file in series.files}:
-            neighbours.setdefault(folder, []).append(header)
+    things: list[tuple[Any, Path, Series | None, Damaged | None]] = [(s.header, s.files[0], s, None) for s in found]
+    neighbours: dict[Path, list[Dataset]] = {}
+    for each in found:
+        for folder in {file.parent for file in each.files}:
+            neighbours.setdefault(folder, []).append(each.header)
     for file in damaged:
-        header = read_file(file.path)[0]
+        header: Any = read_file(file.path)[0]
         if not (header or {}).get("PatientID"):
             near = neighbours.get(file.path.parent, [])
             header = near[0] if len({identity.patient(h, file.path, dicom) for h in near}) == 1 else {}
         things.append((header, file.path, None, file))
 
     seen = {identity.patient(series.header, series.files[0], dicom)[0] for series in found}
-    exposed = set()
+    not_deidentified = set()
     for header, path, series, _ in things:
         name = identity.patient(header, path, dicom)[0]
-        silent = series is None and name in seen and "PatientIdentityRemoved" not in header  # cut before it says so
+        silent = series is None and name in seen and "PatientIdentityRemoved" not in header  # cut before this element
         if not (silent or (series.deidentified if series else identity.is_deidentified(header))):
-            exposed.add(name)
-    exposed = {"auto": exposed, "patient-id": set(), "hash": None}[subject_ids]
-    issuers = {}
+            not_deidentified.add(name)
+    exposed = {"auto": not_deidentified, "patient-id": set(), "hash": None}[subject_ids]
+    issuers: dict[str, set[str]] = {}
     for header, path, *_ in things:
         name, issuer = identity.patient(header, path, dicom)
         issuers.setdefault(name, set()).update([issuer] if issuer else [])
-    subjects, hidden, open_names = {}, set(), set()
-    for header, path, series, file in things:
+    subjects: dict[str, tuple[list[Series], list[Damaged]]] = {}
+    hidden, open_names = set(), set()
+    for header, path, series, bad in things:
         subject = identity.subject_name(header, path, dicom)
         name, issuer = identity.patient(header, path, dicom)
         if exposed is None or name in exposed:
@@ -172,31 +182,31 @@ def by_subject(found, damaged, dicom, subject_ids):
             hidden.add(subject)
         of_series, of_files = subjects.setdefault(subject, ([], []))
         of_series.extend([series] if series else [])
-        of_files.extend([file] if file else [])
+        of_files.extend([bad] if bad else [])
     cohort = dicom.parent / "cohort.csv"
     if open_names & set(read_table(cohort)["subject"]):
         raise InputError(
-            f"{cohort}: names subjects by their Patient IDs, which are to be hidden. Begin in a folder that holds "
-            "nothing but dicom/, or give --subject-ids patient-id."
+            f"{cohort}: names subjects by their Patient IDs, which are to be hidden. Use a folder that contains "
+            "only dicom/, or give --subject-ids patient-id."
         )
     return subjects, hidden
 
 
-def series_label(series):
-    """The description of a series, or its plain label when it has none."""
+def series_label(series: Series) -> str:
+    """The description of a series; its plain label when there is none."""
     return series.description or plain_label(series)
 
 
-def plain_label(series):
-    """A name of a series that nobody typed: "PT series 4"."""
+def plain_label(series: Series) -> str:
+    """A name of a series without any typed text: "PT series 4"."""
     return f"{series.modality} series {series.header.get('SeriesNumber', '') or ''}".strip()
 
 
-def chosen_files(root, series, subject, modality):
+def chosen_files(root: Path, series: pd.DataFrame, subject: str, modality: str) -> list[Path]:
     """Files of the subject's chosen series of a modality ("PT" or "CT"): list of Paths below ``root``.
 
     series: the table <root>/series.csv.
-    Raises InputError when there is no such series, when it is not what step 1 saw, or when a file of it is damaged.
+    Raises InputError when there is no such series, when it changed since step 1, or when a file of it is damaged.
     """
     rows = series[(series["subject"] == subject) & (series["modality"] == modality) & (series["chosen"] == "yes")]
     if rows.empty:
@@ -219,7 +229,7 @@ def chosen_files(root, series, subject, modality):
     return files
 
 
-def is_hidden(row):
+def is_hidden(row: pd.Series) -> bool:
     """Whether a row of the table of series is of a subject whose identity is hidden."""
     return row["series"].startswith(identity.HASHED_SERIES)
 
@@ -228,7 +238,9 @@ def _place(root, row):
     return identity.resolve(root, row["path"]) if is_hidden(row) else root / row["path"]
 
 
-def discreet(root, series, subject):
+def discreet(
+    root: Path, series: pd.DataFrame, subject: str
+) -> contextlib.AbstractContextManager[None]:
     """A context in which errors name no file and no header value of a subject whose identity is hidden.
 
     series: the table <root>/series.csv.
@@ -238,7 +250,7 @@ def discreet(root, series, subject):
     def scrubber():
         folders = set()
         for row in rows:
-            with contextlib.suppress(InputError):  # a place that is gone has no names to hide
+            with contextlib.suppress(InputError):  # a folder that is gone has no names to hide
                 folders.add(_place(root, row))
         files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
         headers = [s.header for folder in folders for s in find_series(folder)[0]]
@@ -247,21 +259,24 @@ def discreet(root, series, subject):
     return identity.scrubbed_errors(scrubber) if rows else contextlib.nullcontext()
 
 
-def share(seed, subject):
+def share(seed: int, subject: str) -> float:
     """A number in [0, 1) that depends on seed and subject alone."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{subject}".encode()).digest()[:8]) / 2**64
 
 
-def merge_demographics(all_series, label=series_label):
+def merge_demographics(
+    all_series: Sequence[Series], label: Callable[[Series], str] = series_label
+) -> tuple[dict[str, Any], dict[str, str]]:
     """(values, sources) of a study out of the headers of all its series: dicts over the columns of a cohort table.
 
-    values: None for what cannot be told;  sources: in words, where a value stands or why there is none.
-    PET before CT before others: the first that states a value wins, so the weight is the one the dose was given for. A
-    series that says otherwise is named in the source; about the sex, no two may disagree.
+    values: None for what is not known;  sources: in words, where a value comes from or why there is none.
+    PET before CT before others: the first that states a value is used, so the weight is the one the dose was given for.
+    A series with another value is named in the source; if two disagree about the sex, it counts as not known.
     label: series → what to call it.
     """
     order = sorted(all_series, key=lambda series: {"PT": 0, "CT": 1}.get(series.modality, 2))
-    values, sources = {}, {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for field, (reader, unit) in READERS.items():
         read = [(label(series), *reader(series.header)) for series in order]
         stated = [(name, value, words) for name, value, words in read if value is not None]
@@ -273,7 +288,7 @@ def merge_demographics(all_series, label=series_label):
         first, values[field], words = stated[0]
         sources[field] = "; ".join([f"{words} of {first}", *unusable])
         others = [(name, value) for name, value, _ in stated[1:] if _differ(value, values[field])]
-        shown = dict.fromkeys(f"{name} says {value if unit is None else f'{value:g} {unit}'}" for name, value in others)
+        shown = dict.fromkeys(f"{name} states {v if unit is None else f'{v:g} {unit}'}" for name, v in others)
         if shown:
             sources[field] += f"; differs: {', '.join(shown)}"
         if field == "sex" and (others or unusable):
@@ -286,7 +301,7 @@ def _differ(a, b):
     return a != b if isinstance(a, str) else abs(a - b) > SAME_VALUE * abs(b)
 
 
-def demographics(values, sources):
+def demographics(values: dict[str, Any], sources: dict[str, str]) -> Demographics:
     """Demographics from what ``merge_demographics`` returns. Raises InputError naming what is missing or impossible."""
     missing = [f"{field}: {sources[field]}" for field, value in values.items() if value is None]
     if missing:
@@ -294,16 +309,16 @@ def demographics(values, sources):
     return Demographics(**values)
 
 
-def sex(header):
-    """("F" or "M", where it stands), or (None, why not)."""
+def sex(header: Dataset) -> tuple[str | None, str]:
+    """("F" or "M", where it is stated), or (None, why not)."""
     value = str(header.get("PatientSex", "") or "").strip()
     if value.upper() in ("F", "M"):
         return value.upper(), "Patient's Sex"
     return None, f'Patient\'s Sex is "{value}"' if value else ""
 
 
-def age_years(header):
-    """(years, where they stand) by Patient's Age ("069Y", "018M", "006W", "030D"), else whole years from birth to
+def age_years(header: Dataset) -> tuple[float | None, str]:
+    """(years, where stated) by Patient's Age ("069Y", "018M", "006W", "030D"), else whole years from birth to
     study; or (None, why not)."""
     written = str(header.get("PatientAge", "") or "").strip()
     match = re.fullmatch(r"(\d{1,3})([YMWD])", written)
@@ -314,13 +329,13 @@ def age_years(header):
     born, then = (_date(header.get(tag)) for tag in ("PatientBirthDate", "StudyDate"))
     if born is None or then is None or born > then:
         return None, unusable
-    # no finer than Patient's Age tells it: no birth date follows from whole years
+    # as coarse as Patient's Age: whole years do not reveal a birth date
     years = then.year - born.year - ((then.month, then.day) < (born.month, born.day))
     return years, "birth and study date" + (f" ({unusable})" if unusable else "")
 
 
-def height_m(header):
-    """(m, where it stands) by Patient's Size; a value that can only be centimetres is divided by 100; (None, why not)
+def height_m(header: Dataset) -> tuple[float | None, str]:
+    """(m, where stated) by Patient's Size; a value that can only be centimetres is divided by 100; (None, why not)
     when absent, unreadable or 0."""
     value, words = _number(header, "PatientSize", "Patient's Size")
     if value is not None and HEIGHT_M[0] * 100 <= value <= HEIGHT_M[1] * 100:
@@ -328,8 +343,8 @@ def height_m(header):
     return value, words
 
 
-def weight_kg(header):
-    """(kg, where it stands) by Patient's Weight; (None, why not) when absent, unreadable or 0."""
+def weight_kg(header: Dataset) -> tuple[float | None, str]:
+    """(kg, where stated) by Patient's Weight; (None, why not) when absent, unreadable or 0."""
     return _number(header, "PatientWeight", "Patient's Weight")
 
 
@@ -341,7 +356,8 @@ def _number(header, keyword, words):
     return (value, words) if value > 0 else (None, "")
 
 
-READERS = {  # column of a cohort table → its reader, and the unit of what it returns
+# Column of a cohort table → its reader, and the unit of what it returns.
+READERS: dict[str, tuple[Callable[[Dataset], tuple[Any, str]], str | None]] = {
     "sex": (sex, None),
     "age_years": (age_years, "years"),
     "height_m": (height_m, "m"),

@@ -1,7 +1,12 @@
 """A PET and its CT on one grid: SUV and HU, isotropic, RAS+."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+from totalgen.data.demographics import Demographics
 from totalgen.data.dicom import read_series
 from totalgen.data.intensity import AIR_HU, BODY_HU
 from totalgen.data.suv import suv_factors
@@ -12,7 +17,10 @@ SUV_MAX_PLAUSIBLE = 1.0  # SUVmax below is no FDG scan
 SUV_BODY_PLAUSIBLE = 20.0  # mean over the body above is a wrong dose or weight
 
 
-def convert(pet_files, ct_files, person, voxel_mm=2.0, any_tracer=False):
+def convert(
+    pet_files: Sequence[str | Path], ct_files: Sequence[str | Path], person: Demographics, voxel_mm: float = 2.0,
+    any_tracer: bool = False,
+) -> tuple[Volume, Volume, dict[str, Any]]:  # fmt: skip
     """(ct, suv, report) of a PET and a CT series given as lists of DICOM files; person: Demographics.
 
     ct: Volume in HU, air where the CT does not reach;  suv: Volume of SUVbw, both float32 on one grid of ``voxel_mm``.
@@ -40,7 +48,7 @@ def convert(pet_files, ct_files, person, voxel_mm=2.0, any_tracer=False):
     return ct_out, suv_out, report
 
 
-def on_one_grid(ct, pet, voxel_mm):
+def on_one_grid(ct: Volume, pet: Volume, voxel_mm: float) -> tuple[Volume, Volume]:
     """(ct, pet) on the axis-aligned RAS+ grid of voxel_mm over the PET's field of view, where both reach axially.
 
     Linear; the CT's padding (−1024, −3024, …) becomes air first, so that it does not bleed into the field of view;
@@ -60,7 +68,7 @@ def on_one_grid(ct, pet, voxel_mm):
     return resample(ct, shape, affine, fill=AIR_HU), resample(pet, shape, affine, fill=0)
 
 
-def axial_reach(volume):
+def axial_reach(volume: Volume) -> tuple[float, float]:
     """(low, high) world z in mm of a volume's outer voxel faces."""
     z = volume.corners[:, 2]
     return float(z.min()), float(z.max())

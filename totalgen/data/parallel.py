@@ -4,24 +4,28 @@ import contextlib
 import functools
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from totalgen.data.files import error_text
 from totalgen.errors import InputError
 
 ANSWER_WITHIN_S = 10  # of a scheduler
 SETTINGS = {
-    "distributed.scheduler.allowed-failures": 1,  # an item whose worker dies under it is tried twice
-    "distributed.scheduler.worker-saturation": 1.0,  # no item waits on a worker, to be blamed for its death as well
-    # Dask's own list would also make malloc give back every large array at once, which halves the speed of ours.
+    "distributed.scheduler.allowed-failures": 1,  # an item whose worker dies is tried twice
+    "distributed.scheduler.worker-saturation": 1.0,  # no item waits on a worker and fails when that worker dies
+    # Dask's own list would also make malloc give back every large array at once, which halves our speed.
     "distributed.nanny.pre-spawn-environ": {f"{n}_NUM_THREADS": 1 for n in ("OMP", "MKL", "OPENBLAS")},
 }
 
 
-def spread(work, items, workers=1, scheduler=None):
+def spread(
+    work: Callable[[Any], Any], items: Iterable[Any], workers: int = 1, scheduler: str | None = None
+) -> Iterator[tuple[Any, Any, str | None]]:
     """Call ``work(item)`` for every item and yield (item, result, error) in the order in which they finish.
 
     error: None, or in words why work raised, and result is then None: one bad item never stops the others.
-    workers: processes on this machine, each with one thread and an equal share of the memory; one that outgrows its
+    workers: processes on this machine, each with one thread and an equal share of the memory; one that exceeds its
     share is ended and its item fails. With 1 the work is done here, without Dask.
     scheduler: address of a running Dask scheduler (tcp://host:8786) in place of these. Its workers need this package
     and the same paths.
@@ -41,7 +45,7 @@ def spread(work, items, workers=1, scheduler=None):
             try:
                 result, error = future.result()
             except KilledWorker:
-                result, error = None, "its worker died, mostly for want of memory. Use fewer --workers."
+                result, error = None, "its worker died, usually because it ran out of memory. Use fewer --workers."
             except Exception as failed:  # what could not be sent there or back, a worker without this package, …
                 result, error = None, error_text(failed)
             yield futures[future], result, error
@@ -54,7 +58,7 @@ def _attempt(work, folder, item):
         if folder is not None:
             os.chdir(folder)
         return work(item), None
-    except Exception as error:  # whatever it was, the others still want to be done
+    except Exception as error:  # of any kind: the other items must still be done
         return None, error_text(error)
 
 

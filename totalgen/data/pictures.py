@@ -1,39 +1,39 @@
-"""Grey pictures of volumes as radiologists hang them: head up, front up, the patient's right on the viewer's left."""
+"""Grey pictures of volumes as radiologists view them: head up, front up, the patient's right on the viewer's left."""
 
 import numpy as np
 from scipy import ndimage
 
-CT_WINDOW = (-300.0, 400.0)  # HU: soft tissue with bone and lung still told apart
+CT_WINDOW = (-300.0, 400.0)  # HU: soft tissue; bone and lung still differ
 PET_WINDOW = (0.0, 7.0)  # SUV, shown inverted: dark is active
 
 
-def grey(values, window, inverted=False):
+def grey(values: np.ndarray, window: tuple[float, float], inverted: bool = False) -> np.ndarray:
     """Values → uint8 grey; ``inverted`` makes the upper end of the window black."""
     low, high = window
     level = np.clip((values - low) / (high - low), 0, 1)
-    return np.uint8(255 * (1 - level if inverted else level) + 0.5)
+    return (255 * (1 - level if inverted else level) + 0.5).astype(np.uint8)
 
 
-def coronal(voxels, y=None):
+def coronal(voxels: np.ndarray, y: int | None = None) -> np.ndarray:
     """[x, y, z] in RAS+ order → picture [rows, columns] of the coronal plane ``y`` (the middle when not given)."""
     y = voxels.shape[1] // 2 if y is None else y
     return voxels[::-1, y, ::-1].T
 
 
-def axial(voxels, z=None):
+def axial(voxels: np.ndarray, z: int | None = None) -> np.ndarray:
     """[x, y, z] → picture of the axial plane ``z``."""
     z = voxels.shape[2] // 2 if z is None else z
     return voxels[::-1, ::-1, z].T
 
 
-def mip(voxels, degrees=0.0):
+def mip(voxels: np.ndarray, degrees: float = 0.0) -> np.ndarray:
     """[x, y, z] → maximum-intensity projection along y, the patient turned by ``degrees`` about z."""
     if degrees:
         voxels = ndimage.rotate(voxels, degrees, axes=(0, 1), reshape=False, order=1)
     return voxels.max(1)[::-1, ::-1].T
 
 
-def study_strip(ct, suv, window=CT_WINDOW):
+def study_strip(ct: np.ndarray, suv: np.ndarray, window: tuple[float, float] = CT_WINDOW) -> np.ndarray:
     """Coronal CT, coronal PET and PET MIP of one study ([x, y, z] each, HU and SUV) side by side, uint8."""
     return np.concatenate(
         [
@@ -45,7 +45,7 @@ def study_strip(ct, suv, window=CT_WINDOW):
     )
 
 
-def enlarged(picture, least=240):
+def enlarged(picture: np.ndarray, least: int = 240) -> np.ndarray:
     """The picture repeated by a whole factor so that its height is at least ``least`` pixels."""
     factor = max(1, -(-least // picture.shape[0]))
     return picture.repeat(factor, 0).repeat(factor, 1)

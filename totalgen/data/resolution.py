@@ -4,26 +4,33 @@ Low-resolution voxel m of phase i lies at full-resolution index i + FACTOR·m (t
 volume has no phase: it is placed at the centre of the FACTOR³ boxes, offset 1.5.
 """
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 import torch
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 FACTOR = 4
 PHASES = FACTOR**3
 CENTRE = ((FACTOR - 1) / 2,) * 3
 
 
-def phase_offsets(phase):
+def phase_offsets(phase: int) -> tuple[int, int, int]:
     """Phase number 0 … 63 → offsets (i, j, k) in full-resolution voxels, phase = (i·FACTOR + j)·FACTOR + k."""
     return phase // FACTOR**2, phase // FACTOR % FACTOR, phase % FACTOR
 
 
-def subsample(high, phase):
+def subsample(high: Array, phase: int) -> Array:
     """I_LR = I_HR[…, i::4, j::4, k::4] for a phase number; works on arrays and tensors."""
     i, j, k = phase_offsets(phase)
     return high[..., i::FACTOR, j::FACTOR, k::FACTOR]
 
 
-def upsample(low, offsets, start, shape):
+def upsample(
+    low: torch.Tensor, offsets: Sequence[float], start: Sequence[int], shape: Sequence[int]
+) -> torch.Tensor:
     """Linear interpolation of ``low`` [..., x, y, z] at the full-resolution voxels start … start + shape − 1.
 
     offsets: (i, j, k) of the low volume, whole or fractional. Voxels beyond the outermost samples take their value.
@@ -39,7 +46,10 @@ def upsample(low, offsets, start, shape):
     return low
 
 
-def position(start, shape, whole, dtype=torch.float32, device=None):
+def position(
+    start: Sequence[int], shape: Sequence[int], whole: Sequence[int], dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> torch.Tensor:  # fmt: skip
     """[3, *shape]: x, y, z of each voxel of a patch, −1 … 1 over the voxels of the whole volume."""
     axes = [
         torch.arange(s, s + n, dtype=dtype, device=device) * (2 / max(w - 1, 1)) - 1
@@ -48,7 +58,7 @@ def position(start, shape, whole, dtype=torch.float32, device=None):
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def stretch(voxels, size):
+def stretch(voxels: np.ndarray, size: int) -> np.ndarray:
     """[x, y, z] → [x, y, size]: linear resampling of the outer extent of z (voxel faces on voxel faces)."""
     if voxels.shape[2] == size:
         return voxels

@@ -3,6 +3,7 @@
 A backend is a function (subject, ct) → Volume of uint8 labels on the grid of ct, a Volume in HU.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -12,11 +13,13 @@ from totalgen.data.organs import ORGANS
 from totalgen.data.volume import Volume, canonical, read_nifti, resample
 from totalgen.errors import InputError
 
+Backend = Callable[[str, Volume], Volume]
+
 LAST_ID = 117  # of TotalSegmentator's `total` task, version 2
 FAST_MM = 3.0  # its `fast` network works at this voxel size: finer input than this deserves the full one
 
 
-def given(root):
+def given(root: str | Path) -> Backend:
     """Backend that takes ``<root>/given/<subject>/organs.nii.gz``, on any grid with a true affine."""
 
     def backend(subject, ct):
@@ -26,7 +29,7 @@ def given(root):
     return backend
 
 
-def totalsegmentator():
+def totalsegmentator() -> Backend:
     """Backend that calls TotalSegmentator (task `total`; its fast network for voxels of 3 mm and more).
 
     Raises InputError when it is not installed. Its weights are fetched from the web at the first call.
@@ -48,10 +51,10 @@ def totalsegmentator():
     return backend
 
 
-def on_grid_of(ct, labels, name):
+def on_grid_of(ct: Volume, labels: Volume, name: str | Path) -> Volume:
     """Labels (Volume) on the grid of ct, nearest neighbour, as uint8; 0 where they do not reach.
 
-    Raises InputError, naming ``name``, when the values are no ids of the `total` task or hold no organ we know.
+    Raises InputError, naming ``name``, when the values are no ids of the `total` task or contain no organ used here.
     """
     ids = np.unique(labels.voxels)
     if not np.array_equal(ids, np.round(ids)) or ids[0] < 0 or ids[-1] > LAST_ID:

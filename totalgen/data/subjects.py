@@ -1,6 +1,8 @@
-"""One loop over the subjects of a cohort: what is done is skipped, what fails is listed, the rest goes on."""
+"""One loop over the subjects of a cohort: what is done is skipped, what fails is listed, the rest continues."""
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
@@ -11,7 +13,7 @@ from totalgen.data.parallel import spread
 from totalgen.errors import InputError
 
 
-def subjects_in(folder, cure):
+def subjects_in(folder: str | Path, cure: str) -> list[str]:
     """Names of the subjects that have a folder (or a ``.nii.gz`` file) in ``folder``, sorted.
 
     Raises InputError with the ``cure`` when the folder is missing or holds none.
@@ -23,11 +25,14 @@ def subjects_in(folder, cure):
     return sorted(names)
 
 
-def for_each_subject(root, step, subjects, work, done, table=None, workers=1, scheduler=None):
+def for_each_subject(
+    root: str | Path, step: str, subjects: Iterable[str], work: Callable[[str], Any], done: Callable[[str], bool],
+    table: str | Path | None = None, workers: int = 1, scheduler: str | None = None,
+) -> list[str]:  # fmt: skip
     """Call ``work(subject)`` for every subject that is not done yet; one bad subject never stops the others.
 
     root: the cohort's folder;  step: name in the progress bar and in failures.csv;  done(subject): whether its output
-    stands.  work returns None, or a dict (or a list of them) that becomes the subject's rows of the CSV ``table``; a
+    exists.  work returns None, or a dict (or a list of them) that becomes the subject's rows of the CSV ``table``; a
     subject without a row is not done.  An exception of work becomes a row of failures.csv, and the subject is tried
     again by the next run.  workers, scheduler: where the work is done (parallel.spread); tables are written here.
 
@@ -51,7 +56,7 @@ def for_each_subject(root, step, subjects, work, done, table=None, workers=1, sc
         forget_failures(root, step, subject)
         if table is not None:
             append_rows(table, [dict(subject=subject, **row) for row in (rows if isinstance(rows, list) else [rows])])
-    if table is not None:  # whatever was done before: a kill may have come between the last row and this
+    if table is not None:  # always: an earlier run may have been killed between its last row and this
         sort_rows(table, subjects)
     if failed and len(failed) == len(subjects):
         name, reason = next(iter(failed.items()))
@@ -65,7 +70,7 @@ def for_each_subject(root, step, subjects, work, done, table=None, workers=1, sc
     return sorted(failed)
 
 
-def read_table(path):
+def read_table(path: str | Path) -> pd.DataFrame:
     """A CSV table with a ``subject`` column as a DataFrame, subjects as text; an empty one when the file is missing."""
     path = Path(path)
     if not path.exists():
@@ -73,8 +78,8 @@ def read_table(path):
     return pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=[""])
 
 
-def drop_rows(path, subjects):
-    """Take the rows of some subjects out of a CSV table, if there is one."""
+def drop_rows(path: str | Path, subjects: Iterable[str]) -> None:
+    """Remove the rows of some subjects from a CSV table, if it exists."""
     if not Path(path).exists():
         return
     table = read_text(path)
@@ -84,8 +89,8 @@ def drop_rows(path, subjects):
             table[~gone].to_csv(part, index=False)
 
 
-def sort_rows(path, subjects):
-    """Bring the rows of a CSV table into the order of ``subjects``; those of others come first, as they stand."""
+def sort_rows(path: str | Path, subjects: Iterable[str]) -> None:
+    """Bring the rows of a CSV table into the order of ``subjects``; those of others come first, in their order."""
     if not Path(path).exists():
         return
     table = read_text(path)
@@ -96,7 +101,7 @@ def sort_rows(path, subjects):
             ordered.to_csv(part, index=False)
 
 
-def put_column(path, name, values):
+def put_column(path: str | Path, name: str, values: Mapping[str, Any] | pd.Series) -> None:
     """Write the column ``name`` into a CSV table from ``values``, a dict of subject → value; others stay empty."""
     table = read_text(path)
     known = {subject: "" if pd.isna(value) else str(value) for subject, value in dict(values).items()}

@@ -5,24 +5,27 @@ is activity concentration (Bq/mL) · weight (g) / dose (Bq) decayed to the time 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as clock
 
 import numpy as np
 import pydicom.valuerep
+from pydicom import Dataset
 
+from totalgen.data.demographics import Demographics
 from totalgen.errors import InputError
 
 F18_HALF_LIFE_S = 6586.2
-HALF_LIFE_TOLERANCE = 0.01  # headers write 6580 to 6600 s
+HALF_LIFE_TOLERANCE = 0.01  # headers contain 6580 to 6600 s
 LONGEST_UPTAKE = 7  # half-lives; 12.8 h for F-18. Later than that no image can be taken.
 F18_HALF_LIFE_MIN = (109.4, 110.2)  # no PET nuclide has a half-life of so many seconds
 F18_CODES = ("C-111A1", "77004003")  # SNM3 or SRT, SCT
 DOSE_BQ = (1e6, 1e11)  # a dose outside is written in another unit
 DOSE_MBQ = (37.0, 1100.0)  # 1 to 30 mCi; as Bq these would be no dose
 SAME_CLOCK_S = 60.0  # how far two statements of the injection's time of day may differ
-NO_DATE = date(1900, 1, 2)  # stands where a header has a time but no date
+NO_DATE = date(1900, 1, 2)  # used where a header has a time but no date
 SAME_START_S = 60.0  # how far the Decay Factor may put the scan start from where the times put it
 FDG_NAMES = ("fdg", "fluorodeoxyglucose", "fludeoxyglucose", "fluoro-2-deoxy", "fluorodesoxyglucose")
 NAMELESS = ("", "solution", "other", "unknown", "isotope", "18f", "f18", "f-18", "^18^fluorine", "fluorine", "none")
@@ -41,7 +44,7 @@ class SUV:
 
     factors: np.ndarray
     reference: str
-    warnings: tuple
+    warnings: tuple[str, ...]
 
 
 def _james(person, male):
@@ -75,12 +78,12 @@ NORMALISATIONS = {  # SUV Type (0054,1006) → what that SUV is normalised by, k
 }
 
 
-def suv_factors(headers, person, any_tracer=False):
+def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bool = False) -> SUV:
     """SUV factors of a PET series.
 
     headers: list of pydicom Datasets, one per slice;  person: Demographics, merged over all series;  any_tracer: accept
     tracers other than F-18 FDG.
-    Every slice of a decay-corrected series gets the same reference time. No text in the result holds a date.
+    Every slice of a decay-corrected series gets the same reference time. No text in the result contains a date.
     Raises SUVError naming the tag when units, dose, times or tracer do not allow a conversion.
     """
     first = headers[0]
@@ -93,7 +96,7 @@ def suv_factors(headers, person, any_tracer=False):
         already = _already_suv(headers, units, person)
         if already is not None:
             drugs = first.get("RadiopharmaceuticalInformationSequence") or ()
-            return SUV(*already, _once(said for drug in drugs for said in check_tracer(drug, any_tracer)))
+            return SUV(*already, _once(text for drug in drugs for text in check_tracer(drug, any_tracer)))
         to_bqml = _philips(headers, PHILIPS_ACTIVITY)
         if min(to_bqml) <= 0:
             raise SUVError("Units is CNTS and Philips's activity factor (7053,1009) is missing in some slices.")
@@ -102,9 +105,9 @@ def suv_factors(headers, person, any_tracer=False):
 
     drug, warnings = radiopharmaceutical(first)
     warnings += check_tracer(drug, any_tracer)
-    dose, said = dose_bq(drug)
+    dose, dose_warnings = dose_bq(drug)
     half_life, more = half_life_s(drug)
-    warnings += said + more
+    warnings += dose_warnings + more
     zone = first.get("TimezoneOffsetFromUTC")
     correction = str(first.get("DecayCorrection", ""))
     corrected = first.get("CorrectedImage") or ()
@@ -113,10 +116,10 @@ def suv_factors(headers, person, any_tracer=False):
     if correction == "ADMIN":
         elapsed, reference = np.zeros(len(headers)), "administration (Decay Correction ADMIN)"
     elif correction == "START":
-        start, reference, said = scan_start(headers, half_life)
+        start, reference, start_warnings = scan_start(headers, half_life)
         seconds, more = uptake_s(drug, start, half_life, zone)
         elapsed = np.full(len(headers), seconds)
-        warnings += said + more
+        warnings += start_warnings + more
     elif correction == "NONE":
         reference = "mid-frame time of each slice (Decay Correction NONE)"
         pairs = [uptake_s(drug, frame_time(header, half_life), half_life, zone) for header in headers]
@@ -129,7 +132,7 @@ def suv_factors(headers, person, any_tracer=False):
     return SUV(factors, reference, _once(warnings))
 
 
-def _already_suv(headers, units, person):
+def _already_suv(headers: Sequence[Dataset], units: str, person: Demographics) -> tuple[np.ndarray, str] | None:
     """(factors, reference) of values that are SUV before any dose is known; None when they are not."""
     if units == "CNTS":
         factors = _philips(headers, PHILIPS_SUV)
@@ -158,7 +161,7 @@ def _philips(headers, element):
     return np.array([float(_private(header, 0x7053, PHILIPS_PRIVATE, element) or 0) for header in headers])
 
 
-def check_units(header):
+def check_units(header: Dataset) -> str:
     """The Units of a PET header, when they can become SUVbw: BQML, GML, CM2ML or CNTS. Raises SUVError otherwise."""
     units = str(header.get("Units", "") or "missing")
     if units in ("GML", "CM2ML"):
@@ -173,7 +176,7 @@ def check_units(header):
     return units
 
 
-def scan_start(headers, half_life):
+def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, str, list[str]]:
     """(datetime, source, warnings): the one time that a START-corrected series is corrected to.
 
     Decay Correction DateTime, where the file states it; else the series date-time, unless it lies after the earliest
@@ -190,7 +193,7 @@ def scan_start(headers, half_life):
         raise SUVError("Decay Correction DateTime (0018,9701) differs between slices. Export one series alone.")
     start = local_time(stated.pop(), headers[0].get("TimezoneOffsetFromUTC"))
     if start is None and not acquired and series is None:
-        raise SUVError("neither Series Time (0008,0031) nor Acquisition Time (0008,0032) stands in the header.")
+        raise SUVError("neither Series Time (0008,0031) nor Acquisition Time (0008,0032) is in the header. Add one.")
     if acquired and series is not None:
         earliest = acquired[0][0]
         if (earliest - series).total_seconds() > LONGEST_UPTAKE * half_life:
@@ -202,8 +205,8 @@ def scan_start(headers, half_life):
         start, source = series, "series date-time"
         warnings += _ge_scan_start(headers[0], series)[1]
     else:
-        start, source, said = _start_before_processing(headers, acquired, half_life)
-        warnings += said
+        start, source, more = _start_before_processing(headers, acquired, half_life)
+        warnings += more
     return start, source, warnings + _decay_factor_disagrees(headers, acquired, start, half_life)
 
 
@@ -253,7 +256,7 @@ def _decay_factor_disagrees(headers, acquired, start, half_life):
     return [f"Decay Factor puts the scan start {off:.0f} s after {start:%H:%M:%S}"]
 
 
-def frame_time(header, half_life):
+def frame_time(header: Dataset, half_life: float) -> datetime:
     """When a slice that is not decay-corrected shows its activity: acquisition + average-count-rate time."""
     start = _moment(header, "Acquisition")
     if start is None:
@@ -263,7 +266,7 @@ def frame_time(header, half_life):
     )
 
 
-def average_count_time(duration_s, half_life):
+def average_count_time(duration_s: float, half_life: float) -> float:
     """Seconds into a frame at which the decaying activity has its mean over the frame; near the middle."""
     if duration_s <= 0:
         return 0.0
@@ -271,11 +274,13 @@ def average_count_time(duration_s, half_life):
     return float(np.log(decay * duration_s / -np.expm1(-decay * duration_s)) / decay)
 
 
-def uptake_s(drug, moment, half_life, zone=None):
+def uptake_s(
+    drug: Dataset, moment: datetime, half_life: float, zone: str | None = None
+) -> tuple[float, list[str]]:
     """(seconds, warnings) from injection to ``moment``, a datetime.
 
     drug: item of the Radiopharmaceutical Information Sequence;  zone: the header's Timezone Offset From UTC.
-    Radiopharmaceutical Start DateTime goes before Start Time when it gives a time that is possible. Otherwise –
+    Radiopharmaceutical Start DateTime is preferred to Start Time when it gives a possible time. Otherwise –
     de-identified dates, or a start time without a date – the times of day are taken, and an injection later than the
     scan is one of the evening before.
     """
@@ -289,11 +294,11 @@ def uptake_s(drug, moment, half_life, zone=None):
     if full is not None and time is not None:
         apart = abs((datetime.combine(full.date(), time.time()) - full).total_seconds())
         if min(apart, 24 * 3600 - apart) > SAME_CLOCK_S:
-            # An offset that the header's own clock cannot be related to says nothing against the header's Start Time.
+            # An offset that cannot be related to the header's own clock does not contradict the header's Start Time.
             adrift = not zone and re.search(r"[+-]\d{4}$", written.strip()) is not None
             warnings.append(
-                f"Radiopharmaceutical Start DateTime (0018,1078) says {full:%H:%M:%S}, Start Time (0018,1072) "
-                f"{time:%H:%M:%S}; the {'latter' if adrift else 'former'} goes first"
+                f"Radiopharmaceutical Start DateTime (0018,1078) states {full:%H:%M:%S}, Start Time (0018,1072) "
+                f"{time:%H:%M:%S}; the {'latter' if adrift else 'former'} is preferred"
             )
             full = datetime.combine(full.date(), time.time()) if adrift else full
     if full is not None:
@@ -321,7 +326,7 @@ def uptake_s(drug, moment, half_life, zone=None):
     return seconds, warnings
 
 
-def radiopharmaceutical(header):
+def radiopharmaceutical(header: Dataset) -> tuple[Dataset, list[str]]:
     """(item, warnings): the item of the Radiopharmaceutical Information Sequence that the image shows.
 
     Copies of an item count once; of different ones the only F-18 FDG is taken. Raises SUVError when there is none, or
@@ -345,7 +350,7 @@ def radiopharmaceutical(header):
     )
 
 
-def check_tracer(drug, any_tracer=False):
+def check_tracer(drug: Dataset, any_tracer: bool = False) -> list[str]:
     """Warnings about the tracer. Raises SUVError when it is not F-18 FDG, unless ``any_tracer``; and always when
     nuclide and half-life contradict each other."""
     nuclide, half_life = _nuclide(drug), _half_life(drug)[0]
@@ -363,7 +368,7 @@ def check_tracer(drug, any_tracer=False):
 
 
 def _other_tracer(drug):
-    """Why a radiopharmaceutical is not F-18 FDG; "" when nothing speaks against it."""
+    """Why a radiopharmaceutical is not F-18 FDG; "" when nothing contradicts it."""
     nuclide, half_life = _nuclide(drug), _half_life(drug)[0]
     if nuclide and not _is_f18(nuclide):
         return f"Radionuclide Code Sequence (0054,0300) is {nuclide[1]}; the cohort is of F-18 FDG. Allow any tracer."
@@ -402,7 +407,7 @@ def _decays_like_f18(half_life):
     return abs(half_life / F18_HALF_LIFE_S - 1) <= HALF_LIFE_TOLERANCE
 
 
-def dose_bq(drug):
+def dose_bq(drug: Dataset) -> tuple[float, list[str]]:
     """(Radionuclide Total Dose in Bq, warnings). Raises SUVError when it is missing or in no known unit."""
     value = drug.get("RadionuclideTotalDose")
     if value is not None and DOSE_MBQ[0] <= float(value) <= DOSE_MBQ[1]:
@@ -413,7 +418,7 @@ def dose_bq(drug):
     return float(value), []
 
 
-def half_life_s(drug):
+def half_life_s(drug: Dataset) -> tuple[float, list[str]]:
     """(Radionuclide Half Life in seconds, warnings). Raises SUVError when it is missing."""
     seconds, warnings = _half_life(drug)
     if seconds is None:
@@ -445,7 +450,7 @@ def _moment(header, prefix):
     return moment or local_time(header.get(f"{prefix}DateTime"), header.get("TimezoneOffsetFromUTC"))
 
 
-def local_time(text, zone):
+def local_time(text: str | None, zone: str | None) -> datetime | None:
     """Datetime of a DT value on the clock of its header; None when it is missing, unreadable or without time of day.
 
     zone: the header's Timezone Offset From UTC, as "+0100". Where one of the two states no offset, the value is taken
@@ -453,7 +458,7 @@ def local_time(text, zone):
     """
     parts = re.fullmatch(r"(\d{8})(\d[\d.:]*)([+-]\d{4})?", str(text or "").strip())
     moment = _parse(parts[1], parts[2]) if parts else None
-    if moment is None or not parts[3] or not re.fullmatch(r"[+-]\d{4}", str(zone or "").strip()):
+    if parts is None or moment is None or not parts[3] or not re.fullmatch(r"[+-]\d{4}", str(zone or "").strip()):
         return moment
     return moment + _offset(str(zone).strip()) - _offset(parts[3])
 
@@ -463,7 +468,7 @@ def _offset(zone):
 
 
 def _parse(day, time):
-    """Datetime of a DA and a TM value; None without a readable time. NO_DATE serves where the date is not readable."""
+    """Datetime of a DA and a TM value; None without a readable time. NO_DATE is used where the date is not readable."""
     try:
         clock = pydicom.valuerep.TM(str(time or "").strip().replace(":", ""))  # hh:mm:ss was legal before 1993
     except ValueError:

@@ -1,14 +1,16 @@
-"""Voxels that never part from their affine.
+"""Voxels together with their affine.
 
 World coordinates are millimetres, RAS+ (x to the right, y to the front, z to the head of the patient), as in NIfTI.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import ArrayLike, DTypeLike
 
 from totalgen.data.files import atomic
 from totalgen.errors import InputError
@@ -24,49 +26,49 @@ class Volume:
     affine: np.ndarray
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return self.voxels.shape
 
     @property
-    def voxel_mm(self):
+    def voxel_mm(self) -> np.ndarray:
         """Edge lengths of a voxel in mm, [3]."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
     @property
-    def voxel_ml(self):
+    def voxel_ml(self) -> float:
         """Volume of a voxel in millilitres: |det affine| / 1000."""
         return abs(np.linalg.det(self.affine[:3, :3])) / 1000
 
-    def world(self, index):
+    def world(self, index: ArrayLike) -> np.ndarray:
         """World point (mm) of a voxel index, both [..., 3]; the centre of voxel 0 is index 0."""
         return np.asarray(index) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     @property
-    def corners(self):
+    def corners(self) -> np.ndarray:
         """World points (mm) of the eight outer corners, at voxel faces: [8, 3]."""
         ends = np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij")
         return self.world(np.stack(ends, -1).reshape(-1, 3))
 
-    def crop(self, start, stop):
+    def crop(self, start: Sequence[int], stop: Sequence[int]) -> "Volume":
         """The box start ≤ index < stop as a Volume at the same place in the world."""
         box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
         return Volume(self.voxels[box], moved(self.affine, start))
 
 
-def moved(affine, start):
+def moved(affine: np.ndarray, start: ArrayLike) -> np.ndarray:
     """The affine of a grid whose voxel 0 is voxel ``start`` of the given one (start may be negative or fractional)."""
     affine = np.array(affine, dtype=float)
     affine[:3, 3] = affine[:3, :3] @ np.asarray(start, dtype=float) + affine[:3, 3]
     return affine
 
 
-def canonical(volume):
-    """The same voxels with axes reordered and reversed so that the affine is as near to RAS+ as it goes."""
+def canonical(volume: Volume) -> Volume:
+    """The same voxels with axes reordered and reversed so that the affine is as close to RAS+ as possible."""
     image = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume.voxels, volume.affine))
     return Volume(np.asarray(image.dataobj), image.affine)
 
 
-def isotropic_grid(volume, voxel_mm):
+def isotropic_grid(volume: Volume, voxel_mm: float) -> tuple[tuple[int, ...], np.ndarray]:
     """(shape, affine) of the axis-aligned RAS+ grid of ``voxel_mm`` voxels that covers ``volume``.
 
     The grid's outer faces coincide with the bounding box of the volume's outer voxel faces (rounded up to whole voxels,
@@ -79,7 +81,9 @@ def isotropic_grid(volume, voxel_mm):
     return tuple(int(n) for n in shape), affine
 
 
-def resample(volume, shape, affine, fill, nearest=False):
+def resample(
+    volume: Volume, shape: Sequence[int], affine: np.ndarray, fill: float, nearest: bool = False
+) -> Volume:
     """``volume`` on the grid (shape, affine): linear, or nearest neighbour for labels; ``fill`` outside its voxels.
 
     Both affines may be oblique, left-handed or sheared (a tilted gantry): ITK inverts the whole matrix.
@@ -97,7 +101,7 @@ def resample(volume, shape, affine, fill, nearest=False):
     return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), np.array(affine, dtype=float))
 
 
-def read_nifti(path, dtype=np.float32):
+def read_nifti(path: str | Path, dtype: DTypeLike = np.float32) -> Volume:
     """A NIfTI file as a Volume in RAS+ order. Raises InputError when it is missing, damaged or not 3-D."""
     path = Path(path)
     if not path.exists():
@@ -113,7 +117,7 @@ def read_nifti(path, dtype=np.float32):
     return Volume(voxels, image.affine)
 
 
-def write_nifti(path, volume, note=""):
+def write_nifti(path: str | Path, volume: Volume, note: str = "") -> None:
     """Write a Volume (float32 or an integer type) as compressed NIfTI, atomically. note: at most 79 bytes of text."""
     image = nibabel.Nifti1Image(volume.voxels, volume.affine)
     image.header.set_xyzt_units("mm")

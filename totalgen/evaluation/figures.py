@@ -1,5 +1,8 @@
 """Pictures of the comparison."""
 
+from pathlib import Path
+
+import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -8,16 +11,16 @@ from totalgen.data.files import atomic
 from totalgen.data.organs import MEASURED
 
 SEX = {"M": ("male", "#4477aa"), "F": ("female", "#cc4455")}  # blue and red, as published
-VIOLIN_FROM = 5  # subjects: under these a violin shows its smoothing, not the data
+VIOLIN_FROM = 5  # subjects: with fewer, a violin shows its smoothing, not the data
 SHOWN = ("volume_l", "suv_mean", "suv_max")
 TITLES = {"volume_l": "Volume (L)", "suv_mean": "SUVmean (g/mL)", "suv_max": "SUVmax (g/mL)"}
 
 
-def violins(path, values, note=""):
+def violins(path: str | Path, values: pd.DataFrame, note: str = "") -> None:
     """Violins of every organ (rows) and measure (columns), cohorts side by side, male left of female; a PNG.
 
-    values: DataFrame with columns cohort, sex, organ and those of SHOWN, one row per subject and organ; cohorts stand
-    in the order of their first row. Points are subjects; a group of fewer than VIOLIN_FROM is points alone.
+    values: columns cohort, sex, organ and those of SHOWN, one row per subject and organ; cohorts are in the order of
+    their first row. Points are subjects; a group of fewer than VIOLIN_FROM has points and no violin.
     note: one line under the picture.
     """
     cohorts = list(dict.fromkeys(values["cohort"]))
@@ -36,7 +39,7 @@ def violins(path, values, note=""):
             )
             seaborn.stripplot(chosen, y=measure, **group, ax=axis, dodge=True, size=2.5, alpha=0.7)
             axis.set(xlabel="", ylabel="", title=f"{organ.capitalize()}: {TITLES[measure]}")
-            axis.set_ylim(bottom=0)  # volumes and uptake are shares of something: their zero belongs in the picture
+            axis.set_ylim(bottom=0)  # volumes and uptake are compared as ratios: the axis must begin at zero
             axis.title.set_fontsize(10)
             axis.spines[["top", "right"]].set_visible(False)
     patches = [Patch(color=colour, label=name) for name, colour in SEX.values()]

@@ -1,6 +1,7 @@
-"""Organ volume and uptake: what is measured in a study, and the table of a cohort."""
+"""Organ volume and uptake: the measures of a study, and the table of a cohort."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,13 +9,13 @@ from scipy.signal import oaconvolve
 
 from totalgen.data.organs import MEASURED
 from totalgen.data.subjects import drop_rows, for_each_subject
-from totalgen.data.volume import read_nifti
+from totalgen.data.volume import Volume, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.studies import read_studies
 
-TINY_L = 0.050  # below 50 mL an organ is cut off or badly segmented (published protocol)
+TINY_L = 0.050  # below 50 mL an organ is incomplete or badly segmented (published protocol)
 PEAK_ML = 1.0  # sphere of SUVpeak
-SUBSAMPLES = 11  # points per axis of a voxel that decide how much of it the sphere covers
+SUBSAMPLES = 11  # points per axis of a voxel, to estimate the share of it that the sphere covers
 
 MEASURES = {  # column: (name, unit)
     "volume_l": ("volume", "L"),
@@ -24,15 +25,15 @@ MEASURES = {  # column: (name, unit)
 }
 
 
-def measure_study(suv, organs):
+def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
     """One row (dict) per organ of MEASURED: organ, volume_l, suv_mean, suv_max, suv_peak, flag.
 
-    suv: Volume of SUVbw in g/mL;  organs: Volume of label ids on the same grid.
+    suv: SUVbw in g/mL;  organs: label ids on the same grid.
     Volume is voxels × |det affine|. flag is "" or "missing" (no voxel: volume 0, uptake NaN) or "tiny" (< 50 mL:
-    measured all the same). Raises InputError when the grids differ.
+    measured nevertheless). Raises InputError when the grids differ.
     """
     if suv.shape != organs.shape or not np.allclose(suv.affine, organs.affine, atol=1e-2):
-        raise InputError(f"SUV {suv.shape} and organs {organs.shape} lie on different grids. Segment this study again.")
+        raise InputError(f"SUV {suv.shape} and organs {organs.shape} have different grids. Segment this study again.")
     rows = []
     for organ, ids in MEASURED.items():
         mask = np.isin(organs.voxels, ids)
@@ -47,13 +48,13 @@ def measure_study(suv, organs):
     return rows
 
 
-def suv_peak(suv, mask):
+def suv_peak(suv: Volume, mask: np.ndarray) -> float:
     """Highest mean SUV of a 1 mL sphere whose centre is the centre of a voxel of ``mask``.
 
-    The sphere may reach beyond the organ, not beyond the image: there the mean is over the part inside. A voxel counts
-    by the share of it that the sphere covers. The sphere is 12.4 mm wide: in larger voxels it lies within one and
-    SUVpeak is SUVmax; at 6 mm it touches 27 voxels, so that the middle one weighs 22 %.
-    suv: Volume;  mask: bool, same shape, not empty.  Source: Wahl 2009 (PERCIST); IBSI on SUVpeak.
+    The sphere may extend beyond the organ; at the border of the image the mean is over the part inside. The weight of a
+    voxel is the share of it that the sphere covers. The sphere is 12.4 mm wide: larger voxels contain it completely and
+    SUVpeak is SUVmax; at 6 mm it touches 27 voxels, and the middle one has a weight of 22 %.
+    mask: bool, same shape, not empty.  Source: Wahl 2009 (PERCIST); IBSI on SUVpeak.
     """
     weights = sphere_weights(suv.affine)
     reach = np.array(weights.shape) // 2
@@ -66,10 +67,10 @@ def suv_peak(suv, mask):
     return float((oaconvolve(values, weights, mode="same") / covered)[mask[box]].max())
 
 
-def sphere_weights(affine):
+def sphere_weights(affine: np.ndarray) -> np.ndarray:
     """[i, j, k] odd-sized kernel, sum 1: share of each voxel inside a 1 mL sphere around the middle voxel's centre.
 
-    Any affine: anisotropic, oblique and sheared voxels are sampled where they lie in the world.
+    The affine may be anisotropic, oblique or sheared: the points of a voxel are taken in world coordinates.
     """
     radius_mm = (3 * PEAK_ML * 1000 / (4 * np.pi)) ** (1 / 3)
     axes = np.asarray(affine)[:3, :3]
@@ -85,7 +86,9 @@ def sphere_weights(affine):
     return share / share.sum()
 
 
-def measure_cohort(root, masks="organs", workers=1, scheduler=None, split=None):
+def measure_cohort(
+    root: str | Path, masks: str = "organs", workers: int = 1, scheduler: str | None = None, split: str | None = None
+) -> Path:
     """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``.
 
     masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
@@ -99,24 +102,24 @@ def measure_cohort(root, masks="organs", workers=1, scheduler=None, split=None):
     path = root / f"{masks}.csv"
     written = path.stat().st_mtime if path.exists() else 0
 
-    def work(subject):
+    def work(subject: str) -> list[dict[str, Any]]:
         organs = read_nifti(folders[subject] / f"{masks}.nii.gz", np.uint8)
         rows = measure_study(read_nifti(folders[subject] / "SUV.nii.gz"), organs)
         return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
-    def done(subject):
+    def done(subject: str) -> bool:
         files = [folders[subject] / "SUV.nii.gz", folders[subject] / f"{masks}.nii.gz"]
         return all(file.exists() and file.stat().st_mtime <= written for file in files)
 
-    drop_rows(path, [s for s in folders.index if s not in chosen and not done(s)])  # or they would pass for current
+    drop_rows(path, [s for s in folders.index if s not in chosen and not done(s)])  # else they would count as current
     for_each_subject(root, "measure", chosen, work, done, path, workers, scheduler)
     return path
 
 
-def read_measured(root, split=None, masks="organs"):
+def read_measured(root: str | Path, split: str | None = None, masks: str = "organs") -> pd.DataFrame:
     """The measured cohort: one row per subject and organ, with the subject's demographics.
 
-    Raises InputError when the cohort has not been measured, or nothing of ``split`` was.
+    Raises InputError when the cohort, or its ``split``, has not been measured.
     """
     studies = read_studies(root, split).drop(columns="folder")
     path = Path(root) / f"{masks}.csv"
@@ -124,5 +127,5 @@ def read_measured(root, split=None, masks="organs"):
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
     table = studies.merge(pd.read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")
     if table.empty:
-        raise InputError(f"{path}: holds none of the {len(studies)} subjects asked for. Measure the cohort again.")
+        raise InputError(f"{path}: contains none of the {len(studies)} requested subjects. Measure the cohort again.")
     return table

@@ -1,8 +1,10 @@
-"""The published Table 1, for any reference and candidates, and the statistics behind it."""
+"""The published Table 1, for any reference and candidates, and its statistics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from totalgen.data.files import atomic
@@ -31,22 +33,22 @@ class Cohort:
     unmeasured: int = 0
 
     @property
-    def phantom(self):
-        """Does any subject's source say that it comes from a phantom, directly or through the training data?"""
+    def phantom(self) -> bool:
+        """Whether the source of any subject is a phantom, directly or through the training data."""
         if "source" not in self.measured:
             return False
         return bool(self.measured["source"].astype(str).str.contains("phantom", case=False).any())
 
-    def values(self, sex, organ, measure):
-        """[n] values of whole organs: missing and tiny ones are counted below the table, not averaged."""
+    def values(self, sex: str, organ: str, measure: str) -> np.ndarray:
+        """[n] values of complete organs: missing and tiny ones are counted below the table, not averaged."""
         rows = self._rows(sex, organ)
         return rows.loc[rows["flag"] == "", measure].to_numpy(dtype=float)
 
-    def flagged(self, sex, organ, flag):
+    def flagged(self, sex: str, organ: str, flag: str) -> int:
         """Number of subjects whose organ is "missing" or "tiny"."""
         return int((self._rows(sex, organ)["flag"] == flag).sum())
 
-    def people(self, sex):
+    def people(self, sex: str) -> pd.DataFrame:
         """One row per subject of a sex."""
         return self.measured[self.measured["sex"] == sex].drop_duplicates("subject")
 
@@ -54,16 +56,16 @@ class Cohort:
         return self.measured[(self.measured["sex"] == sex) & (self.measured["organ"] == organ)]
 
 
-def load_cohort(name, root, split=None, masks="organs"):
+def load_cohort(name: str, root: str | Path, split: str | None = None, masks: str = "organs") -> Cohort:
     """A measured cohort root or generated folder as a Cohort. Raises InputError when it has not been measured."""
     measured = read_measured(root, split, masks)
     return Cohort(name, measured, len(read_studies(root, split)) - measured["subject"].nunique())
 
 
-def compare_cohorts(reference, candidates, outdir):
+def compare_cohorts(reference: Cohort, candidates: Sequence[Cohort], outdir: str | Path) -> str:
     """Write table1.md, table1.csv, statistics.csv and violins.png into ``outdir``; returns the text of table1.md.
 
-    reference: Cohort;  candidates: list of Cohort. Raises InputError when two cohorts share a name or none is given.
+    Raises InputError when two cohorts share a name or no candidate is given.
     """
     cohorts = [reference, *candidates]
     names = [cohort.name for cohort in cohorts]
@@ -84,11 +86,11 @@ def compare_cohorts(reference, candidates, outdir):
     return text
 
 
-def table1(cohorts):
+def table1(cohorts: Sequence[Cohort]) -> pd.DataFrame:
     """The cells of Table 1, long: one row per sex, organ, measure and cohort; the first cohort is the reference.
 
     Columns: sex, organ, measure, unit, cohort, n, mean, std, diff_percent, p_value, significant, missing, tiny. Means
-    and differences need one subject, std and p two; else they are empty.
+    and differences need one subject per cohort, std and p two; else they are empty.
     """
     rows = []
     for sex, organ, column in _groups():
@@ -114,8 +116,8 @@ def table1(cohorts):
     return pd.DataFrame(rows).astype({"significant": "Int64"})
 
 
-def statistics_table(reference, candidates):
-    """One row per sex, organ, measure and candidate: the figures of ``statistics.compare``, and three more.
+def statistics_table(reference: Cohort, candidates: Sequence[Cohort]) -> pd.DataFrame:
+    """One row per sex, organ, measure and candidate: the results of ``statistics.compare``, and three more.
 
     welch_p_holm and equivalence_p_holm are corrected over all rows of one candidate; anova_p is over the reference and
     all candidates, so it repeats for each.
@@ -137,7 +139,7 @@ def statistics_table(reference, candidates):
     return pd.DataFrame(tables)
 
 
-def table1_markdown(cohorts, cells):
+def table1_markdown(cohorts: Sequence[Cohort], cells: pd.DataFrame) -> str:
     """Table 1 as Markdown: demographics, then per organ mean ± std and, for candidates, (mean difference %)."""
     columns = [(sex, cohort) for sex in SEX for cohort in cohorts]
     found = cells.set_index(["sex", "organ", "measure", "cohort"])

@@ -1,13 +1,15 @@
-"""Organs from CT: a small U-Net, trained on a cohort's own masks, for measuring generated studies.
+"""Organs from CT: a small U-Net, trained on the masks of a cohort, to measure generated studies.
 
-TotalSegmentator remains the better choice where it can be installed; this network needs no download.
+TotalSegmentator is the better choice where it can be installed; this network needs no download.
 """
 
 import functools
 import json
 import math
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -37,8 +39,8 @@ from totalgen.evaluation.studies import read_studies
 from totalgen.weights import load_weights, save_weights
 
 KIND = "segmenter"
-HALVINGS = 8  # the network halves each axis three times: a patch is a multiple of this, and more than one
-OVERLAP = 0.25  # of neighbouring windows when a whole volume is segmented
+HALVINGS = 8  # the network halves each axis three times: a patch is a multiple of this, at least twice this
+OVERLAP = 0.25  # of neighbouring windows when a complete volume is segmented
 BALANCED_UNTIL = 0.6  # share of the training over which rare classes weigh more in the cross-entropy
 VOXEL_TOLERANCE = 0.01  # relative; a grid further from the training voxel is resampled
 TRAIN_STEP = "train_segmenter"  # name of the step in failures.csv
@@ -46,56 +48,59 @@ TRAIN_STEP = "train_segmenter"  # name of the step in failures.csv
 
 # ------------------------------------------------------------------------------------------------- network
 
-def build_network(channels, ids):
+def build_network(channels: int, ids: Sequence[int]) -> UNet:
     """Residual U-Net [B, 1, x, y, z] → logits [B, 1 + len(ids), x, y, z]; channel 0 is background.
 
-    channels: width at full resolution, doubled at each of three halvings. The full resolution is kept: a kidney is
-    eight voxels wide where voxels have 6 mm, and Dice is lost at its surface.
+    channels: width at full resolution, doubled at each of three halvings. The first level keeps the full resolution: a
+    kidney is only eight voxels of 6 mm wide, and errors at its surface lower the Dice.
     """
     widths = tuple(channels * factor for factor in (1, 2, 4, 8, 16))
     network = UNet(3, in_channels=1, out_channels=1 + len(ids), channels=widths, strides=(1, 2, 2, 2), num_res_units=1)
-    return network.to(memory_format=torch.channels_last_3d)
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch has no such stub
 
 
-def load_segmenter(weights, device=None):
+def load_segmenter(weights: str | Path, device: str | None = None) -> Callable[[Volume], Volume]:
     """A function Volume (CT in HU, any grid) → Volume (uint8 organ ids, the same grid).
 
-    The CT is brought to the training voxels (RAS axes) when its own differ by more than 1 %, and the labels return by
-    nearest neighbour. Of every organ only its largest connected piece is kept: a stray voxel in the bladder would
-    otherwise set the organ's SUVmax.
+    The CT is resampled to the training voxels (RAS axes) when its own differ by more than 1 %, and the labels are
+    resampled back by nearest neighbour. Only the largest connected piece of each organ is kept: one wrong voxel in the
+    bladder would otherwise determine the organ's SUVmax.
     weights: file written by ``train_segmenter``;  device: default CUDA when present.
-    Raises InputError when the file is missing, damaged or holds another network.
+    Raises InputError when the file is missing, damaged or contains another network.
     """
     state, configuration = load_weights(weights)
     if configuration.get("kind") != KIND:
         raise InputError(f"{weights}: holds no segmenter. Give a file written by 1_Trainings/train_segmenter.py.")
-    device = _device(device)
+    torch_device = _device(device)
     network = build_network(configuration["channels"], configuration["ids"])
     _fill(network, {name: value.float() for name, value in state.items()}, weights)
-    network = network.to(device).eval()
-    return functools.partial(_segment, network, configuration, device)
+    network = network.to(torch_device).eval()
+    return functools.partial(_segment, network, configuration, torch_device)
 
 
-def segment_cohort(root, weights, masks="organs", device=None, workers=1, scheduler=None, split=None):
-    """Segment every study of ``root`` into ``<study>/<masks>.nii.gz``; a mask that exists is left alone.
+def segment_cohort(
+    root: str | Path, weights: str | Path, masks: str = "organs", device: str | None = None, workers: int = 1,
+    scheduler: str | None = None, split: str | None = None,
+) -> list[str]:  # fmt: skip
+    """Segment every study of ``root`` into ``<study>/<masks>.nii.gz``; existing masks are not changed.
 
     split: only the subjects of this split. A study that fails is listed in failures.csv (subjects.for_each_subject).
     Returns the subjects that failed.
     """
-    load_segmenter(weights, device)  # what is wrong with it is no study's fault
+    load_segmenter(weights, device)  # an error here concerns no single study
     folders = read_studies(root, split).set_index("subject")["folder"]
 
-    def work(subject):
+    def work(subject: str) -> None:
         segment = segmenter_of_process(weights, device)
         write_nifti(folders[subject] / f"{masks}.nii.gz", segment(read_nifti(folders[subject] / "CT.nii.gz")))
 
-    def done(subject):
+    def done(subject: str) -> bool:
         return (folders[subject] / f"{masks}.nii.gz").exists()
 
     return for_each_subject(root, "segment", list(folders.index), work, done, None, workers, scheduler)
 
 
-# Loaded once in every process that segments, rather than sent to it with every subject.
+# Loaded once in every process that segments, not sent to it with every subject.
 segmenter_of_process = functools.cache(load_segmenter)
 
 
@@ -130,16 +135,19 @@ def _largest_pieces(labels):
 
 # ------------------------------------------------------------------------------------------------ training
 
-def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, checkpoint_every=50, device=None):
+def train_segmenter(
+    root: str | Path, outdir: str | Path, steps: int, batch: int, patch: int, channels: int, lr: float, seed: int = 0,
+    checkpoint_every: int = 50, device: str | None = None,
+) -> tuple[Path, dict[str, float]]:  # fmt: skip
     """Train on ``<root>/cropped/<subject>/{CT,organs}.nii.gz`` of the train split; Dice loss + cross-entropy.
 
-    Every random choice depends on (seed, step) alone, so a run continued after a kill is the run that was never
-    killed. Writes ``<outdir>/checkpoints``, ``log.jsonl`` (step, loss, seconds) and, at the end,
-    ``segmenter.safetensors`` (float16) whose configuration holds the Dice of the test split.
+    Every random choice depends on (seed, step) alone, so a run that is continued after a kill gives the same result as
+    one without interruption. Writes ``<outdir>/checkpoints``, ``log.jsonl`` (step, loss, seconds) and, at the end,
+    ``segmenter.safetensors`` (float16) whose configuration contains the Dice of the test split.
     steps: optimiser steps, each of ``batch`` patches of patch³ voxels;  channels: width of the network;  lr: highest
     learning rate of AdamW, falling to zero along a cosine.
     Returns (path of the weights, {organ: mean Dice over the test split}); the second is empty without a test split.
-    Raises InputError for a cohort without masks, or an ``outdir`` that holds a run with other settings.
+    Raises InputError for a cohort without masks, or an ``outdir`` that contains a run with other settings.
     """
     if patch % HALVINGS or patch < 2 * HALVINGS:
         cure = f"Give a multiple of {HALVINGS}, at least {2 * HALVINGS}."
@@ -152,8 +160,11 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
     }
     outdir = Path(outdir)
     weights, checkpoints = outdir / "segmenter.safetensors", outdir / "checkpoints"
-    configuration = dict(kind=KIND, steps=steps, batch=batch, patch=patch, channels=channels, lr=lr, seed=seed)
-    def check(begun):
+    configuration: dict[str, Any] = dict(
+        kind=KIND, steps=steps, batch=batch, patch=patch, channels=channels, lr=lr, seed=seed
+    )
+
+    def check(begun: dict[str, Any]) -> None:
         if changed := [key for key, value in configuration.items() if begun.get(key) != value]:
             raise InputError(f"{outdir}: holds a run with other {', '.join(changed)}. Choose another --outdir.")
 
@@ -172,16 +183,16 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
         sources = sorted(studies["source"].dropna().unique()) if "source" in studies else []
         configuration |= dict(voxel_mm=voxel_mm, ids=ids, shares=shares, subjects=len(train), source=sources)
 
-    device = _device(device)
+    torch_device = _device(device)
     torch.manual_seed(seed)
-    network = build_network(channels, configuration["ids"]).to(device)
+    network = build_network(channels, configuration["ids"]).to(torch_device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-4)
     parameters = dict(network.named_parameters())
     if checkpoint is not None:
         _fill(network, part(tensors, "network"), checkpoints)
         load_adam_moments(optimiser, parameters, part(tensors, "adam"), first)
     dice_loss = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-    shares = torch.tensor(configuration["shares"], device=device)
+    shares = torch.tensor(configuration["shares"], device=torch_device)
     read = functools.lru_cache(maxsize=64)(functools.partial(_read_pair, ids=tuple(configuration["ids"])))
     log = outdir / "log.jsonl"
     outdir.mkdir(parents=True, exist_ok=True)
@@ -191,7 +202,9 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
         for step in bar:
             random = np.random.default_rng([seed, step])
             pairs = [_random_patch(*read(train[random.integers(len(train))]), patch, random) for _ in range(batch)]
-            image, label = (torch.from_numpy(np.stack(part)[:, None]).to(device) for part in zip(*pairs, strict=True))
+            image, label = (
+                torch.from_numpy(np.stack(part)[:, None]).to(torch_device) for part in zip(*pairs, strict=True)
+            )
             for group in optimiser.param_groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
             logits = network(image.to(memory_format=torch.channels_last_3d))
@@ -209,12 +222,14 @@ def train_segmenter(root, outdir, steps, batch, patch, channels, lr, seed=0, che
                 names = [str(folder.relative_to(root)) for folder in train]
                 save_checkpoint(checkpoints, step + 1, state, KIND, configuration=configuration, train=names)
 
-    configuration["dice"], configuration["test_subjects"] = _test(root, network, configuration, device, folders["test"])
+    configuration["dice"], configuration["test_subjects"] = _test(
+        root, network, configuration, torch_device, folders["test"]
+    )
     save_weights(weights, network.state_dict(), configuration, dtype=torch.float16)
     return weights, configuration["dice"]
 
 
-def dice(predicted, truth):
+def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Dice coefficient of two boolean arrays; NaN when both are empty."""
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else float("nan")
@@ -223,21 +238,25 @@ def dice(predicted, truth):
 def _class_weights(shares, progress):
     """Weights of the classes in the cross-entropy: share^−½ at first, falling to 1 for all.
 
-    At first, since a kidney fills half a percent of the voxels and would wait long to be seen; not at the end, since
-    weights make organs come out too large and volume is what will be measured.  shares: [classes];  progress: 0…1.
+    At first, since a kidney fills half a percent of the voxels and would be learnt late; not at the end, since such
+    weights make organs too large, and the volume will be measured.  shares: [classes];  progress: 0…1.
     """
     exponent = 0.5 * max(0.0, 1 - progress / BALANCED_UNTIL)
     weights = shares**-exponent
     return weights / (weights * shares).sum()  # mean weight of a voxel is 1
 
 
-def _test(root, network, configuration, device, folders):
+def _test(
+    root: str | Path, network: torch.nn.Module, configuration: dict[str, Any], device: torch.device,
+    folders: Iterable[Path],
+) -> tuple[dict[str, float], int]:  # fmt: skip
     """({organ: mean Dice}, subjects tested): the measured organs, kidneys together, then every id by its name."""
     names = {number: name for name, number in ORGANS.items()}
     present = configuration["ids"]
     groups = {organ: ids for organ, ids in MEASURED.items() if set(ids) <= set(present)}
     groups |= {names.get(number, f"id {number}"): (number,) for number in present}
-    found, tested = {organ: [] for organ in groups}, 0
+    found: dict[str, list[float]] = {organ: [] for organ in groups}
+    tested = 0
     network.eval()
     for folder in tqdm(folders, desc="test"):
         try:
@@ -253,7 +272,7 @@ def _test(root, network, configuration, device, folders):
     return {organ: round(float(np.nanmean(values)), 4) for organ, values in present_in_test.items()}, tested
 
 
-def _read_pair(folder, ids):
+def _read_pair(folder: Path, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """(CT encoded to [0, 1] as float32, class numbers as uint8: position of the id in ``ids`` plus one)."""
     ct = read_nifti(folder / "CT.nii.gz")
     organs = read_nifti(folder / "organs.nii.gz", np.uint8)
@@ -264,7 +283,9 @@ def _read_pair(folder, ids):
     return encode_ct(ct.voxels).astype(np.float32), classes[organs.voxels]
 
 
-def _random_patch(image, label, patch, random):
+def _random_patch(
+    image: np.ndarray, label: np.ndarray, patch: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """A patch³ cut around a voxel of a random class (background among them), degraded as generated CT may be.
 
     Never mirrored: left and right kidney differ only by their side, and a flip along any one axis swaps the sides.
@@ -314,7 +335,7 @@ def _inspect(root, folders):
     for folder, edge in zip(usable, edges, strict=True):
         if np.abs(edge - voxel_mm).max() > VOXEL_TOLERANCE * voxel_mm:
             found = "×".join(f"{e:.3g}" for e in edge)
-            raise InputError(f"{folder}: voxels of {found} mm among {voxel_mm:.3g} mm ones. Resample the cohort anew.")
+            raise InputError(f"{folder}: voxels of {found} mm among {voxel_mm:.3g} mm ones. Resample the cohort again.")
     shares = voxels[[0, *ids]] / voxels.sum()
     return usable, round(voxel_mm, 4), ids, [float(f"{share:.4g}") for share in shares]
 
@@ -326,7 +347,7 @@ def _fill(network, state, path):
         raise InputError(f"{path}: was made by another version, whose network differs. Train it again.") from None
 
 
-def _device(device):
+def _device(device: str | None) -> torch.device:
     """A torch.device of this machine: ``device``, or CUDA when present. Raises InputError when it is not there."""
     try:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

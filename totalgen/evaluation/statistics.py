@@ -1,8 +1,11 @@
 """Is a candidate cohort like the reference: difference, equivalence, spread, shape of the distribution.
 
-Every function takes 1-D arrays of one value per subject. A group of fewer than two subjects has no spread, so what
-needs one is None, never NaN.
+Every function takes 1-D arrays of one value per subject. A group of fewer than two subjects has no spread: results
+that need one are None, never NaN.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,24 +17,24 @@ MARGIN = 0.05  # equivalence: within ±5 % of the reference mean
 RESAMPLES = 2000
 
 
-def difference_percent(reference_mean, candidate_mean):
-    """(candidate − reference) / reference in %, the bracket of the published Table 1."""
+def difference_percent(reference_mean: float, candidate_mean: float) -> float:
+    """(candidate − reference) / reference in %, as in brackets in the published Table 1."""
     return 100 * (candidate_mean - reference_mean) / reference_mean
 
 
-def welch(reference, candidate):
+def welch(reference: np.ndarray, candidate: np.ndarray) -> float | None:
     """Two-sided p of Welch's t test; None when a group has fewer than two values or neither group varies."""
     if not _testable(reference, candidate):
         return None
     summaries = [f for group in (candidate, reference) for f in (np.mean(group), np.std(group, ddof=1), len(group))]
-    return float(stats.ttest_ind_from_stats(*summaries, equal_var=False).pvalue)  # quiet when one group is constant
+    return float(stats.ttest_ind_from_stats(*summaries, equal_var=False).pvalue)  # no warning for a constant group
 
 
-def equivalence(reference, candidate, margin=MARGIN):
+def equivalence(reference: np.ndarray, candidate: np.ndarray, margin: float = MARGIN) -> float | None:
     """p of two one-sided Welch tests: small when the means are shown to differ by less than ``margin``.
 
-    margin: share of the reference mean, which is taken as known here; that makes the test a little too ready when the
-    reference is small. None under the conditions of ``welch``.
+    margin: share of the reference mean, which is treated as exactly known; so the test shows equivalence a little too
+    often when the reference is small. None under the conditions of ``welch``.
     """
     if not _testable(reference, candidate):
         return None
@@ -39,7 +42,7 @@ def equivalence(reference, candidate, margin=MARGIN):
     return float(ttost_ind(candidate, reference, -bound, bound, usevar="unequal")[0])
 
 
-def anova(groups):
+def anova(groups: Sequence[np.ndarray]) -> float | None:
     """p of one-way analysis of variance over the groups; None unless two groups of two values or more vary."""
     groups = [group for group in groups if len(group) > 1]
     if len(groups) < 2 or not any(np.ptp(group) > 0 for group in groups):
@@ -47,7 +50,7 @@ def anova(groups):
     return float(stats.f_oneway(*groups).pvalue)
 
 
-def holm(p_values):
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p values corrected for their number (Holm 1979); None stays None and is not counted."""
     known = [i for i, p in enumerate(p_values) if p is not None]
     corrected = list(p_values)
@@ -57,8 +60,10 @@ def holm(p_values):
     return corrected
 
 
-def bootstrap_interval(reference, candidate, level=1 - ALPHA, seed=0):
-    """(low, high) of the mean difference candidate − reference, percentile bootstrap; None under two values."""
+def bootstrap_interval(
+    reference: np.ndarray, candidate: np.ndarray, level: float = 1 - ALPHA, seed: int = 0
+) -> tuple[float, float] | None:
+    """(low, high) of the mean difference candidate − reference, percentile bootstrap; None below two values."""
     if min(len(reference), len(candidate)) < 2:
         return None
     result = stats.bootstrap(
@@ -72,22 +77,22 @@ def bootstrap_interval(reference, candidate, level=1 - ALPHA, seed=0):
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def std_ratio(reference, candidate):
-    """Spread of the candidate over that of the reference (1 = as varied); None when it is undefined."""
+def std_ratio(reference: np.ndarray, candidate: np.ndarray) -> float | None:
+    """Spread of the candidate divided by that of the reference; None when it is undefined."""
     if min(len(reference), len(candidate)) < 2 or np.ptp(reference) == 0:
         return None
     return float(np.std(candidate, ddof=1) / np.std(reference, ddof=1))
 
 
-def wasserstein(reference, candidate):
+def wasserstein(reference: np.ndarray, candidate: np.ndarray) -> float | None:
     """Earth mover's distance between the two distributions, in the unit of the values; None for an empty group."""
     if min(len(reference), len(candidate)) < 1:
         return None
     return float(stats.wasserstein_distance(reference, candidate))
 
 
-def compare(reference, candidate):
-    """All figures of one candidate against the reference, as a dict; its keys are columns of statistics.csv."""
+def compare(reference: np.ndarray, candidate: np.ndarray) -> dict[str, Any]:
+    """All results of one candidate against the reference; the keys are columns of statistics.csv."""
     low, high = bootstrap_interval(reference, candidate) or (None, None)
     both = min(len(reference), len(candidate)) > 0
     return dict(

@@ -1,20 +1,24 @@
-"""Where studies lie: a cohort root and a folder of generated studies read the same way."""
+"""The studies of a cohort root or of a folder of generated studies, read by one function."""
+
+from pathlib import Path
+
+import pandas as pd
 
 from totalgen.data.demographics import read_cohort
 from totalgen.data.files import require_folder
 from totalgen.errors import InputError
 
-LAYOUTS = {  # table beside the studies: folder that holds one folder per subject
+LAYOUTS = {  # table: folder, relative to the table, that contains one folder per subject
     "cohort.csv": "cropped",
     "manifest.csv": ".",
 }
 
 
-def read_studies(root, split=None):
-    """The cohort table of ``root`` with one more column, ``folder``: where a subject's CT, SUV and organs lie.
+def read_studies(root: str | Path, split: str | None = None) -> pd.DataFrame:
+    """The cohort table of ``root`` with one more column, ``folder``: where a subject's CT, SUV and organs are.
 
     root: a cohort root (``cohort.csv``, ``cropped/<subject>/``) or the output of a generation (``manifest.csv``,
-    ``<subject>/``).  split: keep the rows of this split; a table without that column is taken whole, since a generated
+    ``<subject>/``).  split: keep the rows of this split; all rows of a table without that column, since a generated
     cohort need not have one.
     Raises InputError when the folder is neither of the two or no row is left.
     """

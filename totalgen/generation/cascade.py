@@ -1,6 +1,7 @@
 """From demographics to a PET/CT: the global stage, then the super-resolution stage window by window."""
 
 import hashlib
+import importlib.resources
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,17 +16,18 @@ from totalgen.data.conditions import demographic_maps, standardised
 from totalgen.data.demographics import Demographics
 from totalgen.data.resolution import CENTRE, FACTOR, position, stretch, upsample
 from totalgen.data.volume import Volume
-from totalgen.errors import InputError
+from totalgen.errors import InputError, closest
 from totalgen.generation.tiling import Window, windows
 from totalgen.models.codec import Standardise
 from totalgen.models.networks import UNet, cost, mp_layers
 from totalgen.models.precision import autocast, resolved
 from totalgen.models.processes import Denoiser
 from totalgen.models.samplers import evaluations, sample, seeded_generator
-from totalgen.schema import from_dict
+from totalgen.schema import build, from_dict
 from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, TrainingSettings
 from totalgen.weights import STAGE_KIND, load_weights, network_arguments
 
+SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
 Progress = Callable[[list[Window]], Iterable[Window]]
 
@@ -136,6 +138,20 @@ class Cascade:
             Stage.load(weights.sr_weights, "sr", device, compute, weights.sr_guide),
             settings.global_sampling, settings.sr_sampling, settings.tiling,
         )  # fmt: skip
+
+    @classmethod
+    def shipped(cls, name: str = "demo", device: torch.device | None = None) -> "Cascade":
+        """The cascade whose weights come with the package, sampled as these weights were validated.
+
+        name: "demo" (EDM diffusion) or "demo-flow". Both were trained on phantoms: no evidence about patients.
+        """
+        family = closest(name, SHIPPED)
+        folder = Path(str(importlib.resources.files("totalgen.resource")))
+        paths = [folder / f"demo-{stage}-{family}.safetensors" for stage in ("global", "sr")]
+        carried: dict[str, Any] = dict(global_weights=paths[0], sr_weights=paths[1])
+        for path in paths:
+            carried |= load_weights(path)[1]["sampling"]
+        return cls.load(build(GenerationSettings, carried), device)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -88,9 +88,11 @@ def generate_cohort(
 
 def compare(real: Path, generated: Path, row: dict[str, Any]) -> None:
     """Write <generated>/comparison.png: the study in the folder ``real`` above the generated one."""
-    studies = ([read_nifti(folder / f"{name}.nii.gz") for name in ("CT", "SUV")] for folder in (real, generated))
-    captions = (f"{row['subject']}, as acquired", caption(row))
-    write_preview(generated / COMPARISON, [(c, *study) for c, study in zip(captions, studies, strict=True)])
+    captions = {real: f"{row['subject']}, as acquired", generated: caption(row)}
+    strips = [
+        (text, read_nifti(folder / "CT.nii.gz"), read_nifti(folder / "SUV.nii.gz")) for folder, text in captions.items()
+    ]
+    write_preview(generated / COMPARISON, strips)
 
 
 def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str], dict[str, Any]]) -> None:

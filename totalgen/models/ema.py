@@ -1,10 +1,13 @@
 """Power-function exponential moving averages of weights (Karras 2024, section 3.1)."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
+from torch import nn
 
 
-def gamma(sigma_rel):
+def gamma(sigma_rel: float) -> float:
     """The exponent γ whose averaging profile has relative width σ_rel (equation 126's positive root).
 
     σ_rel² = (γ + 1) / ((γ + 2)²(γ + 3)).
@@ -13,20 +16,20 @@ def gamma(sigma_rel):
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
-def profile(steps, step, sigma_rel):
-    """[steps] float64: how much the weights after optimiser step 1, 2, … count in the average after ``step``.
+def profile(steps: int, step: int, sigma_rel: float) -> np.ndarray:
+    """[steps] float64: share of the weights after optimiser step 1, 2, … in the average after ``step``.
 
-    They are what PowerEMA.update adds up to: (i^(γ+1) − (i−1)^(γ+1)) / step^(γ+1) up to ``step``, then 0.
+    PowerEMA.update gives the same shares: (i^(γ+1) − (i−1)^(γ+1)) / step^(γ+1) up to ``step``, then 0.
     """
     power = gamma(sigma_rel) + 1
     edges = np.minimum(np.arange(steps + 1) / step, 1) ** power
     return np.diff(edges)
 
 
-def combination(stored, step, sigma_rel):
-    """(coefficients [n], misfit): the stored averages, so combined, are nearest to the average of another profile.
+def combination(stored: Sequence[tuple[int, float]], step: int, sigma_rel: float) -> tuple[np.ndarray, float]:
+    """(coefficients [n], misfit) of the combination of stored averages nearest to the average of another profile.
 
-    stored: n pairs (step, σ_rel) of averages that were kept during training;  step, sigma_rel: of the wanted one.
+    stored: n pairs (step, σ_rel) of averages that were saved during training;  step, sigma_rel: of the wanted one.
     misfit: norm of the difference between the combined and the wanted profile, relative to the wanted one.
     Source: Karras 2024, section 3.2: least squares between profiles, here over the optimiser steps themselves.
     """
@@ -40,23 +43,23 @@ def combination(stored, step, sigma_rel):
 class PowerEMA:
     """Averages of a module's parameters and buffers with one profile per ``sigma_rel``."""
 
-    def __init__(self, module, sigma_rels=(0.05, 0.10)):
+    def __init__(self, module: nn.Module, sigma_rels: Sequence[float] = (0.05, 0.10)) -> None:
         self.source = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
         self.averages = {rel: {n: v.detach().clone() for n, v in self.source.items()} for rel in sigma_rels}
 
     @torch.no_grad()
-    def update(self, step):
+    def update(self, step: int) -> None:
         """After optimiser step ``step`` (1, 2, …): average ← β·average + (1 − β)·weight, β = (1 − 1/step)^(γ + 1)."""
         for rel, average in self.averages.items():
             beta = (1 - 1 / step) ** (gamma(rel) + 1)
             torch._foreach_lerp_(list(average.values()), [self.source[name] for name in average], 1 - beta)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Flat name → tensor; load_state_dict reads it back."""
         return {f"{rel:.3f}.{name}": value for rel, average in self.averages.items() for name, value in average.items()}
 
     @torch.no_grad()
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         for rel, average in self.averages.items():
             for name, value in average.items():
                 value.copy_(state[f"{rel:.3f}.{name}"])

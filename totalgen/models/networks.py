@@ -7,6 +7,8 @@ Every layer is built so that activations of unit variance stay at unit variance.
 
 import functools
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,49 +21,49 @@ MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 ONEDNN = torch.backends.mkldnn.is_available()
 CLIP = 256.0  # activations beyond ±256 would overflow half precision
 
-# What a training step computes a second time, block by block, rather than keep it for the gradients:
+# What a training step computes a second time, block by block, instead of storing it for the gradients:
 CONVOLUTIONS = [torch.ops.aten.convolution.default, torch.ops.aten.mkldnn_convolution.default]
-RECOMPUTE = {
+RECOMPUTE: dict[str, Callable | None] = {
     "pointwise": functools.partial(create_selective_checkpoint_contexts, CONVOLUTIONS),
     "blocks": None,  # everything
 }
 
 
-def memory_format(ndim, plain=False):
-    """Channels last, which convolutions run fastest on, or contiguous where ``plain``."""
+def memory_format(ndim: int, plain: bool = False) -> torch.memory_format:
+    """Channels last, the format of the fastest convolutions; contiguous if ``plain``."""
     return torch.contiguous_format if plain else MEMORY_FORMAT[ndim]
 
 
-def unit_norm(weight, eps=1e-4):
+def unit_norm(weight: torch.Tensor, eps: float = 1e-4) -> torch.Tensor:
     """Each output row (dimension 0) scaled to unit root-mean-square (Eq. 47 up to the factor √fan_in)."""
     fan_in = weight[0].numel()
     norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True, dtype=torch.float32)
     return weight / (eps + norm / math.sqrt(fan_in)).to(weight.dtype)
 
 
-def pixel_norm(x, dim=1, eps=1e-4):
+def pixel_norm(x: torch.Tensor, dim: int = 1, eps: float = 1e-4) -> torch.Tensor:
     """x scaled to unit root-mean-square along ``dim`` (Eq. 30)."""
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
     return x / (eps + norm / math.sqrt(x.shape[dim])).to(x.dtype)
 
 
-def mp_silu(x):
+def mp_silu(x: torch.Tensor) -> torch.Tensor:
     """SiLU divided by its gain on unit Gaussian input (Eq. 81)."""
     return F.silu(x) / 0.596
 
 
-def mp_sum(a, b, t):
+def mp_sum(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
     """Weighted sum that keeps unit variance for independent a, b (Eq. 88)."""
     return a.lerp(b, t) / math.sqrt((1 - t) ** 2 + t**2)
 
 
-def mp_cat(a, b):
+def mp_cat(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Concatenate channels, scaled so that both contribute equally whatever their number (Eq. 103, t = 1/2)."""
     total = (a.shape[1] + b.shape[1]) / 2
     return torch.cat([a * math.sqrt(total / a.shape[1]), b * math.sqrt(total / b.shape[1])], dim=1)
 
 
-def halve(x):
+def halve(x: torch.Tensor) -> torch.Tensor:
     """Average of boxes of 2 voxels per axis. Adds slices: pooling would leave the channels-last format on CPU."""
     for axis in range(2, x.ndim):
         every_other = [slice(None)] * axis
@@ -69,17 +71,17 @@ def halve(x):
     return x * 0.5 ** (x.ndim - 2)
 
 
-def double(x):
+def double(x: torch.Tensor) -> torch.Tensor:
     """Each voxel repeated twice per axis."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def convolve(x, weight):
+def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Convolution with zero padding that keeps the size.
 
-    PyTorch leaves single float32 items of few voxels (channels × x × y ≤ 20 480 in 3D) to a convolution several times
-    slower than oneDNN's, and so the whole coarse half of a network at generation: here oneDNN is called by name.
-    torch.compile chooses for itself.
+    PyTorch computes a single float32 item of few voxels (channels × x × y ≤ 20 480 in 3D) with a convolution several
+    times slower than oneDNN's. At generation these are all layers of the lower resolutions, so oneDNN is called
+    directly. torch.compile makes its own choice.
     """
     padding = weight.shape[-1] // 2
     single = x.ndim == 5 and len(x) == 1 and x.device.type == "cpu" and x.dtype == torch.float32
@@ -93,25 +95,25 @@ class MPLayer(nn.Module):
     """Linear map or convolution without bias whose weight has unit norm per output (Eq. 47 and 66).
 
     kernel: () for a linear layer, else one size per spatial axis. ``gain`` multiplies the output.
-    While training, gradients pass through the normalisation; the stored weight itself is put back to unit norm once per
-    optimiser step by ``normalise_``. ``fold_`` bakes everything into the weight for inference.
+    While training, gradients pass through the normalisation; the stored weight itself is set back to unit norm once per
+    optimiser step by ``normalise_``. ``fold_`` includes all factors in the weight, for inference.
     """
 
     plain = False  # see ``as_reference``
 
-    def __init__(self, in_channels, out_channels, kernel=()):
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *kernel))
         self.folded = False
         self.normalise_()
 
     @torch.no_grad()
-    def normalise_(self):
+    def normalise_(self) -> None:
         """Forced weight normalisation."""
         self.weight.copy_(unit_norm(self.weight))
 
     @torch.no_grad()
-    def fold_(self):
+    def fold_(self) -> None:
         """Store the weight as it is used, normalised and divided by √fan_in."""
         self.weight.copy_(self._used())
         self.folded = True
@@ -120,12 +122,12 @@ class MPLayer(nn.Module):
         weight = unit_norm(self.weight.float())
         return weight / math.sqrt(weight[0].numel())
 
-    def forward(self, x, gain=1.0):
+    def forward(self, x: torch.Tensor, gain: float | torch.Tensor = 1.0) -> torch.Tensor:
         weight = self.weight if self.folded else self._used()
         weight = (weight * gain).to(x.dtype)
         if weight.ndim == 2:
             return F.linear(x, weight)
-        if weight[0, 0].numel() == 1 and not self.plain:  # a matrix product; as a convolution it would lose the format
+        if weight[0, 0].numel() == 1 and not self.plain:  # a matrix product: a convolution would lose the format
             return F.linear(x.movedim(1, -1), weight.flatten(1)).movedim(-1, 1)
         weight = weight.contiguous(memory_format=memory_format(weight.ndim, self.plain))
         if self.plain:
@@ -136,22 +138,28 @@ class MPLayer(nn.Module):
 class FourierFeatures(nn.Module):
     """Noise level [B] → [B, channels]: √2·cos(2π(f·c + φ)) with fixed random f ~ N(0, 1), φ ~ U(0, 1) (Eq. 75)."""
 
-    def __init__(self, channels):
+    frequency: torch.Tensor
+    phase: torch.Tensor
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("frequency", torch.randn(channels))
         self.register_buffer("phase", torch.rand(channels))
 
-    def forward(self, c):
+    def forward(self, c: torch.Tensor) -> torch.Tensor:
         angle = torch.outer(c.float(), self.frequency.float()) + self.phase.float()
         return math.sqrt(2) * torch.cos(2 * math.pi * angle)
 
 
 class Block(nn.Module):
-    """Residual block with optional resampling and self-attention (EDM2 figure 21: encoder and decoder flavours)."""
+    """Residual block with optional resampling and self-attention (EDM2 figure 21: encoder and decoder variants)."""
 
     plain = False
 
-    def __init__(self, in_channels, out_channels, embedding, dims, decoder, resample=None, attention=False):
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding: int, dims: int, decoder: bool,
+        resample: Callable[[torch.Tensor], torch.Tensor] | None = None, attention: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         point, cube = (1,) * dims, (3,) * dims
         self.decoder, self.resample = decoder, resample
@@ -165,7 +173,7 @@ class Block(nn.Module):
             self.query_key_value = MPLayer(out_channels, 3 * out_channels, point)
             self.project = MPLayer(out_channels, out_channels, point)
 
-    def forward(self, x, embedding):
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         if self.resample is not None:
             x = self.resample(x)
         if not self.decoder:
@@ -186,7 +194,7 @@ class Block(nn.Module):
     def _attend(self, qkv):
         """Cosine self-attention over all voxels; memory is linear in their number."""
         batch, _, *space = qkv.shape
-        if not self.plain:  # with channels apart in memory, PyTorch would fall back to the matrix of all pairs
+        if not self.plain:  # without channels last, PyTorch would compute the matrix of all pairs
             qkv = qkv.contiguous(memory_format=MEMORY_FORMAT[qkv.ndim])
         qkv = qkv.reshape(batch, 3, self.heads, -1, math.prod(space))
         query, key, value = pixel_norm(qkv, dim=3).transpose(3, 4).unbind(1)  # [B, heads, voxels, channels]
@@ -200,22 +208,22 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Magnitude-preserving U-Net.
 
-    in_channels: all of them, noisy target and condition;  out_channels: of the target;  channels: at full resolution;
-    multipliers: per level;  blocks: per level;  attention: levels (0 = finest) with self-attention;  dims: 2 or 3;
-    lean: the decoder's block that doubles the resolution narrows to the finer level's width. In EDM2 it keeps the
-    coarser one, and the first block of the finest level is the costliest of the network.
+    in_channels: noisy target and condition together;  out_channels: of the target;  channels: at full resolution;
+    multipliers: per level;  blocks: per level;  attention: levels (0: full resolution) with self-attention;  dims: 2
+    or 3;  lean: a decoder block that doubles the resolution has the number of channels of the higher resolution. In
+    EDM2 it has that of the lower one, and this block at full resolution is the most expensive of the network.
     forward: x [B, in_channels, *space] with every axis divisible by 2^(levels − 1), c_noise [B] → [B, out_channels, …].
-    ``recompute``, an attribute: a key of RECOMPUTE to save memory in training. "pointwise" computes everything but
-    convolutions again, "blocks" everything.
+    ``recompute``, an attribute: a key of RECOMPUTE, to save memory in training. "pointwise" computes all but the
+    convolutions a second time, "blocks" computes all a second time.
     """
 
     plain = False
-    recompute = None
+    recompute: str | None = None
 
     def __init__(
-        self, in_channels, out_channels, channels=64, multipliers=(1, 2, 3, 4), blocks=3, attention=(3,), dims=3,
-        lean=False,
-    ):  # fmt: skip
+        self, in_channels: int, out_channels: int, channels: int = 64, multipliers: Sequence[int] = (1, 2, 3, 4),
+        blocks: int = 3, attention: Sequence[int] = (3,), dims: int = 3, lean: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.settings = dict(
             in_channels=in_channels, out_channels=out_channels, channels=channels, multipliers=tuple(multipliers),
@@ -227,10 +235,10 @@ class UNet(nn.Module):
         cube = (3,) * dims
         self.fourier = FourierFeatures(channels)
         self.embed = MPLayer(channels, embedding)
-        self.first = MPLayer(in_channels + 1, widths[0], cube)  # + 1: a channel of ones takes the place of biases
+        self.first = MPLayer(in_channels + 1, widths[0], cube)  # + 1: a channel of ones replaces biases
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         width, skips = widths[0], [widths[0]]
-        shared = dict(embedding=embedding, dims=dims)
+        shared: dict[str, Any] = dict(embedding=embedding, dims=dims)
         for level, new in enumerate(widths):
             if level:
                 self.encoder.append(Block(width, width, decoder=False, resample=halve, **shared))
@@ -254,7 +262,7 @@ class UNet(nn.Module):
         self.last = MPLayer(width, out_channels, cube)
         self.out_gain = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x, c_noise):
+    def forward(self, x: torch.Tensor, c_noise: torch.Tensor) -> torch.Tensor:
         if any(n % self.stride for n in x.shape[2:]):
             raise ValueError(f"every axis must be divisible by {self.stride}; got {tuple(x.shape[2:])}")
         embedding = mp_silu(self.embed(self.fourier(c_noise).to(x.dtype)))
@@ -276,26 +284,27 @@ class UNet(nn.Module):
         if self.recompute is None or not torch.is_grad_enabled():
             return block(x, embedding)
         contexts = RECOMPUTE[self.recompute]
-        return checkpoint(block, x, embedding, use_reentrant=False, **(dict(context_fn=contexts) if contexts else {}))
+        options: dict[str, Any] = dict(context_fn=contexts) if contexts else {}
+        return checkpoint(block, x, embedding, use_reentrant=False, **options)
 
 
-def as_reference(module):
-    """The same network computed in the straightforward way: contiguous, attention as an explicit matrix.
+def as_reference(module: nn.Module) -> nn.Module:
+    """The same network computed by the simplest method: contiguous, attention as an explicit matrix.
 
-    For benchmarks and tests, which hold the fast way against it. Returns the module.
+    For benchmarks and tests, which compare the fast method with it. Returns the module.
     """
     for part in module.modules():
-        if hasattr(part, "plain"):
+        if isinstance(part, (MPLayer, Block, UNet)):
             part.plain = True
     return module
 
 
-def mp_layers(module):
+def mp_layers(module: nn.Module) -> list[MPLayer]:
     """Every magnitude-preserving layer inside ``module``."""
     return [layer for layer in module.modules() if isinstance(layer, MPLayer)]
 
 
-def cost(settings, space):
+def cost(settings: Mapping[str, Any], space: Sequence[int]) -> tuple[int, int]:
     """(parameters, floating-point operations of one evaluation of one item of ``space`` voxels) of UNet(**settings).
 
     Nothing is allocated or computed.

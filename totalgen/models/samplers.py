@@ -5,11 +5,17 @@ All integrate dz/dσ = (z − D(z; σ)) / σ, the probability-flow ODE in which 
 σ(t) = t), or its stochastic counterpart.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
+Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ → clean
+ConditionalDenoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ [B], condition → clean
+Sampler = Callable[[Denoise, torch.Tensor, torch.Tensor], torch.Tensor]  # denoiser, noise, sigmas → sample
 
-def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+
+def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> torch.Tensor:
     """The noise levels of Karras 2022, equation 5, and a final 0: [steps + 1] float64."""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
@@ -17,7 +23,7 @@ def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
 
 
 @torch.no_grad()
-def euler(denoise, noise, sigmas):
+def euler(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     """First order; equals DDIM (Song 2021), whose coordinate z = x_t / √ᾱ is this one. N evaluations."""
     z = noise * float(sigmas[0])
     for sigma, after in _pairs(sigmas):
@@ -27,7 +33,7 @@ def euler(denoise, noise, sigmas):
 
 
 @torch.no_grad()
-def heun(denoise, noise, sigmas):
+def heun(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     """Second order (Karras 2022, algorithm 1). 2N − 1 evaluations."""
     z = noise * float(sigmas[0])
     for sigma, after in _pairs(sigmas):
@@ -41,7 +47,7 @@ def heun(denoise, noise, sigmas):
 
 
 @torch.no_grad()
-def dpm_solver(denoise, noise, sigmas):
+def dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     """DPM-Solver++(2M): second order in λ = −ln σ from two past evaluations (Lu 2022, algorithm 2). N evaluations."""
     z = noise * float(sigmas[0])
     previous, last_step = None, None
@@ -50,7 +56,7 @@ def dpm_solver(denoise, noise, sigmas):
         estimate = clean
         if after > 0:
             step = sigma.log() - after.log()
-            if previous is not None:
+            if previous is not None and last_step is not None:
                 estimate = clean + (clean - previous) * (step / (2 * last_step))
             last_step = step
         z = estimate + (z - estimate) * (after / sigma)
@@ -59,7 +65,9 @@ def dpm_solver(denoise, noise, sigmas):
 
 
 @torch.no_grad()
-def ancestral(denoise, noise, sigmas, generator=None):
+def ancestral(
+    denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """DDPM (Ho 2020, algorithm 2) in z = x_t / √ᾱ: the posterior of the next level given z and the clean estimate."""
     z = noise * float(sigmas[0])
     for sigma, after in _pairs(sigmas):
@@ -72,7 +80,13 @@ def ancestral(denoise, noise, sigmas, generator=None):
     return z
 
 
-SAMPLERS = {"heun": heun, "dpm_solver": dpm_solver, "euler": euler, "ddim": euler, "ancestral": ancestral}
+SAMPLERS: dict[str, Sampler] = {
+    "heun": heun,
+    "dpm_solver": dpm_solver,
+    "euler": euler,
+    "ddim": euler,
+    "ancestral": ancestral,
+}
 
 
 def _pairs(sigmas):
@@ -80,31 +94,35 @@ def _pairs(sigmas):
     return zip(sigmas[:-1], sigmas[1:], strict=True)
 
 
-def evaluations(sampler="heun", steps=35):
-    """How often a sampler calls the denoiser."""
+def evaluations(sampler: str = "heun", steps: int = 35) -> int:
+    """Number of calls of the denoiser that a sampler makes."""
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
 @torch.no_grad()
 def sample(
-    denoiser, condition, noise, sampler="heun", steps=35, sigma_min=0.002, sigma_max=80.0, rho=7.0,
-    guide=None, guidance=1.0,
-):  # fmt: skip
-    """Draw from ``denoiser`` for a condition [B, K, *space] from unit noise [B, C, *space], on the Karras grid.
+    denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
+    sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
+    guide: ConditionalDenoiser | None = None, guidance: float = 1.0,
+) -> torch.Tensor:  # fmt: skip
+    """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space], on the Karras grid.
 
     guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding a diffusion
-    model with a bad version of itself"); w = 1 leaves the guide out.
+    model with a bad version of itself"); w = 1 needs no guide.
     """
 
     def denoise(z, sigma):
         sigma = sigma.to(z).expand(len(z))
         clean = denoiser(z, sigma, condition)
-        return clean if guidance == 1 else guide(z, sigma, condition).lerp(clean, guidance)
+        if guidance == 1:
+            return clean
+        assert guide is not None, "guidance other than 1 needs a guide"
+        return guide(z, sigma, condition).lerp(clean, guidance)
 
     return SAMPLERS[sampler](denoise, noise, karras_sigmas(steps, sigma_min, sigma_max, rho))
 
 
-def seeded_generator(*key):
-    """A CPU generator that depends on the whole numbers ``key`` alone, not on batches, processes or interruptions."""
+def seeded_generator(*key: int) -> torch.Generator:
+    """A CPU generator that depends on the integers ``key`` alone, not on batches, processes or interruptions."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -1,33 +1,41 @@
-"""A whole torso, painted from the skin inwards.
+"""A complete torso, painted from the skin inwards.
 
-Order matters: what is painted later covers what was there, so no voxel can belong to two organs.
+The order matters: each tissue covers what was painted before it, so no voxel can belong to two organs.
 """
+
+from collections.abc import Mapping
+
+import numpy as np
 
 from totalgen.phantom import skeleton
 from totalgen.phantom.abdomen import paint_bowel, paint_pelvic_organs, paint_upper_abdomen
 from totalgen.phantom.body import above_diaphragm, paint_body, paint_large_muscles, paint_lungs, superellipse_at
+from totalgen.phantom.canvas import Canvas
+from totalgen.phantom.frame import Frame
 from totalgen.phantom.heart import heart_shape, paint_heart
 from totalgen.phantom.shapes import intersection
 from totalgen.phantom.vessels import paint_vessels
 
 
-def paint_torso(canvas, frame, volume_ml, age_years, rng, variability):
+def paint_torso(
+    canvas: Canvas, frame: Frame, volume_ml: Mapping[str, float], age_years: float, rng: np.random.Generator,
+    variability: float,
+) -> None:  # fmt: skip
     """Paint one torso.
 
-    canvas: Canvas;  frame: Frame;  volume_ml: dict of drawn organ volumes;  rng: numpy Generator;  variability: 1 for
-    a population, 0 to put every organ in its usual place.
+    volume_ml: organ → sampled volume;  variability: 1 for a population, 0 to put every organ in its usual place.
     """
 
-    def jitter(std_mm, size=3):
-        """Displacement of an organ's place (mm)."""
+    def jitter(std_mm: float, size: int = 3) -> np.ndarray:
+        """Random displacement of an organ (mm)."""
         return rng.standard_normal(size).clip(-2, 2) * std_mm * variability
 
-    whole = tuple(slice(0, n) for n in canvas.shape)
-    paint_body(canvas, frame, whole, age_years, rng)
-    cavity, gauge = superellipse_at(canvas, whole, frame.cavity)
+    everywhere = tuple(slice(0, n) for n in canvas.shape)
+    paint_body(canvas, frame, everywhere, age_years, rng)
+    cavity, gauge = superellipse_at(canvas, everywhere, frame.cavity)
     above = above_diaphragm(canvas, frame, gauge, jitter(5, 2))
     belly = intersection(cavity, above, 6)
-    canvas.paint(whole, belly, "visceral fat")
+    canvas.paint(everywhere, belly, "visceral fat")
     heart = heart_shape(canvas, frame, jitter(4), cavity, above, volume_ml["heart"])
     paint_lungs(canvas, frame, cavity, above, heart, rng)
     chest = canvas.box((-260, -260, 0.40 * frame.length_mm), (260, 260, 1.02 * frame.length_mm))

@@ -1,21 +1,27 @@
 """The outline of the body, its muscles, the diaphragm and the lungs."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from totalgen.phantom.frame import POWER
+from totalgen.phantom.canvas import Box, Canvas
+from totalgen.phantom.frame import POWER, Frame
+from totalgen.phantom.heart import Heart
 from totalgen.phantom.shapes import ellipsoid, intersection, smooth_field, superellipse, tube, union
 from totalgen.phantom.skeleton import SIDES, paint_tube
 
+Section = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]  # heights → half width, half depth, middle
 
-def superellipse_at(canvas, box, section):
+
+def superellipse_at(canvas: Canvas, box: Box, section: Section) -> tuple[np.ndarray, np.ndarray]:
     """(distance, gauge) of the stacked cross-sections ``section`` (a method of Frame)."""
     x, y, z = canvas.at(box)
     width, depth, middle = (v.astype(np.float32) for v in section(canvas.axes[2][box[2]]))
     return superellipse(x, y - middle, width, depth, POWER)
 
 
-def paint_body(canvas, frame, whole, age_years, rng):
-    """Skin, fat under it, breasts, muscle with fat between its bundles."""
+def paint_body(canvas: Canvas, frame: Frame, whole: Box, age_years: float, rng: np.random.Generator) -> None:
+    """Skin, fat under it, breasts, muscle with fat between its bundles. whole: the box of the complete canvas."""
     skin, _ = superellipse_at(canvas, whole, frame.skin)
     muscle, _ = superellipse_at(canvas, whole, frame.muscle)
     _add_legs(canvas, frame, skin, muscle)
@@ -25,7 +31,7 @@ def paint_body(canvas, frame, whole, age_years, rng):
     canvas.paint(whole, skin + 2.0, "subcutaneous fat")
     for box, gland in glands:
         speckle = smooth_field(rng, 9, canvas.axes_in(box))
-        cover = np.clip(0.55 - age_years / 140 + 0.35 * speckle, 0, 1)  # glands turn to fat with age
+        cover = np.clip(0.55 - age_years / 140 + 0.35 * speckle, 0, 1)  # glands become fat with age
         canvas.paint(box, np.maximum(gland, 6 - np.abs(skin[box])), "gland", strength=cover)
     muscle = np.maximum(muscle, skin + 3.5)
     canvas.paint(whole, muscle, "muscle")
@@ -36,13 +42,13 @@ def paint_body(canvas, frame, whole, age_years, rng):
     canvas.paint(whole, muscle + 3, "intermuscular fat", strength=0.75 * seam)
 
 
-def _add_legs(canvas, frame, skin, muscle):
-    """End the trunk at the crotch, add the thighs and part the buttocks (in place)."""
+def _add_legs(canvas: Canvas, frame: Frame, skin: np.ndarray, muscle: np.ndarray) -> None:
+    """End the trunk below the pelvis, add the thighs and separate the buttocks (in place)."""
     s, length, fat = frame.scale, frame.length_mm, frame.fat_mm
     box = canvas.box((-400, -400, -500), (400, 400, 0.02 * length))
     x, y, z = canvas.at(box)
-    outward, inward = 0.8 * fat, min(0.6 * fat, 12)  # the thighs touch in the middle, whatever the fat
-    legs_skin = legs_muscle = np.float32(99)
+    outward, inward = 0.8 * fat, min(0.6 * fat, 12)  # the thighs always touch in the middle
+    legs_skin = legs_muscle = np.array(99, dtype=np.float32)
     for sign in SIDES.values():
         distance, _ = superellipse(x - sign * 92 * s, y + 6 * s, 78 * s, 88 * s, 2.2)
         legs_muscle = np.minimum(legs_muscle, distance)
@@ -59,11 +65,11 @@ def _add_legs(canvas, frame, skin, muscle):
     skin[box] = intersection(skin[box], -cleft, 16)
 
 
-def _add_shoulders(canvas, frame, skin, muscle):
-    """Raised arms leaving the field, and the slope from the neck (in place)."""
+def _add_shoulders(canvas: Canvas, frame: Frame, skin: np.ndarray, muscle: np.ndarray) -> None:
+    """Raised arms that leave the field, and the slope from the neck (in place)."""
     s, fat = frame.scale, frame.fat_mm
     for sign in SIDES.values():
-        sides = (-80, 400) if sign > 0 else (-400, 80)  # fillets reach a little across the middle
+        sides = (-80, 400) if sign > 0 else (-400, 80)  # rounded edges go a little beyond the middle
         box = canvas.box((sides[0], -400, 0.78 * frame.length_mm), (sides[1], 400, 1.5 * frame.length_mm))
         arm = ((sign * 112, -24, 0.86), (sign * 160, -14, 0.965), (sign * 184, -8, 1.06), (sign * 198, -5, 1.25))
         trapezius = ((sign * 30, -50, 1.06), (sign * 80, -48, 0.97), (sign * 125, -45, 0.92))
@@ -76,8 +82,8 @@ def _add_shoulders(canvas, frame, skin, muscle):
             skin[box] = union(skin[box], sdf - cover, fillets[1])
 
 
-def _add_breasts(canvas, frame, skin):
-    """Two mounds, flattened by lying down (skin in place). Returns (box, signed distance) of the glands in them."""
+def _add_breasts(canvas: Canvas, frame: Frame, skin: np.ndarray) -> list[tuple[Box, np.ndarray]]:
+    """Both breasts, flattened as the patient lies (skin in place). Returns (box, signed distance) of their glands."""
     s = frame.scale
     size = s * np.clip(0.75 + 0.03 * (frame.bmi - 22), 0.55, 1.35)
     _, depth, middle = frame.muscle(0.72 * frame.length_mm)
@@ -92,20 +98,22 @@ def _add_breasts(canvas, frame, skin):
     return glands
 
 
-def above_diaphragm(canvas, frame, gauge, shift):
+def above_diaphragm(canvas: Canvas, frame: Frame, gauge: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Approximate signed distance to the diaphragm, positive towards the head. The right dome is the higher one."""
     s, length = frame.scale, frame.length_mm
     x, y, z = canvas.coordinates
     side = np.tanh(x / (35 * s))
     dome = (0.622 + 0.012 * side) * length + shift[0] + shift[1] * side
-    dome = dome - 14 * s * np.exp(-((x / (32 * s)) ** 2))  # the heart rests on the tendon between the domes
+    dome = dome - 14 * s * np.exp(-((x / (32 * s)) ** 2))  # the heart lies on the tendon between the domes
     back = np.clip(-y / (90 * s), -0.6, 1)
     fall = (88 + 45 * back) * s * np.minimum(gauge, 1.15) ** 4
     return (z - (dome - fall)) * 0.72
 
 
-def paint_lungs(canvas, frame, cavity, above, heart, rng):
-    """Two lungs either side of the mediastinum, denser towards the back, with vessels that thin out."""
+def paint_lungs(
+    canvas: Canvas, frame: Frame, cavity: np.ndarray, above: np.ndarray, heart: Heart, rng: np.random.Generator
+) -> None:
+    """A lung on each side of the mediastinum, denser towards the back, with vessels that become thinner outwards."""
     s, length = frame.scale, frame.length_mm
     box = canvas.box((-260, -260, 0.40 * length), (260, 260, 1.02 * length))
     x, y, z = canvas.at(box)
@@ -113,7 +121,7 @@ def paint_lungs(canvas, frame, cavity, above, heart, rng):
     spine = frame.spine(heights).astype(np.float32)
     inside = intersection(cavity[box] + 1.5, 2 - above[box], 8)
     half = s * np.interp(heights / length, (0.5, 0.66, 0.74, 0.80, 0.88, 0.97), (22, 25, 30, 32, 32, 26))
-    narrow = np.clip(1.15 - ((y - spine - 58 * s) / (67 * s)) ** 2, 0.12, 1)  # the lungs nearly meet in front
+    narrow = np.clip(1.15 - ((y - spine - 58 * s) / (67 * s)) ** 2, 0.12, 1)  # the lungs nearly touch in front
     column = np.abs(x) - half.astype(np.float32) * narrow
     behind = np.sqrt(x * x + (y - spine) ** 2) - 30 * s
     mediastinum = union(np.minimum(column * 0.9, behind), _embed(canvas, heart, box) - 5, 14)
@@ -132,16 +140,16 @@ def paint_lungs(canvas, frame, cavity, above, heart, rng):
     canvas.paint(box, lungs, "dependent lung", strength=0.12 + 0.55 * back**2)
 
 
-def _embed(canvas, part, box):
-    """A signed distance known in part's box, on another box: far outside elsewhere."""
+def _embed(canvas: Canvas, part: Heart, box: Box) -> np.ndarray:
+    """The signed distance of ``part`` (box, signed distance, …) in another box; 60 mm outside the box of the part."""
     inner, sdf = part[:2]
-    whole = np.full(canvas.shape, 60, dtype=np.float32)
-    whole[inner] = sdf
-    return whole[box]
+    everywhere = np.full(canvas.shape, 60, dtype=np.float32)
+    everywhere[inner] = sdf
+    return everywhere[box]
 
 
-def paint_large_muscles(canvas, frame):
-    """Muscle beside the spine, psoas, buttock: inside the outline but outside the cavity they are muscle already."""
+def paint_large_muscles(canvas: Canvas, frame: Frame) -> None:
+    """Muscles next to the spine, psoas, iliacus. (Between the outline and the cavity everything is muscle already.)"""
     s, length = frame.scale, frame.length_mm
     for sign in SIDES.values():
         heights = np.array((0.14, 0.22, 0.35, 0.49, 0.65, 0.85))

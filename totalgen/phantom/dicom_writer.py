@@ -1,4 +1,4 @@
-"""A phantom subject as a PET/CT study in DICOM, laid out like the public FDG-PET-CT-Lesions collection.
+"""A phantom subject as a PET/CT study in DICOM, with the layout of the public FDG-PET-CT-Lesions collection.
 
 Values are stored as a scanner stores them: CT as 16-bit HU, PET as Bq/mL with one rescale slope per slice, corrected
 for decay to the start of the scan, in two series of one frame of reference whose grids differ.
@@ -6,13 +6,16 @@ Source: DICOM PS3.3, CT Image and PET Image information objects.
 """
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage, generate_uid
 
+from totalgen.data.demographics import Demographics
 from totalgen.data.files import atomic
 from totalgen.data.volume import Volume, moved
+from totalgen.phantom.subject import PhantomSubject
 
 HALF_LIFE_S = 6586.2  # F-18
 DOSE_BQ_PER_KG = 3.5e6
@@ -24,11 +27,12 @@ SIGNED_MAX = 32767
 COMMENT = "Computer-generated phantom, not a patient (TotalGen)"
 
 
-def write_study(folder, patient, subject, demographics, seed):
-    """Write <folder>/<date>-…/<series>/*.dcm, the folder as a whole or not at all.
+def write_study(
+    folder: str | Path, patient: str, subject: PhantomSubject, demographics: Demographics, seed: int
+) -> None:
+    """Write <folder>/<date>-…/<series>/*.dcm, the complete folder atomically.
 
-    patient: PatientID;  subject: PhantomSubject;  demographics: Demographics;  seed: int from which identifiers, dose
-    and times follow.
+    patient: PatientID;  seed: identifiers, dose and times depend on it alone.
     Mapping back: SUVbw = (stored · slope) · weight_g / (dose · 2^(−(scan start − injection)/half-life)).
     """
     rng = np.random.default_rng((seed, 1))
@@ -110,7 +114,7 @@ def _pet_slices(common, volume, start, dose, weight_kg):
     becquerel_per_suv = at_start / (weight_kg * 1000)
     average_s = (
         np.log(decay * BED_SECONDS / (1 - np.exp(-decay * BED_SECONDS))) / decay
-    )  # of average count rate in a frame
+    )  # time within a frame at which the count rate is the average of the frame
     injection = start - timedelta(seconds=UPTAKE_S)
     drug = Dataset()
     drug.Radiopharmaceutical = "Fluorodeoxyglucose"

@@ -1,15 +1,17 @@
 """Proportions of one torso: outline, cavity, spine and landmarks as functions of height along the body.
 
 World: mm, RAS+, x to the patient's right, y to the front, z to the head; z = 0 is the tip of the sacrum and
-z = length_mm the top of the clavicles. The knots below describe a man of 1.77 m; z stands as a fraction of length_mm.
+z = length_mm the top of the clavicles. The knots below describe a man of 1.77 m; z is a fraction of length_mm.
 """
 
 from math import gamma
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
 from totalgen.data.axial_extent import PUBLISHED_SLICE_MM, PUBLISHED_SLICES, PUBLISHED_SLICES_PER_M
+from totalgen.data.demographics import Demographics
 
 EXTENT_MARGIN_MM = 40.0  # of the published line, above the clavicles and below the sacrum
 EXTENT_SCATTER = 0.02  # relative
@@ -49,31 +51,31 @@ VISCERAL_MM_PER_BMI = {"M": (1.2, 2.0), "F": (1.3, 1.7)}  # added half width and
 class Frame:
     """The proportions of one subject.
 
-    demographics: Demographics;  rng: numpy Generator;  variability scales what is drawn.
+    variability scales all random deviations.
     Attributes: length_mm, scale (transverse, relative to the man of 1.77 m), fat_mm (thickness under the skin).
     """
 
-    def __init__(self, demographics, rng, variability):
+    def __init__(self, demographics: Demographics, rng: np.random.Generator, variability: float) -> None:
         d = demographics
-        draws = rng.standard_normal(4).clip(-2.2, 2.2) * variability
+        deviations = rng.standard_normal(4).clip(-2.2, 2.2) * variability
         extent = (PUBLISHED_SLICES_PER_M * d.height_m + PUBLISHED_SLICES) * PUBLISHED_SLICE_MM
-        self.length_mm = float(extent * (1 + EXTENT_SCATTER * draws[0]) - 2 * EXTENT_MARGIN_MM)
+        self.length_mm = float(extent * (1 + EXTENT_SCATTER * deviations[0]) - 2 * EXTENT_MARGIN_MM)
         self.sex, self.bmi = d.sex, d.bmi
         build = np.clip(d.bmi / 25, 0.6, 1.7) ** 0.28
-        self.scale = (d.height_m / 1.77) ** 0.6 * build * (1 + 0.02 * draws[1])
-        bulge = np.clip(d.bmi - VISCERAL_FROM_BMI, -4, 24) * (1 + 0.2 * draws[2])
+        self.scale = (d.height_m / 1.77) ** 0.6 * build * (1 + 0.02 * deviations[1])
+        bulge = np.clip(d.bmi - VISCERAL_FROM_BMI, -4, 24) * (1 + 0.2 * deviations[2])
         self.bulge_mm = tuple(bulge * k for k in VISCERAL_MM_PER_BMI[d.sex])
         self.fat_mm = self._solve_fat(d.weight_kg)
 
-    def point(self, x, y, z):
+    def point(self, x: float, y: float, z: float) -> np.ndarray:
         """World point (mm) from x, y in mm of the reference man and z as a fraction of the length."""
         return np.array([x * self.scale, y * self.scale, z * self.length_mm])
 
-    def points(self, *triples):
-        """Several of them, [n, 3]."""
+    def points(self, *triples: tuple[float, float, float]) -> np.ndarray:
+        """``point`` for several (x, y, z): [n, 3]."""
         return np.array([self.point(*t) for t in triples])
 
-    def muscle(self, z):
+    def muscle(self, z: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Outer surface of the muscles at heights z (mm): half width, half depth, middle."""
         f = np.asarray(z) / self.length_mm
         belly = np.exp(-(((f - 0.33) / 0.17) ** 2))
@@ -82,25 +84,26 @@ class Frame:
         depth = self._knots(DEPTH[self.sex], f) + self.bulge_mm[1] * front
         return width, depth, self._knots(MIDDLE, f) + 0.75 * self.bulge_mm[1] * front
 
-    def cavity(self, z):
+    def cavity(self, z: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inner surface of the chest and belly wall: half width, half depth, middle."""
         width, depth, middle = self.muscle(z)
         f = np.asarray(z) / self.length_mm
-        inner = np.maximum(width - self._knots(SIDE_WALL, f), 4), np.maximum(depth - self._knots(DEEP_WALL, f), 4)
-        return *inner, middle + self._knots(WALL_SHIFT, f)
+        inner_width = np.maximum(width - self._knots(SIDE_WALL, f), 4)
+        inner_depth = np.maximum(depth - self._knots(DEEP_WALL, f), 4)
+        return inner_width, inner_depth, middle + self._knots(WALL_SHIFT, f)
 
-    def skin(self, z):
+    def skin(self, z: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Body surface without breasts, neck and shoulders: half width, half depth, middle."""
         width, depth, middle = self.muscle(z)
         fat = self.fat_mm * PchipInterpolator(FAT_KNOTS, FAT[self.sex])(np.asarray(z) / self.length_mm)
         return width + fat, depth + 0.9 * fat, middle
 
-    def spine(self, z):
+    def spine(self, z: ArrayLike) -> np.ndarray:
         """y of the middle of the vertebral bodies at heights z (mm)."""
         return self.scale * PchipInterpolator(SPINE_KNOTS, SPINE)(np.clip(np.asarray(z) / self.length_mm, -0.2, 1.2))
 
-    def field(self):
-        """(low, high) corners of the scanned field in mm: 500 mm wide, or wider for those who need it."""
+    def field(self) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high) corners of the scanned field in mm: 500 mm wide, or wider if the body needs it."""
         heights = np.linspace(-FIELD_BELOW_MM, self.length_mm, 60)
         width, depth, middle = self.skin(heights)
         half = max(FIELD_WIDTH_MM / 2, width.max() + 25, (depth + np.abs(middle)).max() + 25)
@@ -110,7 +113,7 @@ class Frame:
         return self.scale * PchipInterpolator(KNOTS, values)(np.clip(f, KNOTS[0], KNOTS[-1]))
 
     def _solve_fat(self, weight_kg):
-        """Thickness of fat (mm) for which the trunk has its share of the body's mass; at least 2.5 mm."""
+        """Thickness of fat (mm) with which the trunk has its share of the body mass; at least 2.5 mm."""
         litres = TRUNK_SHARE * weight_kg + LUNG_AIR_LITRE
         shape = 4 * gamma(1 + 1 / POWER) ** 2 / gamma(1 + 2 / POWER)
         heights = np.linspace(-0.03, 0.97, 101) * self.length_mm

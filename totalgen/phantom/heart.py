@@ -3,15 +3,22 @@
 import numpy as np
 
 from totalgen.data.organs import ORGANS
-from totalgen.phantom.canvas import level_for
+from totalgen.phantom.canvas import Box, Canvas, level_for
+from totalgen.phantom.frame import Frame
 from totalgen.phantom.shapes import ellipsoid, rotated, union
 
 HEART_AXIS = (-0.66, 0.55, -0.42)  # from base to apex: left, forward, down
+Coordinates = tuple[np.ndarray, np.ndarray, np.ndarray]
+Heart = tuple[Box, np.ndarray, Coordinates, Coordinates, float]  # the result of heart_shape
 
 
-def heart_shape(canvas, frame, shift, cavity, above, volume_ml):
-    """(box, signed distance, coordinates about the centre, the same along the axis, growth in mm): the whole heart,
-    grown to its drawn volume."""
+def heart_shape(
+    canvas: Canvas, frame: Frame, shift: np.ndarray, cavity: np.ndarray, above: np.ndarray, volume_ml: float
+) -> Heart:
+    """The outer surface of the heart, grown or shrunk to its sampled volume.
+
+    Returns (box, signed distance, coordinates relative to the centre, the same along the axis, growth in mm).
+    """
     s = frame.scale
     centre = frame.point(-27, 20, 0.678) + shift
     box = canvas.box(centre - 110, centre + 110)
@@ -27,7 +34,7 @@ def heart_shape(canvas, frame, shift, cavity, above, volume_ml):
     return box, sdf.astype(np.float32), (x, y, z), (u, v, w), level
 
 
-def paint_heart(canvas, frame, heart):
+def paint_heart(canvas: Canvas, frame: Frame, heart: Heart) -> None:
     """Wall, left ventricle with its thick myocardium, and the blood of the other chambers."""
     s = frame.scale
     box, sdf, (x, y, z), (u, v, w), level = heart
@@ -43,5 +50,5 @@ def paint_heart(canvas, frame, heart):
     hollow = ellipsoid(lv_u + 5 * s, lv_v, lv_w, np.array((41, 18.5, 20.5)) * s * grow)
     canvas.paint(box, left, "myocardium", organ)
     canvas.paint(box, np.maximum(hollow, sdf + 4), "blood", organ)
-    fat = np.abs(u + 16 * s) - 3.5 * s  # the groove between atria and ventricles
+    fat = np.abs(u + 16 * s) - 3.5 * s  # between atria and ventricles
     canvas.paint(box, np.maximum(np.maximum(fat, sdf), -(sdf + 8 * s)), "heart wall", organ, strength=0.8)

@@ -1,6 +1,7 @@
-"""A cohort of phantom subjects on disk, laid out like a cohort of patients."""
+"""A cohort of phantom subjects on disk, in the layout of a cohort of patients."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +16,14 @@ from totalgen.phantom.subject import make_subject
 
 SOURCE = "phantom"
 NOTE = "Computer-generated phantom, not a patient (TotalGen)"
-FILES = {  # what a finished subject has
+FILES = {  # files of a finished subject
     "nifti": ("given/{}/organs.nii.gz", "resampled/{}/CT.nii.gz", "resampled/{}/SUV.nii.gz"),
     "dicom": ("given/{}/organs.nii.gz", "dicom/{}"),
 }
 
 
-def plan_cohort(subjects, seed, test_fraction=TEST_FRACTION):
-    """Who will be made: DataFrame with the columns of a cohort table and ``seed``, one row per subject.
+def plan_cohort(subjects: int, seed: int, test_fraction: float = TEST_FRACTION) -> pd.DataFrame:
+    """The subjects to make: the columns of a cohort table and ``seed``, one row per subject.
 
     A longer cohort of the same seed begins with the shorter one, split included.
     """
@@ -40,16 +41,16 @@ def plan_cohort(subjects, seed, test_fraction=TEST_FRACTION):
 
 
 def write_cohort(
-    root, subjects, seed=0, format="nifti", voxel_mm=4.0, test_fraction=TEST_FRACTION, variability=1.0,
-    workers=1, scheduler=None,
-):  # fmt: skip
-    """Make ``subjects`` phantom subjects under ``root``; what is there already is kept. Returns those that failed.
+    root: str | Path, subjects: int, seed: int = 0, format: str = "nifti", voxel_mm: float = 4.0,
+    test_fraction: float = TEST_FRACTION, variability: float = 1.0, workers: int = 1, scheduler: str | None = None,
+) -> list[str]:  # fmt: skip
+    """Make ``subjects`` phantom subjects under ``root``; existing ones are kept. Returns the names that failed.
 
     format "nifti": resampled/<subject>/{CT,SUV}.nii.gz, given/<subject>/organs.nii.gz, cohort.csv and truth.csv, ready
     for the segmentation step. format "dicom": dicom/<patient>/<study>/<series>/*.dcm, given/<patient>/organs.nii.gz and
-    truth.csv, ready for the first step; cohort.csv is left to it.
+    truth.csv, ready for the first step, which writes cohort.csv.
     workers, scheduler: where the work is done (subjects.for_each_subject).
-    Raises InputError for impossible numbers and for a root that holds something else.
+    Raises InputError for impossible numbers and for a root that contains something else.
     """
     root = Path(root)
     plan = _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction)
@@ -58,13 +59,13 @@ def write_cohort(
     rows = {row.subject: row for row in plan.itertuples()}
     write = {"nifti": _write_nifti, "dicom": _write_dicom}[format]
 
-    def work(subject):
+    def work(subject: str) -> dict[str, Any]:
         row = rows[subject]
         made = make_subject(row.demographics, row.seed, voxel_mm, variability)
         write(root, row, made)
         return settings | made.truth
 
-    def done(subject):
+    def done(subject: str) -> bool:
         return all((root / file.format(subject)).exists() for file in FILES[format])
 
     failed = for_each_subject(root, "make_phantom", list(rows), work, done, root / "truth.csv", workers, scheduler)
@@ -82,7 +83,7 @@ def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
     if format not in FILES:
         raise InputError(f'--format is "{format}"; known: {", ".join(FILES)}.')
     if not 1 <= voxel_mm <= 12:
-        raise InputError(f"--voxel-mm is {voxel_mm:g}; 1 to 12 mm can be drawn. The default is 4.")
+        raise InputError(f"--voxel-mm is {voxel_mm:g}; 1 to 12 mm are possible. The default is 4.")
     if not 0 <= test_fraction <= 1:
         raise InputError(f"--test-fraction is {test_fraction:g}; give a number from 0 to 1.")
     table = root / "cohort.csv"

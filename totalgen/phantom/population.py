@@ -1,7 +1,7 @@
-"""Who lies in the scanner: demographics, organ sizes and tracer uptake, drawn around the published cohort.
+"""The patients: demographics, organ sizes and tracer uptake, sampled around the published cohort.
 
 Source: means and standard deviations of Table 1, AutoPET column (the male kidneys' printed 0.30 L contradicts the
-percentages beside it, which give 0.355 L). What the table does not hold is textbook anatomy and said so below.
+percentages next to it, which give 0.355 L). What the table does not contain is textbook anatomy, as noted below.
 """
 
 from dataclasses import dataclass
@@ -39,17 +39,17 @@ SUV_MEAN = {
 
 @dataclass(frozen=True)
 class Organs:
-    """What is drawn for one subject. volume_ml, suv_mean: dicts by organ (kidneys together)."""
+    """What is sampled for one subject. volume_ml, suv_mean: organ → value (kidneys together)."""
 
-    volume_ml: dict
-    suv_mean: dict
+    volume_ml: dict[str, float]
+    suv_mean: dict[str, float]
 
 
-def sample_demographics(rng):
+def sample_demographics(rng: np.random.Generator) -> Demographics:
     """Demographics of one patient of the published population.
 
-    rng: numpy Generator. Height and weight are correlated normals, redrawn until age is 18–95 years, BMI 16–48 kg/m²
-    and every value within 3.2 standard deviations.
+    Height and weight are correlated normals, sampled again until age is 18–95 years, BMI 16–48 kg/m² and height and
+    weight within 3.2 standard deviations.
     """
     sex = "M" if rng.random() < MALE_SHARE else "F"
     rows = POPULATION[sex]
@@ -65,11 +65,11 @@ def sample_demographics(rng):
             return Demographics(sex, round(float(age)), round(float(height), 2), round(float(weight), 1))
 
 
-def sample_organs(demographics, rng, variability=1.0):
-    """Organ volumes (mL) and mean uptake (SUV) of one subject: Organs.
+def sample_organs(demographics: Demographics, rng: np.random.Generator, variability: float = 1.0) -> Organs:
+    """Organ volumes (mL) and mean uptake (SUV) of one subject.
 
-    Volume follows weight to the power WEIGHT_EXPONENT; the rest of the published spread is drawn (log-normal), so that
-    a cohort drawn from POPULATION has the published mean and spread. ``variability`` scales what is drawn.
+    Volume follows weight to the power WEIGHT_EXPONENT; the rest of the published spread is random (log-normal), so
+    that a cohort sampled from POPULATION has the published mean and spread. ``variability`` scales the random part.
     """
     weight_mean, weight_std = POPULATION[demographics.sex]["weight_kg"]
     ratio = demographics.weight_kg / weight_mean

@@ -1,13 +1,16 @@
 """Signed distances (mm, negative inside), smooth set operations, smooth random fields."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 WORLD_BOX = (-400, -400, -250), (400, 400, 950)  # mm; one box for all grids, so that all see the same fields
-TINY_MM = 1e-3  # keeps quotients of distances finite in the very middle of a shape
+TINY_MM = 1e-3  # keeps quotients of distances finite in the middle of a shape
 
 
-def ellipsoid(x, y, z, radii):
+def ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, radii: Sequence[float] | np.ndarray) -> np.ndarray:
     """First-order signed distance to an axis-aligned ellipsoid at the origin: k(k−1)/|∇k| with k = |p/r|."""
     rx, ry, rz = radii
     x = np.abs(x) + TINY_MM
@@ -16,29 +19,34 @@ def ellipsoid(x, y, z, radii):
     return k * (k - 1) / slope
 
 
-def superellipse(x, y, a, b, power=2.4):
+def superellipse(
+    x: np.ndarray, y: np.ndarray, a: float | np.ndarray, b: float | np.ndarray, power: float = 2.4
+) -> tuple[np.ndarray, np.ndarray]:
     """(radial signed distance, gauge) of the planar curve |x/a|^power + |y/b|^power = 1; the gauge is 1 on it."""
     x = np.abs(x) + TINY_MM
     gauge = ((x / a) ** power + (np.abs(y) / b) ** power) ** (1 / power)
     return np.sqrt(x * x + y * y) * (1 - 1 / gauge), gauge
 
 
-def union(a, b, blend):
-    """Smooth minimum of two signed distances: fillets of about ``blend`` mm (polynomial, quadratic)."""
+def union(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:
+    """Smooth minimum of two signed distances: edges rounded over about ``blend`` mm (polynomial, quadratic)."""
     h = np.maximum(blend - np.abs(a - b), 0) / blend
     return np.minimum(a, b) - h * h * blend / 4
 
 
-def intersection(a, b, blend):
+def intersection(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:
     """Smooth maximum of two signed distances."""
     return -union(-a, -b, blend)
 
 
-def tube(x, y, z, points, radius, step=3.0, reach=14.0):
-    """(signed distance, place along it in 0…1) of a tube around a polyline.
+def tube(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, points: ArrayLike, radius: ArrayLike, step: float = 3.0,
+    reach: float = 14.0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """(signed distance, position along the tube in 0…1) of a tube around a polyline.
 
     points: [n, 3] corners in mm, rounded by a Catmull-Rom spline;  radius: mm, a number or one per corner;
-    reach: beyond so many mm from the surface the distance is only known to be large (99 mm).
+    reach: farther than this from the surface (mm) the distance is set to 99 mm.
     """
     centres, radii = curve(points, radius, step)
     query = np.stack([x.ravel(), y.ravel(), z.ravel()], -1)
@@ -49,7 +57,7 @@ def tube(x, y, z, points, radius, step=3.0, reach=14.0):
     return sdf.reshape(x.shape), (nearest / max(len(centres) - 1, 1)).astype(np.float32).reshape(x.shape)
 
 
-def curve(points, radius, step):
+def curve(points: ArrayLike, radius: ArrayLike, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Points every ``step`` mm along the Catmull-Rom spline through ``points`` and the radius at each."""
     points = np.asarray(points, dtype=np.float64)
     radius = np.broadcast_to(np.asarray(radius, dtype=np.float64), len(points))
@@ -66,16 +74,17 @@ def curve(points, radius, step):
     return np.concatenate([*centres, points[-1:]]), np.concatenate([*radii, radius[-1:]]).astype(np.float32)
 
 
-def rotated(x, y, z, axis):
+def rotated(x: np.ndarray, y: np.ndarray, z: np.ndarray, axis: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coordinates along the unit vector ``axis`` and two directions across it (the last nearest to the head)."""
-    axis = np.asarray(axis) / np.linalg.norm(axis)
-    side = np.cross((0, 0, 1), axis)
+    along = np.asarray(axis) / np.linalg.norm(axis)
+    side = np.cross((0, 0, 1), along)
     side /= np.linalg.norm(side)
-    third = np.cross(axis, side)
-    return tuple(x * v[0] + y * v[1] + z * v[2] for v in (axis, side, third))
+    third = np.cross(along, side)
+    u, v, w = (x * d[0] + y * d[1] + z * d[2] for d in (along, side, third))
+    return u, v, w
 
 
-def smooth_field(rng, length_mm, axes):
+def smooth_field(rng: np.random.Generator, length_mm: float, axes: Sequence[np.ndarray]) -> np.ndarray:
     """A smooth random function of the world on a grid: float32 [x, y, z], mean 0, standard deviation 1.
 
     length_mm: distance between the knots of its cubic B-spline;  axes: coordinate vectors xs, ys, zs (mm) of the grid.

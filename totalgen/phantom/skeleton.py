@@ -1,8 +1,11 @@
 """Bones: spine, ribs, sternum, shoulder girdle, pelvis, femora."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from totalgen.data.organs import ORGANS
+from totalgen.phantom.canvas import Box, Canvas
+from totalgen.phantom.frame import Frame
 from totalgen.phantom.shapes import ellipsoid, intersection, tube, union
 
 SIDES = {"right": 1, "left": -1}  # of the patient; x grows to the right
@@ -22,13 +25,16 @@ RIB_END = np.pi * np.array([0.70, 0.72, 0.72, 0.72, 0.72, 0.71, 0.70, 0.66, 0.62
 CARTILAGE_END = np.pi * np.array([0.93] * 7 + [0.84, 0.76, 0.68, 0.46, 0.33])
 
 
-def paint_bone(canvas, box, sdf, organ=0, cortex_mm=CORTEX_MM):
+def paint_bone(canvas: Canvas, box: Box, sdf: np.ndarray, organ: int = 0, cortex_mm: float = CORTEX_MM) -> None:
     """Cortex outside, marrow inside."""
     canvas.paint(box, sdf, "cortical bone", organ)
     canvas.paint(box, sdf + cortex_mm, "marrow", organ)
 
 
-def paint_tube(canvas, points, radius, tissue=None, organ=0, cortex_mm=CORTEX_MM):
+def paint_tube(
+    canvas: Canvas, points: np.ndarray, radius: ArrayLike, tissue: str | None = None, organ: int = 0,
+    cortex_mm: float = CORTEX_MM,
+) -> None:  # fmt: skip
     """A bone (tissue None) or a vessel around a polyline."""
     reach = np.max(radius)
     box = canvas.box(points.min(0) - reach, points.max(0) + reach)
@@ -39,7 +45,7 @@ def paint_tube(canvas, points, radius, tissue=None, organ=0, cortex_mm=CORTEX_MM
         canvas.paint(box, sdf, tissue, organ)
 
 
-def paint_spine(canvas, frame):
+def paint_spine(canvas: Canvas, frame: Frame) -> None:
     """Vertebral bodies with discs, arches with canal and cord, spinous and transverse processes, C6 to L5."""
     s, length = frame.scale, frame.length_mm
     box = canvas.box((-50 * s, -135 * s, SACRUM_TOP * length), (50 * s, 5 * s, 1.2 * length))
@@ -75,7 +81,7 @@ def paint_spine(canvas, frame):
     canvas.paint(box, np.maximum(canal + 3.5 * s, 0.46 * length - z), "cord")
 
 
-def paint_ribs(canvas, frame, wall):
+def paint_ribs(canvas: Canvas, frame: Frame, wall: tuple[np.ndarray, Box]) -> None:
     """Twelve pairs, sloping down to the front, with costal cartilage. wall: (radial distance to the cavity, box)."""
     s, length = frame.scale, frame.length_mm
     distance, box = wall
@@ -96,13 +102,13 @@ def paint_ribs(canvas, frame, wall):
     outside = np.where((phase < 0) | (phase > 12), 50, -50).astype(np.float32)
     radius = np.sqrt(x * x + (y - middle) ** 2)
     bony = np.maximum(np.maximum(rib, (angle - RIB_END[number].astype(np.float32)) * radius), outside)
-    gristle = np.maximum(np.maximum(rib, (angle - CARTILAGE_END[number].astype(np.float32)) * radius), outside)
-    canvas.paint(box, gristle, "cartilage")
+    cartilage = np.maximum(np.maximum(rib, (angle - CARTILAGE_END[number].astype(np.float32)) * radius), outside)
+    canvas.paint(box, cartilage, "cartilage")
     canvas.paint(box, bony, "rib")
 
 
-def paint_sternum(canvas, frame):
-    """Manubrium and body, lying on the front of the cage."""
+def paint_sternum(canvas: Canvas, frame: Frame) -> None:
+    """Manubrium and body, on the front of the rib cage."""
     s, length = frame.scale, frame.length_mm
     low, high = 0.665 * length, 0.93 * length
     heights = np.linspace(low, high, 9)
@@ -116,7 +122,7 @@ def paint_sternum(canvas, frame):
     paint_bone(canvas, box, intersection(plate, np.abs(z - (low + high) / 2) - (high - low) / 2, 6), cortex_mm=2.4)
 
 
-def paint_shoulders(canvas, frame):
+def paint_shoulders(canvas: Canvas, frame: Frame) -> None:
     """Clavicles, scapulae and humeral heads, arms raised. The clavicles' highest point is the length of the torso."""
     s, length = frame.scale, frame.length_mm
     _, depth, middle = frame.cavity(0.92 * length)
@@ -151,7 +157,7 @@ def paint_shoulders(canvas, frame):
         paint_tube(canvas, ridge, np.array((4, 6, 7)) * s, organ=organ)
 
 
-def paint_pelvis(canvas, frame):
+def paint_pelvis(canvas: Canvas, frame: Frame) -> None:
     """Sacrum, hip bones, femoral heads, necks and shafts. The lowest point of the sacrum is z = 0."""
     s, length = frame.scale, frame.length_mm
     wide = 1.04 if frame.sex == "F" else 1.0

@@ -1,15 +1,18 @@
-"""One phantom subject: demographics and a seed in, CT, SUV, organ labels and their truth out."""
+"""One phantom subject: from demographics and a seed to CT, SUV, organ labels and their truth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.organs import MEASURED, ORGANS
 from totalgen.data.volume import Volume
 from totalgen.phantom.anatomy import paint_torso
-from totalgen.phantom.canvas import Canvas
+from totalgen.phantom.canvas import Box, Canvas
 from totalgen.phantom.frame import Frame
 from totalgen.phantom.population import sample_organs
 from totalgen.phantom.scanner import scan_ct, scan_pet
@@ -18,55 +21,58 @@ from totalgen.phantom.uptake import attenuation, tracer
 
 @dataclass(frozen=True)
 class PhantomSubject:
-    """ct: HU;  suv: SUVbw in g/mL;  organs: TotalSegmentator ids (uint8), all on one grid;  truth: dict of numbers."""
+    """ct: HU;  suv: SUVbw in g/mL;  organs: TotalSegmentator ids (uint8), all on one grid;  truth: name → number."""
 
     ct: Volume
     suv: Volume
     organs: Volume
-    truth: dict
+    truth: dict[str, Any]
 
 
-@threadpool_limits.wrap(limits=1)  # small products: threads cost more than they bring, and could change the last bit
-def make_subject(demographics, seed, voxel_mm=4.0, variability=1.0):
-    """A parametric torso of these demographics: PhantomSubject.
+@threadpool_limits.wrap(limits=1)  # small products: threads make it slower, and could change the last bit
+def make_subject(
+    demographics: Demographics, seed: int | Sequence[int], voxel_mm: float = 4.0, variability: float = 1.0
+) -> PhantomSubject:
+    """A parametric torso of these demographics.
 
-    seed: anything numpy's SeedSequence takes; the same demographics and seed give the same subject, bit for bit, and
-    the same patient (with other noise) at another voxel size.
+    seed: as for numpy's SeedSequence; the same demographics and seed give the same subject, bit for bit, and the same
+    patient (with other noise) at another voxel size.
     voxel_mm: edge of the isotropic voxels.
-    variability: 1 draws organ sizes, uptake, places and deformation as in a population; 0 gives the deterministic
-    phantom, whose organs are typical of the demographics whatever the seed (image texture and noise follow it).
+    variability: 1 samples organ sizes, uptake, places and deformation as in a population; 0 gives the deterministic
+    phantom, whose organs are typical of the demographics for every seed (image texture and noise depend on the seed).
     """
     _, _, ct_rng, pet_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4))
     patient = np.random.SeedSequence(seed if variability else 0)
     anatomy_rng, uptake_rng = (np.random.default_rng(s) for s in patient.spawn(2))
-    drawn = sample_organs(demographics, anatomy_rng, variability)
+    organs = sample_organs(demographics, anatomy_rng, variability)
     frame = Frame(demographics, anatomy_rng, variability)
     low, high = frame.field()
     shape = np.ceil((high - low) / voxel_mm).astype(int)
     first = (low + high) / 2 - (shape - 1) / 2 * voxel_mm
     axes = [first[i] + voxel_mm * np.arange(shape[i]) for i in range(3)]
     inner = _where_the_body_is(frame, axes)
-    canvas = Canvas(*(a[i] for a, i in zip(axes, inner, strict=True)), voxel_mm, anatomy_rng, variability)
-    paint_torso(canvas, frame, drawn.volume_ml, demographics.age_years, anatomy_rng, variability)
+    xs, ys, zs = (a[i] for a, i in zip(axes, inner, strict=True))
+    canvas = Canvas(xs, ys, zs, voxel_mm, anatomy_rng, variability)
+    paint_torso(canvas, frame, organs.volume_ml, demographics.age_years, anatomy_rng, variability)
 
     hu = attenuation(demographics, uptake_rng, variability)
-    uptake = tracer(demographics, drawn.suv_mean, uptake_rng, variability)
+    uptake = tracer(demographics, organs.suv_mean, uptake_rng, variability)
     ct = scan_ct(canvas, hu, ct_rng)
-    suv, clean = scan_pet(canvas, uptake, drawn.suv_mean, pet_rng)
+    suv, clean = scan_pet(canvas, uptake, organs.suv_mean, pet_rng)
 
     affine = np.diag([voxel_mm] * 3 + [1.0])
     affine[:3, 3] = first
     truth = _truth(canvas, clean, suv, demographics, seed, frame)
     volumes = []
     for image, fill in ((ct, AIR_HU), (suv, 0.0), (canvas.organs, 0)):
-        whole = np.full(shape, fill, dtype=image.dtype)
-        whole[inner] = image
-        volumes.append(Volume(whole, affine.copy()))
-    return PhantomSubject(*volumes, truth)
+        field = np.full(shape, fill, dtype=image.dtype)
+        field[inner] = image
+        volumes.append(Volume(field, affine.copy()))
+    return PhantomSubject(volumes[0], volumes[1], volumes[2], truth)
 
 
-def _where_the_body_is(frame, axes):
-    """Slices of the field that hold the body: the rest is air and need not be computed."""
+def _where_the_body_is(frame: Frame, axes: Sequence[np.ndarray]) -> Box:
+    """The box of the field that contains the body: the rest is air and need not be computed."""
     heights = np.linspace(axes[2][0], axes[2][-1], 80)
     width, depth, middle = frame.skin(heights)
     shoulders = 250 * frame.scale + 0.45 * frame.fat_mm
@@ -77,7 +83,7 @@ def _where_the_body_is(frame, axes):
 
 
 def _truth(canvas, clean, noisy, demographics, seed, frame):
-    """What is known exactly: per organ the volume of its mask and the noiseless and the noisy uptake in it."""
+    """Exact values per organ: the volume of its mask, the noiseless mean and the noisy maximum of the uptake in it."""
     truth = dict(
         sex=demographics.sex, age_years=demographics.age_years, height_m=demographics.height_m,
         weight_kg=demographics.weight_kg, seed=seed, length_mm=round(frame.length_mm, 2), fat_mm=round(frame.fat_mm, 2),

@@ -1,18 +1,20 @@
-"""Great vessels, airways, gullet and thyroid."""
+"""Great vessels, airways, oesophagus and thyroid."""
 
 import numpy as np
 
+from totalgen.phantom.canvas import Canvas
+from totalgen.phantom.frame import Frame
 from totalgen.phantom.skeleton import SIDES, paint_tube
 
 
-def paint_vessels(canvas, frame):
+def paint_vessels(canvas: Canvas, frame: Frame) -> None:
     """Aorta, great vessels, cava, pulmonary arteries, iliac vessels, trachea and main bronchi."""
     s, length = frame.scale, frame.length_mm
 
-    def spine(f):
+    def spine(f: float) -> float:
         return float(frame.spine(f * length)) / s
 
-    def front_of_spine(f):
+    def front_of_spine(f: float) -> float:
         return spine(f) + np.interp(f, (0.2, 0.5, 0.96), (18, 15, 11))
 
     descending = [
@@ -52,13 +54,13 @@ def paint_vessels(canvas, frame):
         paint_tube(canvas, bronchus, np.array((8, 7, 5)) * s, "gas")
         thyroid = frame.points((sign * 16, 6, 1.02), (sign * 17, 8, 1.055))
         paint_tube(canvas, thyroid, np.array((7, 7)) * s, "thyroid")
-    gullet = frame.points(
+    oesophagus = frame.points(
         *(
             (x, front_of_spine(f) + 6, f)
             for x, f in ((0, 1.15), (0, 0.96), (-3, 0.84), (-2, 0.74), (-12, 0.62), (-28, 0.575))
         )
     )
-    paint_tube(canvas, gullet, 8 * s, "bowel wall")
+    paint_tube(canvas, oesophagus, 8 * s, "bowel wall")
     trachea = frame.points(*((0, front_of_spine(f) + 19, f) for f in (1.2, 1.06, 0.95, 0.86)), (0, -13, 0.788))
     paint_tube(canvas, trachea, 11.5 * s, "airway wall")
     paint_tube(canvas, trachea, 9 * s, "gas")

@@ -1,0 +1,1 @@
+"""Small trained weights that come with the package, as ``totalgen.resource``."""
