@@ -22,9 +22,9 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/python 2_Tests/generate_petct.py --preset demo --sex F --age 60 --height-cm 165 --weight-kg 66 --seed 1 --outdir out/demo
 
-# Two processes: most tests leave a core idle now and then.
+# Two processes of one thread each.
 test: setup lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # The tests that take minutes.
 test-slow: setup
