@@ -6,8 +6,10 @@ import os
 import platform
 
 import psutil
+import pytest
 
 from totalgen.data.files import atomic, sweep
+from totalgen.errors import InputError
 
 
 def test_a_file_appears_under_its_name_or_not_at_all(tmp_path):
@@ -23,13 +25,40 @@ def test_a_file_appears_under_its_name_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_takes_the_place_of_a_filled_one(tmp_path):
-    for content in ("old", "new"):
-        with atomic(tmp_path / "study") as part:
-            part.mkdir()
-            (part / content).touch()
-    assert [p.name for p in (tmp_path / "study").iterdir()] == ["new"]
+def write_folder(path, **files):
+    with atomic(path) as part:
+        part.mkdir()
+        for name, text in files.items():
+            (part / name).write_text(text)
+
+
+def test_a_folder_takes_the_place_of_one_of_its_kind(tmp_path):
+    write_folder(tmp_path / "study", CT="old", organs="old")
+    write_folder(tmp_path / "study", CT="new", organs="new", SUV="new")
+    assert {p.name: p.read_text() for p in (tmp_path / "study").iterdir()} == dict(CT="new", organs="new", SUV="new")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["mine", ".", "mine/..", "out/.."])
+def test_a_folder_with_other_files_is_never_replaced(tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"would be lost|contains the place|not end in a name"):
+        write_folder(tmp_path / name, CT="new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "out"]
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="is a file, where a folder is to be written"):
+        write_folder(tmp_path / "file", CT="new")
+    with pytest.raises(InputError, match="is a folder, where a file is"), atomic(tmp_path / "folder") as part:
+        part.write_text("new")
+    assert (tmp_path / "file").read_text() == "kept"
+    assert (tmp_path / "folder").is_dir()
 
 
 def write_and_die(path):

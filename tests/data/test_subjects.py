@@ -97,6 +97,26 @@ def test_the_row_of_a_subject_that_is_tried_again_and_fails_does_not_stay(loop, 
     assert list(read_table(tmp_path / "table.csv")["subject"]) == ["b"]
 
 
+def test_a_row_stays_while_what_replaces_it_is_not_there(loop, tmp_path):
+    """A step that is killed, or whose subject fails although its earlier output is there, loses no row."""
+    loop(["a", "b"])
+    table = tmp_path / "table.csv"
+    before = table.read_text()
+
+    def killed(subject):
+        assert table.read_text() == before
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        for_each_subject(tmp_path, "step", ["a", "b"], killed, lambda s: False, table)
+    assert table.read_text() == before
+    loop(["a", "b"])  # both outputs and both rows are there, but the rows may be older than the outputs
+    assert loop.seen == ["a", "b"]
+    loop(["a", "b"])
+    assert loop.seen == []
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_work_may_return_several_rows_and_text_in_the_table_stays_as_it_is(tmp_path):
     (tmp_path / "table.csv").write_text("subject,factor\n007,0.10\n")
     rows = {"007": None, "b": [dict(factor=1), dict(factor=2)]}

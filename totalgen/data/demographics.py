@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from totalgen.data.files import atomic, read_text
+from totalgen.data.names import check_subjects
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
@@ -70,7 +71,11 @@ class Demographics:
 
 
 def read_cohort(path: str | Path) -> pd.DataFrame:
-    """A cohort table as a DataFrame, subject as text. Raises InputError when missing, empty or without a column."""
+    """A cohort table as a DataFrame, subject as text.
+
+    Raises InputError when it is missing, empty or without a column, and when a subject occurs twice or cannot be the
+    name of a folder.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such cohort table. Run 0_Preprocess/1_dicom_to_metadata.py on its folder first.")
@@ -80,6 +85,7 @@ def read_cohort(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path}: column {', '.join(missing)} is missing. A cohort table has {', '.join(COLUMNS)}.")
     if table.empty:
         raise InputError(f"{path}: lists no subject. Read the reasons in failures.csv in the same folder.")
+    check_subjects(table["subject"], path, unique=True)
     return table
 
 

@@ -23,10 +23,13 @@ from totalgen.errors import InputError
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to ``path``; on success it is renamed onto ``path``, on error removed.
 
-    The name keeps its suffixes, because some writers depend on them (``.nii.gz``). Works for files and folders.
+    The name keeps its suffixes, because some writers depend on them (``.nii.gz``). Works for files and folders; a
+    folder is replaced only when it contains no other files than its successor: others are not ours.
     What killed processes of this machine left in the same folder is removed.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise InputError(f"{path}: does not end in a name. Give the path of a new file or folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{platform.node()}-{os.getpid()}-", dir=path.parent))
@@ -34,10 +37,24 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         if part.is_dir() and path.exists():  # a folder cannot be renamed onto a filled one: move the old one away first
+            _check_replaceable(path, part)
             os.replace(path, temporary / "old")
+        elif path.is_dir():
+            raise InputError(f"{path}: is a folder, where a file is to be written. Move it, or choose another place.")
         os.replace(part, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(path, new):
+    """Raise InputError unless ``path`` is a folder with no other files than the folder ``new``, its successor."""
+    if not path.is_dir():
+        raise InputError(f"{path}: is a file, where a folder is to be written. Move it, or choose another place.")
+    if path.resolve() in [new.resolve(), *new.resolve().parents]:
+        raise InputError(f"{path}: contains the place of what is to be written. Choose another name.")
+    others = sorted({entry.name for entry in path.iterdir()} - {entry.name for entry in new.iterdir()})
+    if others:
+        raise InputError(f"{path}: holds {others[0]}, which would be lost. Move the folder, or choose another place.")
 
 
 def sweep(folder: str | Path) -> None:
@@ -73,12 +90,18 @@ def read_text(path: str | Path | io.StringIO) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def append_rows(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add rows (dicts) to a CSV table, made when missing; it is replaced atomically and keeps its earlier text."""
+def append_rows(path: str | Path, rows: Sequence[dict[str, Any]], instead_of: str | None = None) -> None:
+    """Add rows (dicts) to a CSV table, made when missing; it is replaced atomically and keeps its earlier text.
+
+    instead_of: subject whose earlier rows leave the table in the same step.
+    """
     path = Path(path)
     table = pd.DataFrame(rows)
     if path.exists():
-        table = pd.concat([read_text(path), read_text(io.StringIO(table.to_csv(index=False)))])
+        old = read_text(path)
+        if instead_of is not None:
+            old = old[old["subject"] != instead_of]
+        table = pd.concat([old, read_text(io.StringIO(table.to_csv(index=False)))])
     with atomic(path) as part:
         table.to_csv(part, index=False)
 

@@ -1,6 +1,6 @@
 """One loop over the subjects of a cohort: what is done is skipped, what fails is listed, the rest continues."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from totalgen.data.files import append_rows, atomic, forget_failures, read_text, record_failure, require_folder, sweep
+from totalgen.data.names import check_subjects
 from totalgen.data.parallel import spread
 from totalgen.errors import InputError
 
@@ -33,7 +34,8 @@ def for_each_subject(
 
     root: the cohort's folder;  step: name in the progress bar and in failures.csv;  done(subject): whether its output
     exists.  work returns None, or a dict (or a list of them) that becomes the subject's rows of the CSV ``table``; a
-    subject without a row is not done.  An exception of work becomes a row of failures.csv, and the subject is tried
+    subject without a row is not done, and a row stays until another takes its place, or until work has failed and there
+    is nothing left that it describes.  An exception of work becomes a row of failures.csv, and the subject is tried
     again by the next run.  workers, scheduler: where the work is done (parallel.spread); tables are written here.
 
     Prints one line of summary and returns the subjects that failed. Raises InputError when none succeeded, now or
@@ -43,19 +45,23 @@ def for_each_subject(
     for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
         sweep(folder)
     listed = set(read_table(table)["subject"]) if table is not None else set(subjects)
-    todo = [subject for subject in subjects if not (subject in listed and done(subject))]
-    if table is not None:
-        drop_rows(table, todo)  # a row that is older than what it describes must not outlive a kill
+    outdated = Outdated(table)
+    todo = [subject for subject in subjects if not (subject in listed and subject not in outdated and done(subject))]
+    outdated.add(listed & set(todo))
     failed = {}
     results = spread(work, todo, workers, scheduler)
     for subject, rows, error in tqdm(results, desc=step, total=len(todo), unit="subject", disable=None):
         if error is not None:
             record_failure(root, subject, step, error)
             failed[subject] = error
+            if table is not None and not done(subject):
+                drop_rows(table, [subject])
             continue
         forget_failures(root, step, subject)
         if table is not None:
-            append_rows(table, [dict(subject=subject, **row) for row in (rows if isinstance(rows, list) else [rows])])
+            new = [dict(subject=subject, **row) for row in (rows if isinstance(rows, list) else [rows])]
+            append_rows(table, new, instead_of=subject)
+    outdated.remove(set(todo) - set(failed))
     if table is not None:  # always: an earlier run may have been killed between its last row and this
         sort_rows(table, subjects)
     if failed and len(failed) == len(subjects):
@@ -70,12 +76,51 @@ def for_each_subject(
     return sorted(failed)
 
 
+class Outdated:
+    """Subjects whose rows of a table are older than what they describe, kept in a hidden file next to the table.
+
+    Without it a kill between a subject's output and its row would leave the row of an earlier output, unnoticed.
+    table: None when there is no table, and nothing is kept.
+    """
+
+    def __init__(self, table: str | Path | None):
+        self.path = None if table is None else Path(table).with_name(f".{Path(table).name}.outdated")
+        text = self.path.read_text() if self.path is not None and self.path.exists() else ""
+        self.subjects = set(text.splitlines())
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self.subjects
+
+    def add(self, subjects: Collection[str]) -> None:
+        """Note more of them."""
+        self._keep(self.subjects | set(subjects))
+
+    def remove(self, subjects: Collection[str]) -> None:
+        """These have current rows."""
+        self._keep(self.subjects - set(subjects))
+
+    def _keep(self, subjects):
+        if self.path is None or subjects == self.subjects:
+            return
+        self.subjects = subjects
+        if not subjects:
+            self.path.unlink()
+            return
+        with atomic(self.path) as part:
+            part.write_text("\n".join(sorted(subjects)) + "\n")
+
+
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV table with a ``subject`` column as a DataFrame, subjects as text; an empty one when the file is missing."""
+    """A CSV table with a ``subject`` column as a DataFrame, subjects as text; an empty one when the file is missing.
+
+    Raises InputError when a subject cannot be the name of a folder.
+    """
     path = Path(path)
     if not path.exists():
         return pd.DataFrame({"subject": pd.Series(dtype=str)})
-    return pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=[""])
+    check_subjects(table["subject"], path)
+    return table
 
 
 def drop_rows(path: str | Path, subjects: Iterable[str]) -> None:

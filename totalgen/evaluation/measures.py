@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.signal import oaconvolve
 
+from totalgen.data.names import check_masks
 from totalgen.data.organs import MEASURED
 from totalgen.data.subjects import drop_rows, for_each_subject
 from totalgen.data.volume import Volume, read_nifti
@@ -99,7 +100,7 @@ def measure_cohort(
     root = Path(root)
     folders = read_studies(root).set_index("subject")["folder"]
     chosen = list(read_studies(root, split)["subject"])
-    path = root / f"{masks}.csv"
+    path = root / f"{check_masks(masks)}.csv"
     written = path.stat().st_mtime if path.exists() else 0
 
     def work(subject: str) -> list[dict[str, Any]]:
@@ -122,7 +123,7 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
     Raises InputError when the cohort, or its ``split``, has not been measured.
     """
     studies = read_studies(root, split).drop(columns="folder")
-    path = Path(root) / f"{masks}.csv"
+    path = Path(root) / f"{check_masks(masks)}.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
     table = studies.merge(pd.read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")

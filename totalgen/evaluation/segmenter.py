@@ -31,6 +31,7 @@ from totalgen.checkpoints import (
 )
 from totalgen.data.files import forget_failures, record_failure
 from totalgen.data.intensity import AIR_HU, encode_ct
+from totalgen.data.names import check_masks
 from totalgen.data.organs import MEASURED, ORGANS
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
@@ -87,6 +88,7 @@ def segment_cohort(
     split: only the subjects of this split. A study that fails is listed in failures.csv (subjects.for_each_subject).
     Returns the subjects that failed.
     """
+    check_masks(masks)
     load_segmenter(weights, device)  # an error here concerns no single study
     folders = read_studies(root, split).set_index("subject")["folder"]
 

@@ -1,0 +1,58 @@
+"""Names that become files and folders: subjects of tables, and masks."""
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from totalgen.errors import InputError
+
+LONGEST = 100  # bytes: suffixes and the names of temporary folders must fit into 255 as well
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # of Windows
+TABLES = {  # of a cohort or of generated studies
+    "cohort", "manifest", "series", "demographics", "suv", "crop", "truth", "failures", "statistics", "table1",
+}  # fmt: skip
+IMAGES = {"ct", "suv", "pet"}
+
+
+def fault(name: str) -> str | None:
+    """Why ``name`` cannot be the name of a file or folder, in words; None when it can."""
+    if not name.strip():
+        return "is empty"
+    if name != name.strip() or name.startswith(".") or name.endswith("."):
+        return "begins or ends with a blank or a dot"
+    if any(character in name for character in "/\\"):
+        return "contains a path separator"
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in name):
+        return "contains a control character"
+    if len(name.encode()) > LONGEST:
+        return f"is longer than {LONGEST} bytes"
+    if name.split(".")[0].lower() in DEVICES:
+        return "is the name of a device on Windows"
+    if name.lower().endswith((".csv", ".json", ".zarr")):
+        return "is the name of a table or an archive"
+    return None
+
+
+def check_subjects(subjects: Iterable[object], path: str | Path, unique: bool = False) -> None:
+    """Raise InputError naming the table ``path`` and the row of the first subject that cannot name a folder.
+
+    Rows count as in a spreadsheet, the header being row 1. unique: refuse a subject that occurs again, too.
+    """
+    seen: dict[str, int] = {}
+    for row, subject in enumerate(subjects, start=2):
+        name = subject if isinstance(subject, str) else ""
+        if (why := fault(name)) is not None:
+            raise InputError(f"{path}, row {row}: subject {name!r} {why}. Give it a plain name.")
+        if unique and name in seen:
+            raise InputError(f"{path}, row {row}: subject {name!r} is in row {seen[name]} already. Remove one of them.")
+        seen[name] = row
+
+
+def check_masks(name: str) -> str:
+    """``name`` of the mask files of a cohort and of their table. Raises InputError for that of other files."""
+    why = fault(name)
+    if why is None and name.lower() in TABLES | IMAGES:
+        why = "is the name of another table or image"
+    if why is not None:
+        raise InputError(f"--masks {name!r} {why}. Give a name such as segmented.")
+    return name
