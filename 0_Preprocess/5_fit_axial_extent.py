@@ -36,7 +36,8 @@ def main(root):
         click.echo(f"The published cohort's line is used instead of a fit: {reason}", err=True)
     axial_extent.write_axial_extent(root / "axial_extent.json", line)
     axial_extent.scatter(root / "axial_extent.png", height_m, extent_mm, line)
-    click.echo(f"extent_mm = {line.slope_mm_per_m:.1f} · height_m + {line.intercept_mm:.1f} ({line.source})")
+    spread = "" if line.residual_std_mm is None else f", ± {line.residual_std_mm:.0f} mm around it"
+    click.echo(f"extent_mm = {line.slope_mm_per_m:.1f} · height_m + {line.intercept_mm:.1f}{spread} ({line.source})")
 
 
 if __name__ == "__main__":

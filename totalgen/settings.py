@@ -12,6 +12,7 @@ from totalgen.models.samplers import SAMPLERS
 from totalgen.schema import Settings, setting
 
 EMA_WIDTHS = (0.01, 0.30)  # σ_rel: narrower is no average, wider is one of the untrained network
+LEVELS = ("auto", "karras", "ddpm")
 TARGETS = ("residual", "direct")
 PLACEMENTS = ("uniform", "body", "heat")
 STAGES = ("global", "sr")
@@ -104,9 +105,10 @@ class SamplingSettings(Settings):
 
     sampler: str = setting("heun", "integrator", words=[name for name in SAMPLERS if name != "ancestral"])
     steps: int = setting(35, "noise levels", low=1, high=100_000)
-    sigma_min: float = setting(0.002, "lowest noise level", above=0)
-    sigma_max: float = setting(80.0, "highest noise level", above=0)
-    rho: float = setting(7.0, "curvature of the noise levels", above=0, high=1000)
+    levels: str = setting("auto", "Karras's grid, DDPM's own steps, or by the family", words=LEVELS)
+    sigma_min: float = setting(0.002, "lowest noise level of Karras's grid", above=0)
+    sigma_max: float = setting(80.0, "highest noise level of Karras's grid", above=0)
+    rho: float = setting(7.0, "curvature of Karras's grid", above=0, high=1000)
     guidance: float = setting(1.0, "weight of the network against its guide; 1: no guide", low=-100, high=100)
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 import json
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
@@ -79,4 +80,17 @@ def test_the_scatter_is_plotted_with_and_without_subjects(tmp_path):
     height, extent = cohort()
     scatter(tmp_path / "a.png", height, extent, fit(height, extent, "test"))
     scatter(tmp_path / "b.png", [], [], PUBLISHED)
-    assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 5000
+    blue = []  # pixels of the subjects' markers
+    for name in ("a", "b"):
+        red, _, third = np.moveaxis(imageio.imread(tmp_path / f"{name}.png")[..., :3].astype(int), -1, 0)
+        blue.append(int((third - red > 50).sum()))
+    assert blue[0] > 5 * blue[1] > 0  # the legend has one, and 40 are in the picture
+
+
+def test_the_line_does_not_depend_on_the_order_of_the_subjects():
+    """Scattered extents, where RANSAC's random choice matters: every order gives the same line."""
+    random = np.random.default_rng(4)
+    height = random.uniform(1.55, 1.9, 30)
+    extent = 300 * height + random.normal(0, 25, 30) + 90 * (random.random(30) < 0.2)
+    lines = {fit(height[order], extent[order], "test") for order in (random.permutation(30) for _ in range(5))}
+    assert len(lines) == 1

@@ -133,6 +133,11 @@ def test_what_cannot_be_sampled_is_refused(cascade, change, words):
         cascade(**change)
 
 
+def test_more_steps_than_ddpm_has_are_refused(cascade):
+    with pytest.raises(InputError, match="global_sampling: steps is 1001; DDPM has 1000"):
+        cascade(global_sampling=EULER | dict(levels="ddpm", steps=1001))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
 def test_a_compiled_stage_samples_the_same(stage_files):

@@ -41,6 +41,12 @@ def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
     ]
 
 
+def test_a_study_has_the_split_of_the_subject_it_is_matched_to(cascade, tmp_path):
+    table = pd.DataFrame([dict(subject="a", split="train", **WOMAN), dict(subject="b", split=math.nan, **MAN)])
+    generate_cohort(cascade(), matched_requests(table, 1), tmp_path, "tiny")
+    assert list(read_cohort(tmp_path / "manifest.csv")["split"]) == ["train", "test"]
+
+
 def test_running_again_makes_only_what_is_missing(cascade, tmp_path):
     generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     kept = (tmp_path / "a" / "CT.nii.gz").stat().st_mtime_ns

@@ -60,6 +60,15 @@ def test_a_stored_average_is_reproduced_exactly():
     assert misfit < 1e-8
 
 
+def test_coefficients_have_the_sum_1_however_badly_the_profile_is_met():
+    """Else all weights would shrink: a wide average of few snapshots, and one before most of them."""
+    stored = [(step, rel) for step in range(500, 4501, 500) for rel in (0.05, 0.10)]
+    for step, rel in ((4500, 0.12), (4500, 0.30), (1000, 0.12), (100, 0.12)):
+        coefficients, misfit = combination(stored, step, rel)
+        assert coefficients.sum() == pytest.approx(1)
+    assert misfit > 0.5  # step 100, before any snapshot
+
+
 def test_an_average_that_was_not_tracked_is_combined_from_those_that_were():
     """Weights that change as in training: the combination equals the directly tracked average."""
     random, steps, every = torch.Generator().manual_seed(0), 800, 50

@@ -10,6 +10,7 @@ from totalgen.models.processes import Denoiser, ddpm_sigmas
 from totalgen.models.samplers import (
     SAMPLERS,
     ancestral,
+    ddpm_steps,
     dpm_solver,
     euler,
     evaluations,
@@ -160,6 +161,34 @@ def test_ancestral_step_is_the_textbook_ddpm_posterior():
     variance = (1 - before) / (1 - alpha_bar) * beta
     assert float(x.mean()) == pytest.approx(mean, abs=5 * (variance / 400000) ** 0.5)
     assert float(x.var()) == pytest.approx(variance, rel=0.02)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100, 1000])
+def test_a_ddpm_network_is_sampled_at_levels_it_was_trained_on(steps):
+    """Karras's grid would leave them: 8 of its 100 levels are below the lowest that DDPM has."""
+    seen, table = [], ddpm_sigmas()
+
+    class Trained(torch.nn.Module):
+        family = "ddpm"
+
+        def forward(self, z, sigma, condition):
+            seen.append(float(sigma[0]))
+            return torch.zeros_like(z)
+
+    noise, condition = torch.ones(1, 1, 2), torch.zeros(1, 0, 2)
+    assert sample(Trained(), condition, noise, "euler", steps).abs().max() < 1e-6
+    assert len(set(seen)) == steps
+    assert all(float((table - sigma).abs().min()) < 1e-5 * sigma for sigma in seen)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] == pytest.approx(float(table[-1]))
+    seen.clear()
+    sample(Trained(), condition, noise, "euler", 100, levels="karras")
+    assert sum(sigma < 0.99 * float(table[0]) for sigma in seen) > 5
+
+
+def test_ddpm_has_no_more_levels_than_steps():
+    with pytest.raises(ValueError, match="DDPM has 1000 steps, not 1001"):
+        ddpm_steps(1001)
 
 
 def test_ancestral_samples_of_gaussian_data_have_the_right_moments():

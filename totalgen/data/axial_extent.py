@@ -69,6 +69,8 @@ def fit(height_m: ArrayLike, extent_mm: ArrayLike, source: str) -> AxialExtent:
     Raises InputError with the reason when the data do not determine a line.
     """
     height_m, extent_mm = np.asarray(height_m, float), np.asarray(extent_mm, float)
+    order = np.lexsort((extent_mm, height_m))  # RANSAC samples by position: the line must not depend on the rows' order
+    height_m, extent_mm = height_m[order], extent_mm[order]
     if len(height_m) < FEWEST:
         raise InputError(f"{len(height_m)} subjects show the whole torso; a line needs {FEWEST}. Add subjects.")
     if np.ptp(height_m) < HEIGHTS_APART_M:

@@ -21,7 +21,7 @@ from totalgen.generation.tiling import Window, windows
 from totalgen.models.codec import Standardise
 from totalgen.models.networks import UNet, cost, mp_layers
 from totalgen.models.precision import autocast, resolved
-from totalgen.models.processes import Denoiser
+from totalgen.models.processes import DDPM_STEPS, Denoiser
 from totalgen.models.samplers import evaluations, sample, seeded_generator
 from totalgen.schema import build, from_dict
 from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, TrainingSettings
@@ -115,8 +115,8 @@ class Cascade:
     tiling: TilingSettings
 
     def __post_init__(self) -> None:
-        check_guidance("global", self.global_sampling, self.global_stage.guide)
-        check_guidance("sr", self.sr_sampling, self.sr_stage.guide)
+        check_sampling(self.global_stage, self.global_sampling)
+        check_sampling(self.sr_stage, self.sr_sampling)
         shapes = [stage.settings.task.shape for stage in (self.global_stage, self.sr_stage)]
         voxels_mm = [stage.data["voxel_mm"] for stage in (self.global_stage, self.sr_stage)]
         if shapes[0] != shapes[1] or voxels_mm[0] != voxels_mm[1]:
@@ -220,11 +220,16 @@ class Cascade:
         return Volume(ct.astype(np.float32), affine), Volume(suv.astype(np.float32), affine)
 
 
-def check_guidance(stage: str, sampling: SamplingSettings, guide: Stage | None) -> None:
-    """InputError unless a guide comes with a guidance other than 1, and the reverse."""
-    if (sampling.guidance != 1) != (guide is not None):
+def check_sampling(stage: Stage, sampling: SamplingSettings) -> None:
+    """InputError unless a guide comes with a guidance other than 1, and the reverse, and DDPM has as many steps."""
+    name = stage.settings.stage
+    if (sampling.guidance != 1) != (stage.guide is not None):
         raise InputError(
-            f"{stage}_sampling: guidance is {sampling.guidance:g} and {stage}_guide is "
-            f"{'given' if guide else 'not given'}. Give both, --set {stage}_guide=FILE with an earlier average, and a "
-            "guidance other than 1; or neither."
+            f"{name}_sampling: guidance is {sampling.guidance:g} and {name}_guide is "
+            f"{'given' if stage.guide else 'not given'}. Give both, --set {name}_guide=FILE with an earlier average, "
+            "and a guidance other than 1; or neither."
         )
+    family = stage.settings.process.family
+    own_steps = sampling.levels == "ddpm" or (sampling.levels == "auto" and family == "ddpm")
+    if own_steps and sampling.steps > DDPM_STEPS:
+        raise InputError(f"{name}_sampling: steps is {sampling.steps}; DDPM has {DDPM_STEPS}. Lower it.")

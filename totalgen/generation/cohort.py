@@ -25,11 +25,17 @@ COMPARISON = "comparison.png"
 
 
 class Request(NamedTuple):
-    """A study that is asked for. row: sex, age_years, height_m and weight_kg, as in a cohort table."""
+    """A study that is asked for. row: sex, age_years, height_m, weight_kg and perhaps split, as in a cohort table."""
 
     name: str
     row: dict[str, Any]
     seed: int
+
+    @property
+    def split(self) -> str:
+        """That of the subject it is matched to; test where there is none: nothing was trained on a generated study."""
+        split = self.row.get("split")
+        return split if isinstance(split, str) and split else "test"
 
 
 def generate_cohort(
@@ -116,7 +122,7 @@ def manifest_row(cascade: Cascade, request: Request, preset: str) -> dict[str, A
     one, two = cascade.global_stage, cascade.sr_stage
     return dict(
         subject=request.name, sex=person.sex, age_years=person.age_years, height_m=person.height_m,
-        weight_kg=person.weight_kg, split="test",
+        weight_kg=person.weight_kg, split=request.split,
         source=f"generated, trained on {', '.join(one.data['sources'])} data", seed=request.seed, preset=preset,
         global_weights=one.sha256[:16], sr_weights=two.sha256[:16],
         global_guide=one.guide and one.guide.sha256[:16], sr_guide=two.guide and two.guide.sha256[:16],

@@ -31,12 +31,14 @@ def combination(stored: Sequence[tuple[int, float]], step: int, sigma_rel: float
 
     stored: n pairs (step, σ_rel) of averages that were saved during training;  step, sigma_rel: of the wanted one.
     misfit: norm of the difference between the combined and the wanted profile, relative to the wanted one.
-    Source: Karras 2024, section 3.2: least squares between profiles, here over the optimiser steps themselves.
+    Source: Karras 2024, section 3.2: least squares between profiles, here over the optimiser steps themselves, and
+    scaled to the sum 1, without which all weights would shrink.
     """
     steps = max(step, *(s for s, _ in stored))
     basis = np.stack([profile(steps, *pair) for pair in stored], axis=1)
     wanted = profile(steps, step, sigma_rel)
     coefficients = np.linalg.lstsq(basis, wanted, rcond=None)[0]
+    coefficients /= coefficients.sum()
     return coefficients, float(np.linalg.norm(basis @ coefficients - wanted) / np.linalg.norm(wanted))
 
 

@@ -89,6 +89,7 @@ class Denoiser(nn.Module):
     def __init__(self, network: UNet, family: str, uncertainty: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.family = family
         self.coefficients = FAMILIES[family]
         self.log_variance = nn.Sequential(FourierFeatures(128), MPLayer(128, 1)) if uncertainty else None
 

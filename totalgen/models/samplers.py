@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from totalgen.models.processes import DDPM_STEPS, ddpm_sigmas
+
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ → clean
 ConditionalDenoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ [B], condition → clean
 Sampler = Callable[[Denoise, torch.Tensor, torch.Tensor], torch.Tensor]  # denoiser, noise, sigmas → sample
@@ -99,16 +101,26 @@ def evaluations(sampler: str = "heun", steps: int = 35) -> int:
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
+def ddpm_steps(steps: int) -> torch.Tensor:
+    """The noise levels of ``steps`` of DDPM's own steps, evenly spaced from the last to the first, and a final 0:
+    [steps + 1] float64. The Karras grid would leave the levels that such a network was trained on."""
+    if not 1 <= steps <= DDPM_STEPS:
+        raise ValueError(f"DDPM has {DDPM_STEPS} steps, not {steps}")
+    chosen = torch.linspace(DDPM_STEPS - 1, 0, steps, dtype=torch.float64).round().long()
+    return torch.cat([ddpm_sigmas()[chosen], torch.zeros(1, dtype=torch.float64)])
+
+
 @torch.no_grad()
 def sample(
     denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
-    sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
+    levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
     guide: ConditionalDenoiser | None = None, guidance: float = 1.0,
 ) -> torch.Tensor:  # fmt: skip
-    """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space], on the Karras grid.
+    """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
 
-    guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding a diffusion
-    model with a bad version of itself"); w = 1 needs no guide.
+    levels: "karras", the grid of sigma_min, sigma_max and rho; "ddpm", DDPM's own steps; "auto": by the family of the
+    denoiser;  guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding
+    a diffusion model with a bad version of itself"); w = 1 needs no guide.
     """
 
     def denoise(z, sigma):
@@ -119,7 +131,10 @@ def sample(
         assert guide is not None, "guidance other than 1 needs a guide"
         return guide(z, sigma, condition).lerp(clean, guidance)
 
-    return SAMPLERS[sampler](denoise, noise, karras_sigmas(steps, sigma_min, sigma_max, rho))
+    if levels == "auto":
+        levels = "ddpm" if getattr(denoiser, "family", None) == "ddpm" else "karras"
+    sigmas = ddpm_steps(steps) if levels == "ddpm" else karras_sigmas(steps, sigma_min, sigma_max, rho)
+    return SAMPLERS[sampler](denoise, noise, sigmas)
 
 
 def seeded_generator(*key: int) -> torch.Generator:

@@ -1,14 +1,18 @@
 """Any averaging profile of a finished run, put together from the averages that were kept during training."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from totalgen.errors import InputError
 from totalgen.models.ema import combination
+from totalgen.models.networks import UNet
 from totalgen.settings import EMA_WIDTHS
-from totalgen.weights import load_weights, save_weights
+from totalgen.weights import load_weights, network_arguments, save_weights
+
+MISFIT_LIMIT = 0.05  # of a combined profile, relative to the wanted one
 
 
 def average_path(outdir: str | Path, sigma_rel: float, step: int | None = None) -> Path:
@@ -26,8 +30,8 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
     """Write the average of relative width ``sigma_rel`` after ``step`` (the last snapshot's) of the run in a folder.
 
     Returns (path, misfit): <run>/ema-<σ_rel>.safetensors, or …-step_… when a step is given, and how far the combined
-    profile is from the wanted one (see ema.combination). Raises InputError when there are no snapshots, or none reaches
-    the step.
+    profile is from the wanted one (see ema.combination). Raises InputError when there are no snapshots, when they do
+    not reach the step, and when their combination is not near enough.
     """
     run = Path(run)
     paths = sorted((run / "snapshots").glob("step_*.safetensors"))
@@ -40,9 +44,15 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
     stored = [(int(step), float(width)) for step, width in parts]
     last = max(at for at, _ in stored)
     wanted = last if step is None else step
-    if not 1 <= wanted <= last:
-        raise InputError(f"{run}: step {wanted} is not among its steps 1 to {last}. Choose one of them.")
+    first = min(at for at, _ in stored)
+    if not first <= wanted <= last:
+        raise InputError(f"{run}: step {wanted} is not from {first} to {last}, its snapshots. Choose one of these.")
     coefficients, misfit = combination(stored, wanted, sigma_rel)
+    if misfit > MISFIT_LIMIT:
+        raise InputError(
+            f"{run}: its snapshots meet an average of width {sigma_rel:g} after step {wanted} within "
+            f"{100 * misfit:.0f} % only, {100 * MISFIT_LIMIT:g} % are allowed. Choose a later step or another width."
+        )
     total: dict[str, torch.Tensor] = {}
     hours: dict[int, float] = {}
     for path, (at, _), coefficient in zip(paths, stored, coefficients, strict=True):
@@ -51,6 +61,7 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
         hours[at] = progress["hours"]
         for name, value in tensors.items():
             total[name] = total.get(name, 0) + coefficient * value.double()
+    total |= {name: tensors[name] for name in buffers(configuration)}  # fixed numbers, not learnt: taken as they are
     dtype = next(iter(tensors.values())).dtype
     items = progress["items"] // progress["steps"] * wanted
     spent = round(float(np.interp(wanted, [0, *hours], [0, *hours.values()])), 3)
@@ -58,3 +69,9 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
     path = average_path(run, sigma_rel, step)
     save_weights(path, total, configuration, dtype)
     return path, misfit
+
+
+def buffers(configuration: dict[str, Any]) -> set[str]:
+    """Names of the tensors of a network that are not learnt. Nothing is allocated."""
+    with torch.device("meta"):
+        return {name for name, _ in UNet(**network_arguments(configuration)).named_buffers()}

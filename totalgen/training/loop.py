@@ -43,7 +43,7 @@ from totalgen.training.averages import average_path, snapshot_path
 from totalgen.training.tasks import CascadeTask
 from totalgen.weights import FORMAT_VERSION, converted, save_weights
 
-BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam
+BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam on the sum of the loss over the values of an item (Karras 2024)
 KIND = "diffusion model"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 PICTURE_ITEMS = 4
@@ -67,7 +67,8 @@ def fit(
     share = Share(rank, ranks, settings.run)
     distributed.first(rank, lambda: claim(outdir, configuration))
     torch.manual_seed(settings.run.seed)
-    trainer = Trainer(denoiser.to(device).train(), settings, share, device)
+    values = len(task.target) * math.prod(task.space)
+    trainer = Trainer(denoiser.to(device).train(), settings, share, device, values)
     state = State(outdir, trainer, configuration, settings)
     done, steps = state.resume(), math.ceil(settings.run.items / settings.run.batch)
     watch = Watch(outdir, done, steps, settings.run.batch, rank)
@@ -126,9 +127,15 @@ class Loss(nn.Module):
 
 
 class Trainer:
-    """A denoiser with its optimiser and averages: what one optimiser step changes."""
+    """A denoiser with its optimiser and averages: what one optimiser step changes.
 
-    def __init__(self, denoiser: Denoiser, settings: TrainingSettings, share: Share, device: torch.device):
+    values: numbers in the target of an item. The loss is their mean; Adam's ε is divided by them as the gradients are,
+    so that a step is that of the published loss, their sum, for items of any size.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, settings: TrainingSettings, share: Share, device: torch.device, values: int
+    ):
         self.denoiser, self.settings, self.share, self.device = denoiser, settings, share, device
         compute = settings.compute
         denoiser.network.recompute = None if compute.recompute == "nothing" else compute.recompute
@@ -137,7 +144,8 @@ class Trainer:
         loss = Loss(denoiser)
         self.loss = DistributedDataParallel(loss, broadcast_buffers=False) if share.ranks > 1 else loss
         self.parameters = dict(denoiser.named_parameters())
-        self.optimiser = torch.optim.Adam(self.parameters.values(), lr=settings.run.lr, betas=BETAS, eps=EPSILON)
+        epsilon = EPSILON / values
+        self.optimiser = torch.optim.Adam(self.parameters.values(), settings.run.lr, betas=BETAS, eps=epsilon)
         self.averages = PowerEMA(denoiser, settings.run.ema)
         self.layers = mp_layers(denoiser)
 
