@@ -10,8 +10,9 @@ a run that was stopped. Ends with the Dice of every organ over the test split.
 import click
 
 from totalgen.commands import PATH, command
-from totalgen.errors import closest
 from totalgen.evaluation.segmenter import train_segmenter
+from totalgen.schema import listed, resolve
+from totalgen.settings import SegmenterSettings
 
 PRESETS = {
     # name      batches of patch³ voxels                width        rate       cost
@@ -20,18 +21,17 @@ PRESETS = {
 }
 
 
-@command(__doc__)
+@command(__doc__, epilog=listed(SegmenterSettings))
 @click.option("--root", type=PATH, required=True, help="Cohort root.")
 @click.option("--outdir", type=PATH, required=True, help="Folder of the run.")
 @click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, in place of the preset's.")
-@click.option("--seed", default=0, help="Seed of weights, patches and noise.")
+@click.option("--steps", type=int, help="Optimiser steps, in place of the preset's.")
+@click.option("--seed", type=int, help="Seed of weights, patches and noise.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--device", help="cpu, cuda, cuda:1 …; default CUDA when present.")
-def main(root, outdir, preset, steps, seed, device):
-    settings = dict(closest(preset, PRESETS))
-    if steps is not None:
-        settings["steps"] = steps
-    weights, dice = train_segmenter(root, outdir, seed=seed, device=device, **settings)
+def main(root, outdir, preset, steps, seed, changes, device):
+    settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(steps=steps, seed=seed))
+    weights, dice = train_segmenter(root, outdir, settings, device)
     click.echo(f"{weights} ({weights.stat().st_size / 2**20:.2f} MiB)")
     if not dice:
         click.echo("No test subject with organs: Dice not known.")

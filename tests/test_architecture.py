@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "phantom": {"data", "errors"},
     "training": {"data", "models", "errors", "weights", "checkpoints", "distributed", "schema", "settings"},
     "generation": {"data", "models", "errors", "weights", "distributed", "schema", "settings"},
-    "evaluation": {"data", "models", "errors", "weights", "checkpoints"},
+    "evaluation": {"data", "models", "errors", "weights", "checkpoints", "schema", "settings"},
 }
 DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index
 SELF_NAMED = {"totalgen"}

@@ -8,7 +8,7 @@ import pytest
 
 from totalgen.errors import InputError
 from totalgen.schema import Settings, build, fixed, flat, from_dict, listed, resolve, setting, to_dict
-from totalgen.settings import GenerationSettings, RunSettings, TrainingSettings
+from totalgen.settings import GenerationSettings, RunSettings, SegmenterSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def test_what_may_change_is_not_fixed():
     assert set(fixed(build(Everything, dict(weights="a")))) == set(flat(Everything)) - {"net.compiled"}
 
 
-@pytest.mark.parametrize("cls", [TrainingSettings, GenerationSettings])
+@pytest.mark.parametrize("cls", [TrainingSettings, GenerationSettings, SegmenterSettings])
 def test_every_setting_has_a_meaning_an_allowed_default_and_a_line_in_help(cls):
     given = dict(global_weights="a", sr_weights="b") if cls is GenerationSettings else {}
     made = build(cls, given)  # the defaults pass their own checks

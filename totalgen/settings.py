@@ -161,3 +161,24 @@ class GenerationSettings(Settings):
     sr_sampling: SamplingSettings = field(default_factory=SamplingSettings)
     tiling: TilingSettings = field(default_factory=TilingSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+
+SEGMENTER_STRIDE = 8  # its network halves each axis three times
+
+
+@dataclass(frozen=True)
+class SegmenterSettings(Settings):
+    """A training of the small organ segmenter (totalgen.evaluation.segmenter)."""
+
+    steps: int = setting(3500, "optimiser steps", low=1)
+    batch: int = setting(2, "patches per step", low=1)
+    patch: int = setting(48, "voxels of a patch along each axis", low=2 * SEGMENTER_STRIDE)
+    channels: int = setting(8, "width of the network at the full resolution", low=1, high=256)
+    lr: float = setting(0.003, "highest learning rate of AdamW; it falls to zero along a cosine", low=0, high=10)
+    seed: int = setting(0, "of weights, patches and noise", low=0, high=2**63 - 1)
+    checkpoint_steps: int = setting(50, "steps between checkpoints", low=1, may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch % SEGMENTER_STRIDE:
+            raise InputError(f"patch {self.patch} is not a multiple of {SEGMENTER_STRIDE}. Change it.")

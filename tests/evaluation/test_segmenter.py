@@ -10,17 +10,18 @@ from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, w
 from totalgen.errors import InputError
 from totalgen.evaluation import segmenter
 from totalgen.evaluation.segmenter import build_network, dice, load_segmenter, segment_cohort, train_segmenter
+from totalgen.settings import SegmenterSettings
 from totalgen.weights import load_weights, save_weights
 
 SCRIPT = "1_Trainings/train_segmenter.py"
-TINY = dict(steps=4, batch=1, patch=16, channels=2, lr=0.003, checkpoint_every=2)
+TINY = dict(steps=4, batch=1, patch=16, channels=2, lr=0.003, checkpoint_steps=2)
 IDS = [1, 2, 3, 5, 51]  # the organs of the blob cohort
 
 
 @pytest.fixture
 def trained(cohort, tmp_path):
     """(weights of a run of four steps, its cohort)."""
-    return train_segmenter(cohort, tmp_path / "run", **TINY)[0], cohort
+    return train_segmenter(cohort, tmp_path / "run", SegmenterSettings(**TINY))[0], cohort
 
 
 class Threshold(torch.nn.Module):
@@ -37,7 +38,7 @@ def thresholds(voxel_mm):
 
 
 def test_a_run_stopped_and_continued_equals_a_run_without_interruption(cohort, tmp_path, monkeypatch):
-    straight, _ = train_segmenter(cohort, tmp_path / "straight", **TINY)
+    straight, _ = train_segmenter(cohort, tmp_path / "straight", SegmenterSettings(**TINY))
     cut = segmenter._random_patch
     patches = []
 
@@ -49,10 +50,10 @@ def test_a_run_stopped_and_continued_equals_a_run_without_interruption(cohort, t
 
     monkeypatch.setattr(segmenter, "_random_patch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_segmenter(cohort, tmp_path / "stopped", **TINY)
+        train_segmenter(cohort, tmp_path / "stopped", SegmenterSettings(**TINY))
     assert not (tmp_path / "stopped" / "segmenter.safetensors").exists()
     monkeypatch.setattr(segmenter, "_random_patch", cut)
-    continued, _ = train_segmenter(cohort, tmp_path / "stopped", **TINY)
+    continued, _ = train_segmenter(cohort, tmp_path / "stopped", SegmenterSettings(**TINY))
     for name, value in load_weights(straight)[0].items():
         assert torch.equal(load_weights(continued)[0][name], value), name
     logs = [[json.loads(x) for x in (tmp_path / run / "log.jsonl").open()] for run in ("straight", "stopped")]
@@ -79,7 +80,7 @@ def test_the_script_trains_prints_dice_and_does_nothing_the_second_time(cohort, 
 def test_another_setting_does_not_continue_a_run(trained, tmp_path):
     _, cohort = trained
     with pytest.raises(InputError, match="other channels"):
-        train_segmenter(cohort, tmp_path / "run", **(TINY | dict(channels=4)))
+        train_segmenter(cohort, tmp_path / "run", SegmenterSettings(**TINY | dict(channels=4)))
 
 
 def test_a_trained_network_gives_only_the_ids_of_its_cohort(trained):
@@ -182,7 +183,7 @@ def test_a_cohort_keeps_its_given_masks_next_to_the_segmented_ones(trained):
 
 def test_an_unreadable_training_subject_is_listed_and_left_out(cohort, tmp_path):
     (cohort / "cropped" / "s1" / "organs.nii.gz").unlink()
-    weights, _ = train_segmenter(cohort, tmp_path / "run", **TINY)
+    weights, _ = train_segmenter(cohort, tmp_path / "run", SegmenterSettings(**TINY))
     assert load_weights(weights)[1]["subjects"] == 2
     assert list(pd.read_csv(cohort / "failures.csv")["subject"]) == ["s1"]
 
@@ -193,7 +194,7 @@ def test_a_cohort_of_two_voxel_sizes_is_refused(cohort, tmp_path):
         volume = read_nifti(folder / f"{name}.nii.gz")
         write_nifti(folder / f"{name}.nii.gz", resample(volume, *isotropic_grid(volume, 8.0), 0, nearest=True))
     with pytest.raises(InputError, match="voxels of 8×8×8 mm among 12 mm"):
-        train_segmenter(cohort, tmp_path / "run", **TINY)
+        train_segmenter(cohort, tmp_path / "run", SegmenterSettings(**TINY))
 
 
 def test_a_missing_cohort_ends_in_one_line_and_code_2(tmp_path, run_script):
@@ -204,13 +205,13 @@ def test_a_missing_cohort_ends_in_one_line_and_code_2(tmp_path, run_script):
 
 
 def test_a_damaged_checkpoint_is_ignored(cohort, tmp_path):
-    path, _ = train_segmenter(cohort, tmp_path, **TINY)
+    path, _ = train_segmenter(cohort, tmp_path, SegmenterSettings(**TINY))
     complete = load_weights(path)[0]
     with pytest.raises(InputError, match="holds a run with other channels"):  # finished, and not to be overwritten
-        train_segmenter(cohort, tmp_path, **TINY | dict(channels=4))
+        train_segmenter(cohort, tmp_path, SegmenterSettings(**TINY | dict(channels=4)))
     path.unlink()
     sorted((tmp_path / "checkpoints").iterdir())[-1].write_bytes(b"cut short")
-    again = load_weights(train_segmenter(cohort, tmp_path, **TINY)[0])[0]
+    again = load_weights(train_segmenter(cohort, tmp_path, SegmenterSettings(**TINY))[0])[0]
     assert all(torch.equal(complete[name], again[name]) for name in complete)
 
 
@@ -240,9 +241,10 @@ def test_weights_of_another_version_are_refused_by_name(trained, tmp_path):
         load_segmenter(tmp_path / "old.safetensors")
 
 
-def test_a_patch_that_the_network_cannot_halve_three_times_is_refused(cohort, tmp_path):
-    with pytest.raises(InputError, match="multiple of 8, at least 16"):
-        train_segmenter(cohort, tmp_path / "run", **(TINY | dict(patch=20)))
+def test_a_patch_that_the_network_cannot_halve_three_times_is_refused():
+    for patch, fact in ((20, "not a multiple of 8"), (8, "allowed is from 16")):
+        with pytest.raises(InputError, match=fact):
+            SegmenterSettings(**TINY | dict(patch=patch))
 
 
 def test_an_unknown_preset_is_refused_with_the_most_similar_name(cohort, tmp_path, run_script):

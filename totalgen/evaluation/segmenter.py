@@ -37,10 +37,11 @@ from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.studies import read_studies
+from totalgen.schema import fixed
+from totalgen.settings import SegmenterSettings
 from totalgen.weights import load_weights, save_weights
 
 KIND = "segmenter"
-HALVINGS = 8  # the network halves each axis three times: a patch is a multiple of this, at least twice this
 OVERLAP = 0.25  # of neighbouring windows when a complete volume is segmented
 BALANCED_UNTIL = 0.6  # share of the training over which rare classes weigh more in the cross-entropy
 VOXEL_TOLERANCE = 0.01  # relative; a grid further from the training voxel is resampled
@@ -138,80 +139,84 @@ def _largest_pieces(labels):
 # ------------------------------------------------------------------------------------------------ training
 
 def train_segmenter(
-    root: str | Path, outdir: str | Path, steps: int, batch: int, patch: int, channels: int, lr: float, seed: int = 0,
-    checkpoint_every: int = 50, device: str | None = None,
-) -> tuple[Path, dict[str, float]]:  # fmt: skip
+    root: str | Path, outdir: str | Path, settings: SegmenterSettings, device: str | None = None
+) -> tuple[Path, dict[str, float]]:
     """Train on ``<root>/cropped/<subject>/{CT,organs}.nii.gz`` of the train split; Dice loss + cross-entropy.
 
     Every random choice depends on (seed, step) alone, so a run that is continued after a kill gives the same result as
     one without interruption. Writes ``<outdir>/checkpoints``, ``log.jsonl`` (step, loss, seconds) and, at the end,
     ``segmenter.safetensors`` (float16) whose configuration contains the Dice of the test split.
-    steps: optimiser steps, each of ``batch`` patches of patch³ voxels;  channels: width of the network;  lr: highest
-    learning rate of AdamW, falling to zero along a cosine.
     Returns (path of the weights, {organ: mean Dice over the test split}); the second is empty without a test split.
     Raises InputError for a cohort without masks, or an ``outdir`` that contains a run with other settings.
     """
-    if patch % HALVINGS or patch < 2 * HALVINGS:
-        cure = f"Give a multiple of {HALVINGS}, at least {2 * HALVINGS}."
-        raise InputError(f"patch is {patch} voxels; the network halves it three times. {cure}")
-    studies = read_studies(root)
-    split = studies["split"] if "split" in studies else ["train"] * len(studies)
-    folders = {
-        wanted: [folder for folder, name in zip(studies["folder"], split, strict=True) if name == wanted]
-        for wanted in ("train", "test")
-    }
-    outdir = Path(outdir)
-    weights, checkpoints = outdir / "segmenter.safetensors", outdir / "checkpoints"
-    configuration: dict[str, Any] = dict(
-        kind=KIND, steps=steps, batch=batch, patch=patch, channels=channels, lr=lr, seed=seed
-    )
-
-    def check(begun: dict[str, Any]) -> None:
-        if changed := [key for key, value in configuration.items() if begun.get(key) != value]:
-            raise InputError(f"{outdir}: holds a run with other {', '.join(changed)}. Choose another --outdir.")
-
+    outdir, asked = Path(outdir), dict(kind=KIND) | fixed(settings)
+    weights = outdir / "segmenter.safetensors"
     if weights.exists():
         finished = load_weights(weights)[1]
-        check(finished)
+        _check_same(outdir, asked, finished)
         return weights, finished["dice"]
-    first, checkpoint = 0, newest_checkpoint(checkpoints, KIND)
+    folders, sources = _splits(root)
+    checkpoint = newest_checkpoint(outdir / "checkpoints", KIND)
     if checkpoint is not None:
-        saved, tensors = checkpoint
-        check(saved["configuration"])
-        configuration, first = saved["configuration"], saved["step"]
-        train = [Path(root) / folder for folder in saved["train"]]
+        configuration = checkpoint[0]["configuration"]
+        _check_same(outdir, asked, configuration)
+        train = [Path(root) / folder for folder in checkpoint[0]["train"]]
     else:
         train, voxel_mm, ids, shares = _inspect(root, folders["train"])
-        sources = sorted(studies["source"].dropna().unique()) if "source" in studies else []
-        configuration |= dict(voxel_mm=voxel_mm, ids=ids, shares=shares, subjects=len(train), source=sources)
-
+        about = dict(voxel_mm=voxel_mm, ids=ids, shares=shares, subjects=len(train), source=sources)
+        configuration = asked | about
     torch_device = _device(device)
-    torch.manual_seed(seed)
-    network = build_network(channels, configuration["ids"]).to(torch_device)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-4)
-    parameters = dict(network.named_parameters())
+    torch.manual_seed(settings.seed)
+    network = build_network(settings.channels, configuration["ids"]).to(torch_device)
+    _optimise(network, Path(root), train, outdir, settings, configuration, checkpoint, torch_device)
+    configuration["dice"], configuration["test_subjects"] = _test(
+        root, network, configuration, torch_device, folders["test"]
+    )
+    save_weights(weights, network.state_dict(), configuration, dtype=torch.float16)
+    return weights, configuration["dice"]
+
+
+def _check_same(outdir, asked, begun):
+    if changed := [key for key, value in asked.items() if begun.get(key) != value]:
+        raise InputError(f"{outdir}: holds a run with other {', '.join(changed)}. Choose another --outdir.")
+
+
+def _splits(root):
+    """({"train" and "test": folders of their studies}, sources of the cohort)."""
+    studies = read_studies(root)
+    split = studies["split"] if "split" in studies else ["train"] * len(studies)
+    pairs = list(zip(studies["folder"], split, strict=True))
+    folders = {wanted: [folder for folder, name in pairs if name == wanted] for wanted in ("train", "test")}
+    return folders, sorted(studies["source"].dropna().unique()) if "source" in studies else []
+
+
+def _optimise(network, root, train, outdir, settings, configuration, checkpoint, device):
+    """The optimiser steps, from the checkpoint on; each leaves a line in log.jsonl."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=1e-4)
+    parameters, first = dict(network.named_parameters()), 0
     if checkpoint is not None:
-        _fill(network, part(tensors, "network"), checkpoints)
+        saved, tensors = checkpoint
+        first = saved["step"]
+        _fill(network, part(tensors, "network"), outdir / "checkpoints")
         load_adam_moments(optimiser, parameters, part(tensors, "adam"), first)
-    dice_loss = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-    shares = torch.tensor(configuration["shares"], device=torch_device)
+    shares = torch.tensor(configuration["shares"], device=device)
     read = functools.lru_cache(maxsize=64)(functools.partial(_read_pair, ids=tuple(configuration["ids"])))
-    log = outdir / "log.jsonl"
     outdir.mkdir(parents=True, exist_ok=True)
-    trim_log(log, first)
-    start = time.perf_counter()
-    with open(log, "a") as lines, tqdm(range(first, steps), initial=first, total=steps, desc="train") as bar:
+    trim_log(outdir / "log.jsonl", first)
+    start, steps = time.perf_counter(), settings.steps
+    with (
+        open(outdir / "log.jsonl", "a") as lines,
+        tqdm(range(first, steps), initial=first, total=steps, desc="train") as bar,
+    ):
         for step in bar:
-            random = np.random.default_rng([seed, step])
-            pairs = [_random_patch(*read(train[random.integers(len(train))]), patch, random) for _ in range(batch)]
-            image, label = (
-                torch.from_numpy(np.stack(part)[:, None]).to(torch_device) for part in zip(*pairs, strict=True)
-            )
+            random = np.random.default_rng([settings.seed, step])
+            patch = settings.patch
+            pairs = [
+                _random_patch(*read(train[random.integers(len(train))]), patch, random) for _ in range(settings.batch)
+            ]
             for group in optimiser.param_groups:
-                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-            logits = network(image.to(memory_format=torch.channels_last_3d))
-            class_weights = _class_weights(shares, step / steps)
-            loss = dice_loss(logits, label) + functional.cross_entropy(logits, label[:, 0], weight=class_weights)
+                group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+            loss = _loss(network, pairs, _class_weights(shares, step / steps), device)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -219,16 +224,19 @@ def train_segmenter(
             lines.write(json.dumps(row) + "\n")
             lines.flush()
             bar.set_postfix(loss=f"{loss.item():.3f}")
-            if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+            if (step + 1) % settings.checkpoint_steps == 0 or step + 1 == steps:
                 state = flatten(network=network.state_dict(), adam=adam_moments(optimiser, parameters))
                 names = [str(folder.relative_to(root)) for folder in train]
-                save_checkpoint(checkpoints, step + 1, state, KIND, configuration=configuration, train=names)
+                more = dict(configuration=configuration, train=names)
+                save_checkpoint(outdir / "checkpoints", step + 1, state, KIND, **more)
 
-    configuration["dice"], configuration["test_subjects"] = _test(
-        root, network, configuration, torch_device, folders["test"]
-    )
-    save_weights(weights, network.state_dict(), configuration, dtype=torch.float16)
-    return weights, configuration["dice"]
+
+def _loss(network, pairs, class_weights, device):
+    """Dice loss + cross-entropy of patches (image, label)."""
+    image, label = (torch.from_numpy(np.stack(part)[:, None]).to(device) for part in zip(*pairs, strict=True))
+    logits = network(image.to(memory_format=torch.channels_last_3d))
+    dice_loss = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    return dice_loss(logits, label) + functional.cross_entropy(logits, label[:, 0], weight=class_weights)
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
