@@ -25,7 +25,7 @@ FLOW = dict(family="flow")
 # A quarter of the channels at full resolution, a lean decoder: a seventh of the work (docs/performance.md).
 FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=True)
 
-# The phantom cohort at 6 mm on two CPU cores. docs/performance.md says where batch, noise levels and widths come from.
+# The phantom cohort at 6 mm on two CPU cores; docs/performance.md has the reasons for batch, noise levels and widths.
 DEMO = dict(
     shape=(80, 80, 128), batch=2, microbatch=2, rampup_items=400, weights_dtype="float16",
     loader_processes=1, checkpoint_steps=200, snapshot_steps=500, picture_steps=1000,
@@ -35,7 +35,7 @@ DEMO_GLOBAL = dict(
 )  # fmt: skip
 DEMO_SR = dict(
     DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.01, lr_decay_steps=800,
-    noise_mean=1.2, noise_std=1.8,  # wide and high: what the low-resolution volume tells is learnt first
+    noise_mean=1.2, noise_std=1.8,  # wide and high: the condition is learnt first
 )  # fmt: skip
 DEMO_SR_WIDE = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3), blocks=2)
 DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1, lean=True)
@@ -59,7 +59,7 @@ PRESETS = {
     "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, items=9_000),
     "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, items=8_000),
     "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, items=8_000),
-    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, items=8_000),                     # to hold demo-sr-edm to
+    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, items=8_000),                     # to compare demo-sr-edm with
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),
     "smoke-global-flow": dict(SMOKE, stage="global", **FLOW),
     "smoke-sr-edm":      dict(SMOKE, stage="sr", patch=(16, 16, 16), **EDM),

@@ -173,14 +173,14 @@ def test_the_search_for_planted_values_finds_them_when_they_are_written(hospital
 )
 def test_the_search_fails_for_each_part_that_is_written_openly(hospital, script, tmp_path, monkeypatch, part, leaked):
     hospital(1)
-    hiding = metadata.Tell.hiding
+    hiding = metadata.Disclosure.hiding
 
     def open_part(dicom, *arguments):
-        careful, openly = hiding(dicom, *arguments), metadata.Tell.openly(dicom)
+        careful, openly = hiding(dicom, *arguments), metadata.Disclosure.openly(dicom)
         parts = {name: getattr(careful, name) for name in ("label", "uid", "path", "clean")}
-        return metadata.Tell(**{**parts, part: getattr(openly, part), "clean": str})
+        return metadata.Disclosure(**{**parts, part: getattr(openly, part), "clean": str})
 
-    monkeypatch.setattr(metadata.Tell, "hiding", open_part)
+    monkeypatch.setattr(metadata.Disclosure, "hiding", open_part)
     assert script("1", "--root", tmp_path).exit_code == 0
     assert leaked <= leaks(tmp_path)
 

@@ -16,25 +16,38 @@ SHAPE = (16, 16, 64)
 GIVEN = {"global": DEMOGRAPHICS, "sr": (*UPSAMPLED, *DEMOGRAPHICS, *POSITION)}
 
 
+def write_stage(path, voxel_mm=12.0, **settings):
+    """Weights of an untrained stage, saved as training saves them; its output gain is 1, so that it has one."""
+    stage = settings["stage"]
+    name = {"global": "low", "sr": "residual"}[stage]
+    configuration = dict(
+        kind=STAGE_KIND, preset="untrained", settings=to_dict(build(TrainingSettings, settings)),
+        channels=dict(target=["CT", "SUV"], condition=GIVEN[stage]),
+        codec=dict(mean=STATISTICS[f"{name}_mean"], std=STATISTICS[f"{name}_std"]),
+        data=dict(voxel_mm=voxel_mm, axial_extent=PUBLISHED.to_dict(), statistics=STATISTICS, sources=["phantom"]),
+    )  # fmt: skip
+    unet = UNet(**network_arguments(configuration))
+    unet.out_gain.data.fill_(1)
+    save_weights(path, unet.state_dict(), configuration)
+    return path
+
+
 @pytest.fixture(scope="session")
 def stage_files(tmp_path_factory):
     """(path of the global stage, path of the sr stage)."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    paths = []
-    for stage, name in (("global", "low"), ("sr", "residual")):
-        tiny = dict(stage=stage, shape=SHAPE, channels=4, multipliers=(1,), blocks=1, attention=())
-        configuration = dict(
-            kind=STAGE_KIND, preset="tiny", settings=to_dict(build(TrainingSettings, tiny)),
-            channels=dict(target=["CT", "SUV"], condition=GIVEN[stage]),
-            codec=dict(mean=STATISTICS[f"{name}_mean"], std=STATISTICS[f"{name}_std"]),
-            data=dict(voxel_mm=12.0, axial_extent=PUBLISHED.to_dict(), statistics=STATISTICS, sources=["phantom"]),
-        )  # fmt: skip
-        unet = UNet(**network_arguments(configuration))
-        unet.out_gain.data.fill_(1)
-        paths.append(folder / f"{stage}.safetensors")
-        save_weights(paths[-1], unet.state_dict(), configuration)
-    return paths
+    tiny = dict(shape=SHAPE, channels=4, multipliers=(1,), blocks=1, attention=())
+    return [write_stage(folder / f"{stage}.safetensors", stage=stage, **tiny) for stage in ("global", "sr")]
+
+
+@pytest.fixture(scope="session")
+def smoke_files(tmp_path_factory):
+    """The same for the networks of the smoke presets."""
+    folder = tmp_path_factory.mktemp("smoke")
+    torch.manual_seed(1)
+    smoke = dict(shape=(32, 32, 48), channels=8, multipliers=(1, 2), blocks=1, attention=(1,))
+    return [write_stage(folder / f"{stage}.safetensors", stage=stage, **smoke) for stage in ("global", "sr")]
 
 
 @pytest.fixture(scope="session")

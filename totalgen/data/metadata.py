@@ -55,30 +55,31 @@ def describe_cohort(
 
     rows, listed, sources, failures = [], [], [], []
     for subject, (all_series, bad_files) in sorted(subjects.items()):
-        tell = Tell.hiding(dicom, all_series, bad_files) if subject in hidden else Tell.openly(dicom)
+        disclosure = Disclosure.hiding(dicom, all_series, bad_files) if subject in hidden else Disclosure.openly(dicom)
         for file in bad_files:
             error = f"{file.path.relative_to(dicom.parent)}: {file.why}. Restore the file."
-            failures.append((subject, tell.clean(error)))
+            failures.append((subject, disclosure.clean(error)))
         if not all_series:
             continue
         try:
             pet, ct, reasons = choose(all_series)
-            listed += [dict(subject=subject, **row) for row in series_rows(all_series, (pet, ct), reasons, tell)]
+            listed += [dict(subject=subject, **row) for row in series_rows(all_series, (pet, ct), reasons, disclosure)]
             study = [series for series in all_series if not (pet and ct) or series.study == pet.study]
-            values, sources_of = merge_demographics([pet, ct, *study] if pet and ct else study, tell.label)
+            values, sources_of = merge_demographics([pet, ct, *study] if pet and ct else study, disclosure.label)
             for field, value in values.items():
                 shown = "" if value is None else value if isinstance(value, str) else round(value, 4)
-                sources.append(dict(subject=subject, field=field, value=shown, source=tell.clean(sources_of[field])))
+                source = disclosure.clean(sources_of[field])
+                sources.append(dict(subject=subject, field=field, value=shown, source=source))
             if pet is None or ct is None:
-                why = "; ".join(f"{tell.label(s)}: {reasons[s.uid]}" for s in all_series)
+                why = "; ".join(f"{disclosure.label(s)}: {reasons[s.uid]}" for s in all_series)
                 raise InputError(f"{subject}: no {'CT' if pet else 'PET'} can be used ({why}).")
             person = demographics(values, sources_of)
         except Exception as error:  # an odd header must not stop the others
-            failures.append((subject, tell.clean(error_text(error))))
+            failures.append((subject, disclosure.clean(error_text(error))))
             continue
         split = "test" if share(seed, subject) < test_fraction else "train"
         who = (subject, person.sex, round(person.age_years, 3), round(person.height_m, 4), person.weight_kg)
-        maker = tell.clean(str(pet.header.get("Manufacturer", "") or "").strip())
+        maker = disclosure.clean(str(pet.header.get("Manufacturer", "") or "").strip())
         rows.append(dict(zip(COLUMNS, (*who, split, maker or "unknown scanner"), strict=True)))
     tables = (rows, COLUMNS), (listed, SERIES_COLUMNS), (sources, DEMOGRAPHICS_COLUMNS)
     return *(pd.DataFrame(table, columns=columns) for table, columns in tables), failures
@@ -96,7 +97,7 @@ def scan(dicom: Path, workers: int = 1, scheduler: str | None = None) -> tuple[l
 
 
 @dataclass(frozen=True)
-class Tell:
+class Disclosure:
     """How texts name a subject. Functions: label and uid of a Series, path of a folder, clean of a text."""
 
     label: Callable[[Series], str]
@@ -105,11 +106,11 @@ class Tell:
     clean: Callable[[str], str]
 
     @classmethod
-    def openly(cls, dicom: Path) -> "Tell":
+    def openly(cls, dicom: Path) -> "Disclosure":
         return cls(series_label, lambda series: series.uid, lambda path: path.relative_to(dicom.parent).as_posix(), str)
 
     @classmethod
-    def hiding(cls, dicom: Path, all_series: Sequence[Series], bad_files: Sequence[Damaged]) -> "Tell":
+    def hiding(cls, dicom: Path, all_series: Sequence[Series], bad_files: Sequence[Damaged]) -> "Disclosure":
         files = [file for series in all_series for file in series.files] + [file.path for file in bad_files]
         return cls(
             plain_label,
@@ -120,18 +121,18 @@ class Tell:
 
 
 def series_rows(
-    all_series: Sequence[Series], chosen: Collection[Series | None], reasons: dict[str, str], tell: Tell
+    all_series: Sequence[Series], chosen: Collection[Series | None], reasons: dict[str, str], disclosure: Disclosure
 ) -> list[dict[str, Any]]:
     """Rows (dicts, without the subject) of the table of series."""
     return [
         dict(
-            series=tell.uid(series),
-            path=tell.path(series.folder),
+            series=disclosure.uid(series),
+            path=disclosure.path(series.folder),
             modality=series.modality,
-            description=tell.clean(tell.label(series)),
+            description=disclosure.clean(disclosure.label(series)),
             slices=series.count,
             chosen="yes" if series in chosen else "no",
-            reason=tell.clean(reasons[series.uid]),
+            reason=disclosure.clean(reasons[series.uid]),
         )
         for series in all_series
     ]
