@@ -16,7 +16,7 @@ from totalgen.errors import InputError
 from totalgen.schema import from_dict
 from totalgen.settings import TrainingSettings
 from totalgen.training.loop import read_configuration
-from totalgen.training.stage import make_task
+from totalgen.training.stage import make_items
 
 
 @command(__doc__)
@@ -27,14 +27,14 @@ def main(root, runs, items):
     for run in runs:
         if not (run / "log.jsonl").exists():
             raise InputError(f"{run}: holds no log.jsonl. Give the folder of a run of train_totalgen.py.")
-        task = make_task(root, from_dict(TrainingSettings, read_configuration(run)["settings"]))
+        loaded = make_items(root, from_dict(TrainingSettings, read_configuration(run)["settings"]))
         lines = (run / "log.jsonl").read_text().splitlines()
         consumed = np.median([json.loads(line)["items_per_s"] for line in lines])
         clock = time.perf_counter()
         for n in range(items):
-            task[n]
-        loaded = items / (time.perf_counter() - clock)
-        click.echo(f"{run.name:20} loads {loaded:6.1f} items/s, trained {consumed:6.1f}: ratio {loaded / consumed:.1f}")
+            loaded[n]
+        rate = items / (time.perf_counter() - clock)
+        click.echo(f"{run.name:20} loads {rate:6.1f} items/s, trained {consumed:6.1f}: ratio {rate / consumed:.1f}")
 
 
 if __name__ == "__main__":

@@ -17,19 +17,21 @@ used all that the condition contains would reach the share of the residual that 
 Prints, and asserts nothing.
 """
 
+from dataclasses import replace
+
 import click
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from totalgen.commands import PATH, command
-from totalgen.data.archive import CHANNELS, Archive
+from totalgen.data.archive import CHANNELS
 from totalgen.errors import InputError
 from totalgen.generation.cascade import Stage
 from totalgen.models.samplers import sample, seeded_generator
 from totalgen.schema import from_dict
 from totalgen.settings import TrainingSettings
-from totalgen.training.tasks import GlobalTask, SuperResolutionTask
+from totalgen.training.stage import make_items
 from totalgen.weights import STAGE_KIND, load_weights
 
 SIGMAS = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
@@ -77,19 +79,14 @@ def correlations(samples, truth):
 @click.option("--items", "count", default=62, help="Test subjects, and samples.")
 @torch.no_grad()
 def main(root, files, steps, count):
-    archive = Archive(root / "training.zarr")
     configuration = load_weights(files[0])[1]
     if configuration.get("kind") != STAGE_KIND:
         raise InputError(f"{files[0]}: holds no stage of the cascade. Give weights of 1_Trainings/train_totalgen.py.")
     settings = from_dict(TrainingSettings, configuration["settings"])
     is_global = settings.stage == "global"
-    if is_global:
-        test, train = (GlobalTask(archive, archive.shape, split, seed=SEED) for split in ("test", "train"))
-    else:
-        test = SuperResolutionTask(
-            archive, archive.shape, settings.task.patch, "test", seed=SEED, target=settings.task.target
-        )
-    items = [test[n] for n in range(min(count, len(test.subjects)))]
+    settings = replace(settings, run=replace(settings.run, seed=SEED))
+    test, train = (make_items(root, settings, split) for split in ("test", "train"))
+    items = [test[n][1:] for n in range(min(count, len(test.subjects)))]
     truth = torch.stack([clean for clean, _ in items])
     columns = [f"σ {s:g}" for s in SIGMAS] + (["mean", "std"] if is_global else list(CHANNELS))
     width = max(len(str(path)) for path in files) + 2
@@ -100,7 +97,7 @@ def main(root, files, steps, count):
         quality = (distances if is_global else correlations)(sampled(stage.denoiser, items, steps), truth)
         click.echo(f"{str(path):{width}}" + "".join(f"{value:9.4f}" for value in (*errors, *quality)))
     if is_global:
-        chance = distances(torch.stack([train[n][0] for n in range(len(items))]), truth)
+        chance = distances(torch.stack([train[n][1] for n in range(len(items))]), truth)
         click.echo(f"{'training subjects':{width}}" + " " * 9 * len(SIGMAS) + "".join(f"{v:9.4f}" for v in chance))
 
 

@@ -16,8 +16,9 @@ MAY_IMPORT = {
     "models": set(),
     "data": {"errors"},
     "phantom": {"data", "errors"},
-    "training": {"data", "models", "errors", "weights", "checkpoints", "distributed", "schema", "settings"},
-    "generation": {"data", "models", "errors", "weights", "distributed", "schema", "settings"},
+    "tasks": {"data", "models", "errors", "settings"},
+    "training": {"tasks", "data", "models", "errors", "weights", "checkpoints", "distributed", "schema", "settings"},
+    "generation": {"tasks", "data", "models", "errors", "weights", "distributed", "schema", "settings"},
     "evaluation": {"data", "models", "errors", "weights", "checkpoints", "schema", "settings"},
 }
 DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from totalgen.data.axial_extent import PUBLISHED
-from totalgen.data.conditions import demographic_maps
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import HU_RANGE, SUV_MAX
 from totalgen.data.resolution import phase_offsets, subsample
@@ -18,6 +17,8 @@ from totalgen.generation.cascade import Stage
 from totalgen.models.networks import cost
 from totalgen.models.precision import autocast
 from totalgen.settings import ComputeSettings, SamplingSettings
+from totalgen.tasks.petct import Person
+from totalgen.tasks.task import Box
 from totalgen.weights import load_weights, save_weights
 
 WOMAN = Demographics("F", 60, 1.65, 66)
@@ -145,7 +146,7 @@ def test_a_compiled_stage_samples_the_same(stage_files):
     noise = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(5))
     plain, compiled = (
         Stage.load(stage_files[0], "global", compute=ComputeSettings(compiled=compiled)).sample(
-            demographic_maps(WOMAN, (4, 4, 16)), noise, SamplingSettings(**EULER)
+            Person(WOMAN), Box.whole((4, 4, 16)), noise, SamplingSettings(**EULER)
         )
         for compiled in (False, True)
     )
@@ -179,7 +180,7 @@ def test_bfloat16_changes_a_sample_less_than_the_sampler_errs(stage_files):
     shape = (4, 4, 16)
     exact, short, rounded = (
         Stage.load(stage_files[0], "global", compute=ComputeSettings(precision=precision)).sample(
-            demographic_maps(WOMAN, shape), torch.randn(2, *shape, generator=torch.Generator().manual_seed(5)),
+            Person(WOMAN), Box.whole(shape), torch.randn(2, *shape, generator=torch.Generator().manual_seed(5)),
             SamplingSettings(sampler="heun", steps=steps),
         )
         for precision, steps in (("float32", 64), ("float32", 8), ("bfloat16", 8))

@@ -283,6 +283,10 @@ class Archive:
         """Zarr array [phase, channel, x, y, z] of a row."""
         return self._group(index)["low"]
 
+    def tensor(self, row: int, name: str, *index: Any) -> torch.Tensor:
+        """Part of the array "low" or "high" of a row, float32. index: as of a zarr array."""
+        return torch.from_numpy(self._group(row)[name][index].astype(np.float32))
+
     def attributes(self, index: int) -> dict[str, Any]:
         """dict of voxel_mm, moments, sha256 and provenance of a row."""
         return dict(self._group(index).attrs)

@@ -12,9 +12,8 @@ import torch
 
 from totalgen.data import intensity
 from totalgen.data.axial_extent import AxialExtent
-from totalgen.data.conditions import demographic_maps, standardised
 from totalgen.data.demographics import Demographics
-from totalgen.data.resolution import CENTRE, FACTOR, position, stretch, upsample
+from totalgen.data.resolution import CENTRE, FACTOR, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
 from totalgen.generation.tiling import Window, windows
@@ -25,6 +24,8 @@ from totalgen.models.processes import DDPM_STEPS, Denoiser
 from totalgen.models.samplers import evaluations, sample, seeded_generator
 from totalgen.schema import build, from_dict
 from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, TrainingSettings
+from totalgen.tasks.petct import STAGES, LowResolution, Person
+from totalgen.tasks.task import Box, Task
 from totalgen.weights import STAGE_KIND, load_weights, network_arguments
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
@@ -36,12 +37,13 @@ Progress = Callable[[list[Window]], Iterable[Window]]
 class Stage:
     """A trained stage, ready to be sampled.
 
-    settings: those it was trained with;  data: what its archive knew (voxel_mm, statistics, …);
+    task: target, condition and codec, as in training;  settings: those it was trained with;
+    data: what its archive knew (voxel_mm, statistics, …);
     sha256: of the weights file;  precision: "float32" or "bfloat16";  guide: a weaker stage (samplers.sample).
     """
 
     denoiser: Denoiser
-    codec: Standardise
+    task: Task
     settings: TrainingSettings
     data: dict[str, Any]
     sha256: str
@@ -75,7 +77,8 @@ class Stage:
         if compute.compiled:
             network.compile()
         sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        codec = Standardise(**configuration["codec"]).to(device)
+        task = STAGES[stage](settings.task, configuration["data"])
+        task.codec = Standardise(**configuration["codec"]).to(device)
         weaker = None
         if guide is not None:
             weaker = cls.load(guide, stage, device, compute)
@@ -83,14 +86,15 @@ class Stage:
             if not same_task or weaker.data != configuration["data"]:
                 raise InputError(f"{guide}: does not sample what {path} samples. Give an earlier average of that run.")
         precision = resolved(device, compute.precision)
-        return cls(denoiser, codec, settings, configuration["data"], sha256, device, precision, weaker)
+        return cls(denoiser, task, settings, configuration["data"], sha256, device, precision, weaker)
 
-    def sample(self, condition: torch.Tensor, noise: torch.Tensor, sampling: SamplingSettings) -> torch.Tensor:
-        """Sample [2, *space] in data units for a condition [K, *space] and unit noise [2, *space]."""
+    def sample(self, source: Any, box: Box, noise: torch.Tensor, sampling: SamplingSettings) -> torch.Tensor:
+        """The volume of a box, [2, *box.shape] in [0, 1], for a source of the task and unit noise [2, *box.shape]."""
+        condition = self.task.condition(source, box, self.device)
         with torch.no_grad(), autocast(self.device, self.precision):
             guide = None if self.guide is None else self.guide.denoiser
             z = sample(self.denoiser, condition[None], noise[None].to(self.device), **asdict(sampling), guide=guide)
-        return self.codec.decode(z.float())[0]
+        return self.task.compose(self.task.codec.decode(z.float())[0], source, box)
 
     def noise(self, seed: int, shape: Sequence[int]) -> torch.Tensor:
         """The noise of a whole volume, [2, *shape]: sampled once per seed, whatever the windows."""
@@ -170,9 +174,9 @@ class Cascade:
 
     def generate_low(self, demographics: Demographics, seed: int) -> torch.Tensor:
         """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage."""
-        stage, shape = self.global_stage, [n // FACTOR for n in self.shape]
-        condition = demographic_maps(demographics, shape, stage.device)
-        return stage.sample(condition, stage.noise(seed, shape), self.global_sampling)
+        stage = self.global_stage
+        noise, box = stage.noise(seed, stage.task.shape), Box.whole(stage.task.shape)
+        return stage.sample(Person(demographics), box, noise, self.global_sampling)
 
     def refine(
         self, low: torch.Tensor, demographics: Demographics, seed: int, progress: Progress = iter,
@@ -183,22 +187,12 @@ class Cascade:
         progress: wraps the list of windows, such as tqdm;  offsets: where the low-resolution voxels lie in their boxes
         (resolution.upsample); those of a generated volume are at the middle of their box.
         """
-        stage = self.sr_stage
+        stage, source = self.sr_stage, LowResolution(demographics, low, offsets)
         noise = stage.noise(seed, self.shape)
         result = torch.empty(2, *self.shape)
         for window in progress(self.windows()):
-            start, shape = (0, 0, window.start), (*self.shape[:2], window.stop - window.start)
-            upsampled = upsample(low.to(stage.device), offsets, start, shape)
-            condition = torch.cat(
-                [
-                    standardised(upsampled, stage.data["statistics"]),
-                    demographic_maps(demographics, shape, stage.device),
-                    position(start, shape, self.shape, device=stage.device),
-                ]
-            )
-            sampled = stage.sample(condition, noise[..., window.start : window.stop], self.sr_sampling)
-            if stage.settings.task.target == "residual":
-                sampled = sampled + upsampled
+            box = Box((0, 0, window.start), (*self.shape[:2], window.stop - window.start))
+            sampled = stage.sample(source, box, noise[..., window.start : window.stop], self.sr_sampling)
             kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
             result[..., window.keep_start : window.keep_stop] = sampled[..., kept].cpu()
         return result

@@ -1,4 +1,4 @@
-"""The one training loop: any denoiser, any task, one process or many, interrupted at will."""
+"""The one training loop: any denoiser, the items of any task, one process or many, interrupted at will."""
 
 import contextlib
 import functools
@@ -39,8 +39,8 @@ from totalgen.models.processes import Denoiser, training_sigmas
 from totalgen.models.samplers import sample, seeded_generator
 from totalgen.schema import build, fixed
 from totalgen.settings import ProcessSettings, RunSettings, TrainingSettings
+from totalgen.tasks.items import Items
 from totalgen.training.averages import average_path, snapshot_path
-from totalgen.training.tasks import CascadeTask
 from totalgen.weights import FORMAT_VERSION, converted, save_weights
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam on the sum of the loss over the values of an item (Karras 2024)
@@ -52,9 +52,9 @@ PATIENCE = 100  # steps in a row with a non-finite gradient before the run stops
 
 
 def fit(
-    denoiser: Denoiser, task: CascadeTask, outdir: str | Path, configuration: dict[str, Any], settings: TrainingSettings
+    denoiser: Denoiser, items: Items, outdir: str | Path, configuration: dict[str, Any], settings: TrainingSettings
 ) -> Path:
-    """Train ``denoiser`` on ``task``; the same call again goes on where it stopped.
+    """Train ``denoiser`` on ``items``; the same call again goes on where it stopped.
 
     Writes into ``outdir``: configuration.json, log.jsonl, tensorboard/, checkpoints/, samples/*.png and, at every
     checkpoint, one ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every
@@ -67,19 +67,19 @@ def fit(
     share = Share(rank, ranks, settings.run)
     distributed.first(rank, lambda: claim(outdir, configuration))
     torch.manual_seed(settings.run.seed)
-    values = len(task.target) * math.prod(task.space)
+    values = len(items.task.target) * math.prod(items.task.space)
     trainer = Trainer(denoiser.to(device).train(), settings, share, device, values)
     state = State(outdir, trainer, configuration, settings)
     done, steps = state.resume(), math.ceil(settings.run.items / settings.run.batch)
     watch = Watch(outdir, done, steps, settings.run.batch, rank)
-    batches = load(task, share.indices(done, steps), share.microbatch, settings.run.loader_processes)
+    batches = load(items, share.indices(done, steps), share.microbatch, settings.run.loader_processes)
     for step in range(done + 1, steps + 1):
         loss, rate, bad = trainer.step(step, batches)
         state.seconds += watch.report(step, loss, rate, bad, state.seconds, device)
         if rank == 0 and _due(step, steps, settings.run.snapshot_steps):
             state.save_averages(step, functools.partial(snapshot_path, outdir, step))
         if rank == 0 and _due(step, steps, settings.run.picture_steps):
-            watch.picture(step, sample_picture(trainer, task, settings.run.seed))
+            watch.picture(step, sample_picture(trainer, items, settings.run.seed))
         if _due(step, steps, settings.run.checkpoint_steps):
             if rank == 0:
                 state.save(step)
@@ -275,10 +275,9 @@ class Watch:
             self.board.close()
 
 
-def load(task: CascadeTask, indices: Sequence[int], microbatch: int, processes: int) -> Iterator:
+def load(items: Items, indices: Sequence[int], microbatch: int, processes: int) -> Iterator:
     """Batches (numbers, target, condition) of the items ``indices``, loaded by so many processes (0: this one)."""
-    numbered = Numbered(task)
-    return iter(DataLoader(numbered, microbatch, sampler=indices, num_workers=processes, drop_last=True))
+    return iter(DataLoader(items, microbatch, sampler=indices, num_workers=processes, drop_last=True))
 
 
 def next_batch(loader: Iterator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -288,16 +287,6 @@ def next_batch(loader: Iterator) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
         return next(loader)
     except InputError as error:
         raise InputError(str(error).strip().splitlines()[-1].removeprefix("totalgen.errors.InputError: ")) from None
-
-
-class Numbered(torch.utils.data.Dataset):
-    """Items of a task with their number in front, so that the loop can sample the noise that belongs to each."""
-
-    def __init__(self, task: CascadeTask):
-        self.task = task
-
-    def __getitem__(self, n: int) -> tuple[int, torch.Tensor, torch.Tensor]:
-        return n, *self.task[n]
 
 
 def claim(outdir: Path, configuration: dict[str, Any]) -> None:
@@ -371,8 +360,8 @@ def memory_gb(device: torch.device) -> float:
 
 
 @torch.no_grad()
-def sample_picture(trainer: Trainer, task: CascadeTask, seed: int) -> np.ndarray:
-    """Truth (left) next to a sample of the widest average (right), for the first items of the task, one row each.
+def sample_picture(trainer: Trainer, items: Items, seed: int) -> np.ndarray:
+    """Truth (left) next to a sample of the widest average (right), for the first items, one row each.
 
     uint8 [rows, columns].
     """
@@ -382,12 +371,13 @@ def sample_picture(trainer: Trainer, task: CascadeTask, seed: int) -> np.ndarray
     denoiser.eval()
     rows = []
     for n in range(PICTURE_ITEMS):
-        target, condition = task[n]
+        _, target, condition = items[n]
         noise = torch.randn(target.shape, generator=seeded_generator(seed, 3, n))
         given = condition[None].to(device), noise[None].to(device)
         with autocast(device, trainer.settings.compute.precision):
             sampled = sample(denoiser, *given, "dpm_solver", PICTURE_STEPS)
-        rows.append(np.concatenate([task.picture(x.cpu(), condition) for x in (target, sampled[0])], axis=1))
+        pictures = [items.task.picture(items.volume(n, x.cpu())) for x in (target, sampled[0])]
+        rows.append(np.concatenate(pictures, axis=1))
     denoiser.load_state_dict(current)
     denoiser.train()
     return np.concatenate([enlarged(row, 120) for row in rows])

@@ -1,4 +1,4 @@
-"""Training one stage of the cascade: archive + settings → task, denoiser, run."""
+"""Training one stage of the cascade: archive + settings → items, denoiser, run."""
 
 import hashlib
 import json
@@ -14,8 +14,9 @@ from totalgen.models.networks import UNet, cost
 from totalgen.models.processes import Denoiser
 from totalgen.schema import to_dict
 from totalgen.settings import TrainingSettings
+from totalgen.tasks.items import Items
+from totalgen.tasks.petct import STAGES
 from totalgen.training.loop import fit
-from totalgen.training.tasks import CascadeTask, GlobalTask, SuperResolutionTask
 from totalgen.weights import STAGE_KIND, load_weights, network_arguments
 
 
@@ -25,46 +26,39 @@ def train_stage(root: Path, outdir: Path, preset: str, settings: TrainingSetting
     preset: the name under which the settings were chosen. Returns the path of the weights.
     Raises InputError for settings that the archive or a run in ``outdir`` does not allow.
     """
-    task = make_task(root, settings)
-    configuration = configure(task, preset, settings)
+    items = make_items(root, settings)
+    configuration = configure(items, preset, settings)
     initial = initial_weights(settings.run.init_from, configuration)
     torch.manual_seed(settings.run.seed)
     denoiser = Denoiser(UNet(**network_arguments(configuration)), settings.process.family, settings.process.uncertainty)
     if initial is not None:
         denoiser.network.load_state_dict(initial)
     with report_full_disk(outdir):
-        return fit(denoiser, task, outdir, configuration, settings)
+        return fit(denoiser, items, outdir, configuration, settings)
 
 
-def make_task(root: Path, settings: TrainingSettings) -> CascadeTask:
-    """The task of ``settings.stage`` on <root>/training.zarr. Raises InputError when the archive does not fit it."""
+def make_items(root: Path, settings: TrainingSettings, split: str = "train") -> Items:
+    """The items of ``settings.stage`` on <root>/training.zarr. Raises InputError when the archive does not fit it."""
     archive, about, stage = Archive(root / "training.zarr"), settings.task, settings.stage
-    seed, partial = settings.run.seed, about.partial_torsos
-    if stage == "global":
-        task: CascadeTask = GlobalTask(archive, about.shape, seed=seed, partial=partial)
-    else:
-        task = SuperResolutionTask(
-            archive, about.shape, about.patch, seed=seed, partial=partial,
-            target=about.target, condition_noise=about.condition_noise, placement=about.placement,
-        )  # fmt: skip
+    task = STAGES[stage](about, dict(statistics=archive.statistics))
     stride = 2 ** (len(settings.network.multipliers) - 1)
     if any(n % stride for n in task.space):
         raise InputError(f"{stage} stage works on {task.space} voxels, not divisible by {stride}. Use fewer levels.")
-    return task
+    return Items(task, archive, about.shape, split, settings.run.seed, about.partial_torsos)
 
 
-def configure(task: CascadeTask, preset: str, settings: TrainingSettings) -> dict[str, Any]:
+def configure(items: Items, preset: str, settings: TrainingSettings) -> dict[str, Any]:
     """What is kept with the weights: settings, channels, codec, and what the archive knows of its data."""
-    archive = task.archive
+    archive, task = items.archive, items.task
     return dict(
         kind=STAGE_KIND,
         preset=preset,
         settings=to_dict(settings),
         channels=dict(target=list(task.target), condition=list(task.given)),
-        codec=task.codec_parameters,
+        codec=task.codec_settings,
         data=dict(
             voxel_mm=archive.voxel_mm, axial_extent=archive.axial_extent, statistics=archive.statistics,
-            subjects=len(task.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
+            subjects=len(items.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
         ),
     )  # fmt: skip
 
@@ -92,18 +86,18 @@ def initial_weights(path: Path | None, configuration: dict[str, Any]) -> dict[st
 
 def describe(root: Path, preset: str, settings: TrainingSettings) -> str:
     """The configuration, the size and cost of its network and the data it found, as text. Nothing is allocated."""
-    task = make_task(root, settings)
-    configuration = configure(task, preset, settings)
+    items = make_items(root, settings)
+    configuration = configure(items, preset, settings)
     initial_weights(settings.run.init_from, configuration)
-    parameters, flop = cost(network_arguments(configuration), task.space)
-    gflop, items = flop / 1e9, settings.run.items
+    parameters, flop = cost(network_arguments(configuration), items.task.space)
+    gflop, count = flop / 1e9, settings.run.items
     return "\n".join(
         [
             json.dumps(configuration, indent=1),
             f"parameters       {parameters:,} ({parameters / 1e6:.1f} M)",
-            f"one evaluation   {gflop:,.1f} GFLOP at {'×'.join(map(str, task.space))}",
-            f"whole training   {3 * gflop * items / 1e3:,.0f} TFLOP for {items:,} items (forward and backward)",
-            f"data             {task.archive.path}: {len(task.subjects)} training subjects, "
-            f"{'×'.join(map(str, task.shape))} voxels of {task.archive.voxel_mm:g} mm",
+            f"one evaluation   {gflop:,.1f} GFLOP at {'×'.join(map(str, items.task.space))}",
+            f"whole training   {3 * gflop * count / 1e3:,.0f} TFLOP for {count:,} items (forward and backward)",
+            f"data             {items.archive.path}: {len(items.subjects)} training subjects, "
+            f"{'×'.join(map(str, items.archive.shape))} voxels of {items.archive.voxel_mm:g} mm",
         ]
     )
