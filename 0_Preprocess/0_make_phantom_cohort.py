@@ -24,7 +24,8 @@ CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=T
 @click.option("--seed", type=int, default=CONFIG["seed"], help="The same seed, the same cohort.")
 @click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"])
 @click.option("--voxel-mm", type=float, default=CONFIG["voxel_mm"])
-@click.option("--test-fraction", type=float, default=CONFIG["test_fraction"])
+@click.option("--test-fraction", type=float, default=CONFIG["test_fraction"], help="Share of split test.")
+@click.option("--validation-fraction", type=float, default=0.0, help="Share of split validation.")
 @click.option("--variability", type=float, default=CONFIG["variability"],
               help="0 makes the deterministic phantom: organs follow from the demographics alone.")  # fmt: skip
 @spread_options

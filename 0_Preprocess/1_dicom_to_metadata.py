@@ -33,15 +33,19 @@ from totalgen.errors import InputError
 
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
-@click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Of test subjects.")
+@click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Share of split test.")
+@click.option("--validation-fraction", type=click.FloatRange(0, 1), default=0.0, help="Share of split validation.")
 @click.option("--seed", type=int, default=0, help="Of the split.")
 @click.option("--subject-ids", type=click.Choice(SUBJECT_IDS), default="auto", help="How subjects are named.")
 @spread_options
-def main(root, test_fraction, seed, subject_ids, workers, scheduler):
+def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, scheduler):
     require_folder(root, "Give the folder of the cohort.")
     require_folder(root / "dicom", "Put the DICOM studies there, in folders of any depth.")
     settings = (test_fraction, seed, subject_ids, workers, scheduler)
-    cohort, series, demographics, failures = describe_cohort(root / "dicom", *settings)
+    if test_fraction + validation_fraction > 1:
+        raise InputError("--test-fraction and --validation-fraction are more than 1 together. Lower one.")
+    described = describe_cohort(root / "dicom", *settings, validation_fraction=validation_fraction)
+    cohort, series, demographics, failures = described
     for name, table in (("series", series), ("demographics", demographics)):
         with atomic(root / f"{name}.csv") as part:
             table.to_csv(part, index=False)
@@ -59,8 +63,8 @@ def main(root, test_fraction, seed, subject_ids, workers, scheduler):
         if len(others):
             click.echo(f"{len(others)} subjects stay in cohort.csv although the headers do not list them.")
     write_cohort(root / "cohort.csv", cohort.sort_values("subject"))
-    test = int((cohort["split"] == "test").sum())
-    click.echo(f"{len(cohort)} subjects ({len(cohort) - test} train, {test} test) in {root / 'cohort.csv'}.")
+    splits = ", ".join(f"{count} {split}" for split, count in cohort["split"].value_counts().items())
+    click.echo(f"{len(cohort)} subjects ({splits}) in {root / 'cohort.csv'}.")
     if failures:
         click.echo(f"{len(failures)} problems are listed in {root / 'failures.csv'}.", err=True)
 

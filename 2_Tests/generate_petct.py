@@ -71,7 +71,7 @@ PRESETS = {
 @click.option("--weight-kg", type=float, help="Kilograms.")
 @click.option("--cohort", type=PATH, help="Cohort table: one study for each of its subjects.")
 @click.option("--split", help="Only subjects of this split of the cohort table.")
-@click.option("--seed", type=int, default=1, help="Of the first subject; the next one has seed + 1.")
+@click.option("--seed", type=int, default=1, help="Of the noise; each subject of a cohort has its own.")
 @click.option("--outdir", type=PATH, required=True, help="Folder for the studies.")
 @click.option("--compare-with", type=PATH, help="Cohort root: show each study below the real one, in comparison.png.")
 @click.option("--global-weights", type=PATH, help="Weights of the global stage.")

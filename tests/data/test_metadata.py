@@ -185,6 +185,18 @@ def test_the_split_depends_on_seed_and_subject_alone():
     assert test != {name for name in names if share(1, name) < 0.26}
 
 
+def test_a_third_split_takes_its_subjects_from_training_and_leaves_the_test(dicom, tmp_path):
+    for subject in ("A", "B", "C", "D", "E", "F"):
+        dicom.study(tmp_path, subject)
+    plain, three = (
+        describe_cohort(tmp_path / "dicom", 0.3, 0, validation_fraction=fraction)[0].set_index("subject")["split"]
+        for fraction in (0.0, 0.7)
+    )
+    assert set(plain) == {"train", "test"}
+    assert ((plain == "test") == (three == "test")).all()
+    assert (three[plain == "train"] == "validation").all()
+
+
 def test_the_order_in_which_workers_finish_changes_nothing(dicom, tmp_path, monkeypatch):
     for subject in "ABC":
         dicom.study(tmp_path, subject)

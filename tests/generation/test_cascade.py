@@ -145,7 +145,7 @@ def test_more_steps_than_ddpm_has_are_refused(cascade):
 def test_a_compiled_stage_samples_the_same(stage_files):
     noise = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(5))
     plain, compiled = (
-        Stage.load(stage_files[0], "global", compute=ComputeSettings(compiled=compiled)).sample(
+        Stage.load(stage_files[0], "global", compute=ComputeSettings("float32", compiled=compiled)).sample(
             Person(WOMAN), Box.whole((4, 4, 16)), noise, SamplingSettings(**EULER)
         )
         for compiled in (False, True)

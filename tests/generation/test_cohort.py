@@ -12,11 +12,11 @@ import imageio.v3 as imageio
 import pandas as pd
 import pytest
 
-from totalgen.data.demographics import Demographics, read_cohort
+from totalgen.data.demographics import Demographics, ranges, read_cohort
 from totalgen.data.subjects import read_table
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.cohort import Request, generate_cohort, matched_requests
+from totalgen.generation.cohort import Request, generate_cohort, matched_requests, study_seed
 
 WOMAN = dict(sex="F", age_years=60.0, height_m=1.65, weight_kg=66.0)
 MAN = dict(sex="M", age_years=50.0, height_m=1.8, weight_kg=90.0)
@@ -35,16 +35,40 @@ def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
     assert read_nifti(tmp_path / "a" / "CT.nii.gz").shape == read_nifti(tmp_path / "a" / "SUV.nii.gz").shape
     assert len(imageio.imread(tmp_path / "a" / "mip.gif")) == 24  # frames of one turn
     again = matched_requests(table, seed=1)  # the manifest is a cohort table
-    assert [(name, Demographics.from_row(row), seed) for name, row, seed in again] == [
-        ("a", Demographics("F", 60, 1.65, 66), 1),
-        ("b", Demographics("M", 50, 1.8, 90), 2),
+    assert [(name, Demographics.from_row(row)) for name, row, _ in again] == [
+        ("a", Demographics("F", 60, 1.65, 66)),
+        ("b", Demographics("M", 50, 1.8, 90)),
     ]
+
+
+def test_no_two_seeds_subjects_or_samples_share_their_noise():
+    """Counting from the seed gave seed 2 the volumes of seed 1, moved by one subject."""
+    keys = [(seed, subject, sample) for seed in range(20) for subject in ("a", "b", "c1", "1") for sample in range(5)]
+    seeds = {study_seed(*key) for key in keys}
+    assert len(seeds) == len(keys)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    table = pd.DataFrame([dict(subject=name, **WOMAN) for name in ("a", "b")])
+    forward, backward = matched_requests(table, 3), matched_requests(table[::-1], 3)
+    assert forward == backward[::-1]  # the order of rows does not matter
 
 
 def test_a_study_has_the_split_of_the_subject_it_is_matched_to(cascade, tmp_path):
     table = pd.DataFrame([dict(subject="a", split="train", **WOMAN), dict(subject="b", split=math.nan, **MAN)])
     generate_cohort(cascade(), matched_requests(table, 1), tmp_path, "tiny")
     assert list(read_cohort(tmp_path / "manifest.csv")["split"]) == ["train", "test"]
+
+
+def test_demographics_outside_the_training_cohort_are_reported_with_its_range(cascade, tmp_path, capsys):
+    chosen, rows = cascade(), [dict(WOMAN, weight_kg=weight) for weight in (66.0, 140.0)]
+    people = [Demographics.from_row(row) for row in (WOMAN, MAN)]
+    chosen.global_stage.data["ranges"] = ranges(people)
+    generate_cohort(chosen, [Request(f"p{n}", row, n) for n, row in enumerate(rows)], tmp_path, "tiny")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning")]
+    assert warnings == [
+        "Warning: p1: weight 140 kg is outside 66 to 90 kg of the training cohort; expect an implausible body."
+    ]
+    del chosen.global_stage.data["ranges"]
+    assert chosen.doubts(people[0]) == []
 
 
 def test_running_again_makes_only_what_is_missing(cascade, tmp_path):

@@ -26,6 +26,14 @@ def made(tmp_path_factory):
     return root
 
 
+def test_a_third_split_is_taken_from_the_training_subjects_alone():
+    plain, three = plan_cohort(200, seed=1), plan_cohort(200, seed=1, validation_fraction=0.1)
+    assert three["split"].value_counts().to_dict() == dict(train=128, test=52, validation=20)
+    assert ((plain["split"] == "test") == (three["split"] == "test")).all()
+    short = plan_cohort(70, seed=1, validation_fraction=0.1)
+    assert list(short["split"]) == list(three["split"][:70])
+
+
 def test_a_longer_cohort_begins_with_the_shorter_one():
     short, long = plan_cohort(7, seed=1), plan_cohort(20, seed=1)
     pd.testing.assert_frame_equal(short.drop(columns="demographics"), long[:7].drop(columns="demographics"))

@@ -15,6 +15,7 @@ MARGIN_MM = 40.0  # above the clavicles and below the sacrum: the released code'
 FIELD_MM = 448.0  # in-plane edge of the paper's volume: 224 voxels of 2 mm
 TABLE_MM = 4.0  # half the thickness below which a structure counts as table, sheet or tube
 SKIN_MM = 4.0  # this much air is kept around the body, so that the blurred skin is complete
+SHORT_MM = 5.0  # lacking of a margin: a torso is not complete, and its extent would bend the line in height
 SPECK = 0.1  # a piece smaller than this fraction of its organ is ignored
 
 TOP = (ORGANS["clavicula_left"], ORGANS["clavicula_right"])
@@ -74,7 +75,8 @@ def axial_range(
 ) -> tuple[int, int, dict[str, str], list[str]]:
     """(low, high, landmarks, notes): slices low ≤ k < high contain the torso of labels [x, y, z], z to the head.
 
-    landmarks: dict of clavicles and sacrum → "whole", "cut" (by the end of the scan) or "absent";  notes: list of what
+    landmarks: dict of clavicles and sacrum → "whole", "short" (the scan ends within the margin beyond it), "cut" (by
+    the end of the scan) or "absent";  notes: list of what
     the scan lacks.
     """
     margin, slices = round(margin_mm / slice_mm), labels.shape[2]
@@ -88,10 +90,12 @@ def axial_range(
     )
     low, high = first - margin, top + margin
     notes = [f"{name} not fully in the scan" for name, state in landmarks.items() if state != "whole"]
-    if landmarks["clavicles"] == "whole" and high > slices:
-        notes.append(f"scan ends {(high - slices) * slice_mm:.0f} mm short of the margin above the clavicles")
-    if landmarks["sacrum"] == "whole" and low < 0:
-        notes.append(f"scan ends {-low * slice_mm:.0f} mm short of the margin below the sacrum")
+    for name, missing, place in (("clavicles", high - slices, "above"), ("sacrum", -low, "below")):
+        if landmarks[name] == "whole" and missing > 0:
+            short_mm = missing * slice_mm
+            notes.append(f"scan ends {short_mm:.0f} mm short of the margin {place} the {name}")
+            if short_mm > SHORT_MM:
+                landmarks[name] = "short"
     low, high = max(low, 0), min(high, slices)
     if low >= high:  # a clavicle below the sacrum: labels on an upside-down grid
         raise InputError("the clavicles lie below the sacrum: labels or affine are upside down. Correct them.")

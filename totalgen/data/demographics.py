@@ -1,6 +1,6 @@
 """The person of a study: sex, age, height, weight, and the cohort table that lists subjects."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,27 @@ class Demographics:
             except ValueError:
                 raise InputError(f'{name} is "{row[name]}", not a number. Correct the table.') from None
         return cls(row["sex"], *numbers)
+
+
+RANGES = {"age_years": (1, "years"), "height_m": (100, "cm"), "weight_kg": (1, "kg")}  # name: factor to the unit shown
+
+
+def ranges(people: Iterable[Demographics]) -> dict[str, list[float]]:
+    """name → [lowest, highest] of age_years, height_m and weight_kg over people."""
+    rows = [vars(person) for person in people]
+    return {name: [min(row[name] for row in rows), max(row[name] for row in rows)] for name in RANGES}
+
+
+def outside(person: Demographics, known: dict[str, list[float]]) -> list[str]:
+    """In words, which values of a person are outside the ranges of a training cohort (see ``ranges``)."""
+    found = []
+    for name, (low, high) in known.items():
+        value, (factor, unit) = getattr(person, name), RANGES[name]
+        if not low <= value <= high:
+            word = name.partition("_")[0]
+            span = f"{factor * low:.4g} to {factor * high:.4g} {unit}"
+            found.append(f"{word} {factor * value:.4g} {unit} is outside {span} of the training cohort")
+    return found
 
 
 def read_cohort(path: str | Path) -> pd.DataFrame:

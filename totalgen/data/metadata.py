@@ -30,13 +30,14 @@ DEMOGRAPHICS_COLUMNS = ("subject", "field", "value", "source")
 
 def describe_cohort(
     dicom: str | Path, test_fraction: float, seed: int, subject_ids: str = "auto", workers: int = 1,
-    scheduler: str | None = None,
+    scheduler: str | None = None, validation_fraction: float = 0.0,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[tuple[str, str]]]:  # fmt: skip
     """What lies below the folder ``dicom``.
 
     Returns (cohort, series, demographics, failures): the cohort table, the table of all series and the table of the
-    sources of sex, age, height and weight, as DataFrames; failures a list of (subject, error). The split depends on
-    seed and subject alone, so adding subjects does not change the split of the others.
+    sources of sex, age, height and weight, as DataFrames; failures a list of (subject, error). The split (train, test,
+    validation) depends on seed and subject alone, so adding subjects does not change that of the others, and a subject
+    is a patient, so all studies of one are in one split.
     The source of a subject is the manufacturer of the PET scanner; a phantom's files state there that they are one.
     A subject is a Patient ID; when it has several studies, the first that contains a PET and a CT is used.
     subject_ids: "auto" hides who a subject is (see ``identity``) unless all its headers state that they are
@@ -77,7 +78,10 @@ def describe_cohort(
         except Exception as error:  # an odd header must not stop the others
             failures.append((subject, disclosure.clean(error_text(error))))
             continue
-        split = "test" if share(seed, subject) < test_fraction else "train"
+        place = share(seed, subject)
+        split = "test" if place < test_fraction else "train"
+        if test_fraction <= place < test_fraction + validation_fraction:
+            split = "validation"
         who = (subject, person.sex, round(person.age_years, 3), round(person.height_m, 4), person.weight_kg)
         maker = disclosure.clean(str(pet.header.get("Manufacturer", "") or "").strip())
         rows.append(dict(zip(COLUMNS, (*who, split, maker or "unknown scanner"), strict=True)))

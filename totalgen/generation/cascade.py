@@ -12,7 +12,7 @@ import torch
 
 from totalgen.data import intensity
 from totalgen.data.axial_extent import AxialExtent
-from totalgen.data.demographics import Demographics
+from totalgen.data.demographics import Demographics, outside
 from totalgen.data.resolution import CENTRE, FACTOR, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
@@ -161,6 +161,13 @@ class Cascade:
     def shape(self) -> tuple[int, ...]:
         """Voxels of the full resolution, z stretched."""
         return self.global_stage.settings.task.shape
+
+    def doubts(self, person: Demographics) -> list[str]:
+        """In words, what is doubtful about generating a person: values outside those of the training cohort.
+
+        Weights made before these were kept give none.
+        """
+        return outside(person, self.global_stage.data.get("ranges", {}))
 
     def windows(self) -> list[Window]:
         """Windows of the sr stage along z."""

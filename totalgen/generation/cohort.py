@@ -1,5 +1,7 @@
 """Generating many subjects: resumable, one at a time, shared between the processes that torchrun starts."""
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -7,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import pandas as pd
 from tqdm import tqdm
 
@@ -75,6 +78,8 @@ def generate_cohort(
             write_manifest(outdir)
 
     distributed.first(rank, lambda: refuse_others(outdir, list(asked), described))
+    if rank == 0:
+        report_doubts(cascade, requests)
     before = {name for name in asked if exists(name)}
     if ranks > 1:
         distributed.barrier()  # until all have seen what was there
@@ -90,6 +95,14 @@ def generate_cohort(
 
     for_each_subject(outdir, "generate", asked, work, before.__contains__)
     write_manifest(outdir)
+
+
+def report_doubts(cascade: Cascade, requests: Sequence[Request]) -> None:
+    """A line on standard error for every request that the weights were not trained for."""
+    for request in requests:
+        with contextlib.suppress(InputError):  # an impossible one is listed in failures.csv
+            for doubt in cascade.doubts(Demographics.from_row(request.row)):
+                click.echo(f"Warning: {request.name}: {doubt}; expect an implausible body.", err=True)
 
 
 def compare(real: Path, generated: Path, row: dict[str, Any]) -> None:
@@ -140,10 +153,17 @@ def sampling_text(sampling: SamplingSettings) -> str:
     return " ".join(f"{name}={value}" for name, (value, usual) in values.items() if name in always or value != usual)
 
 
+def study_seed(seed: int, subject: str, sample: int = 0) -> int:
+    """The seed of one study of a cohort, 0 … 2⁶³ − 1: other seeds, subjects and samples have unrelated ones."""
+    digest = hashlib.sha256(f"{seed}:{sample}:{subject}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
 def matched_requests(table: pd.DataFrame, seed: int, split: str | None = None) -> list[Request]:
-    """A request for every row of a cohort table, optionally of one split; seeds count from ``seed``."""
+    """A request for every row of a cohort table, optionally of one split, with the seed of its subject."""
     if split is not None and "split" in table:
         table = table[table["split"] == split]
         if table.empty:
             raise InputError(f"the cohort table has no subject of split {split}. Choose another --split.")
-    return [Request(str(row["subject"]), row, seed + n) for n, row in enumerate(table.to_dict("records"))]
+    names = [(str(row["subject"]), row) for row in table.to_dict("records")]
+    return [Request(name, row, study_seed(seed, name)) for name, row in names]

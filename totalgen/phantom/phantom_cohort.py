@@ -22,27 +22,39 @@ FILES = {  # files of a finished subject
 }
 
 
-def plan_cohort(subjects: int, seed: int, test_fraction: float = TEST_FRACTION) -> pd.DataFrame:
+def plan_cohort(
+    subjects: int, seed: int, test_fraction: float = TEST_FRACTION, validation_fraction: float = 0.0
+) -> pd.DataFrame:
     """The subjects to make: the columns of a cohort table and ``seed``, one row per subject.
 
     A longer cohort of the same seed begins with the shorter one, split included.
     """
-    rows = []
+    rows, others = [], -1  # others: number of the subject among those that are not for testing
     for index in range(subjects):
         sequence = np.random.SeedSequence((seed, index))
         d = sample_demographics(np.random.default_rng(sequence))
-        test = int((index + 1) * test_fraction) > int(index * test_fraction)
+        split = "train"
+        if _steps(index, test_fraction):
+            split = "test"
+        elif _steps(others := others + 1, validation_fraction / (1 - test_fraction)):
+            split = "validation"
         rows.append(
             dict(subject=f"phantom_{index + 1:04d}", sex=d.sex, age_years=d.age_years, height_m=d.height_m,
-                 weight_kg=d.weight_kg, split="test" if test else "train", source=SOURCE,
+                 weight_kg=d.weight_kg, split=split, source=SOURCE,
                  seed=int(sequence.generate_state(1)[0]), demographics=d)
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
+def _steps(index, share):
+    """Whether subject ``index`` is one of the evenly spaced ``share`` of all."""
+    return int((index + 1) * share) > int(index * share)
+
+
 def write_cohort(
     root: str | Path, subjects: int, seed: int = 0, format: str = "nifti", voxel_mm: float = 4.0,
-    test_fraction: float = TEST_FRACTION, variability: float = 1.0, workers: int = 1, scheduler: str | None = None,
+    test_fraction: float = TEST_FRACTION, validation_fraction: float = 0.0, variability: float = 1.0,
+    workers: int = 1, scheduler: str | None = None,
 ) -> list[str]:  # fmt: skip
     """Make ``subjects`` phantom subjects under ``root``; existing ones are kept. Returns the names that failed.
 
@@ -53,7 +65,7 @@ def write_cohort(
     Raises InputError for impossible numbers and for a root that contains something else.
     """
     root = Path(root)
-    plan = _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction)
+    plan = _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction, validation_fraction)
     settings = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
     _check_settings(root / "truth.csv", settings)
     rows = {row.subject: row for row in plan.itertuples()}
@@ -75,7 +87,7 @@ def write_cohort(
     return failed
 
 
-def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
+def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction, validation_fraction):
     if subjects < 1:
         raise InputError(f"--subjects is {subjects}; at least 1 is needed.")
     if seed < 0:
@@ -86,12 +98,15 @@ def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction):
         raise InputError(f"--voxel-mm is {voxel_mm:g}; 1 to 12 mm are possible. The default is 4.")
     if not 0 <= test_fraction <= 1:
         raise InputError(f"--test-fraction is {test_fraction:g}; give a number from 0 to 1.")
+    if not 0 <= validation_fraction <= 1 - test_fraction:
+        limit = f"from 0 to {1 - test_fraction:g}, what --test-fraction leaves"
+        raise InputError(f"--validation-fraction is {validation_fraction:g}; give a number {limit}.")
     table = root / "cohort.csv"
     if format == "nifti" and table.exists():
         sources = set(pd.read_csv(table, dtype=str, keep_default_na=False).get("source", [""]))
         if sources != {SOURCE}:
             raise InputError(f"{table}: lists subjects that are no phantoms. Choose another --root for the phantoms.")
-    plan = plan_cohort(subjects, seed, test_fraction)
+    plan = plan_cohort(subjects, seed, test_fraction, validation_fraction)
     if format == "dicom":
         plan["subject"] = [
             f"PETCT_{np.random.SeedSequence(s).generate_state(1, np.uint64)[0]:016x}"[:16] for s in plan["seed"]

@@ -319,7 +319,8 @@ def read_configuration(run: Path) -> dict[str, Any]:
 
 def _compared(configuration):
     """Name → value of what must stay the same."""
-    kept = {name: configuration[name] for name in ("preset", "channels", "codec", "data")}
+    kept = {name: configuration[name] for name in ("preset", "channels", "codec")}
+    kept |= {f"data.{name}": value for name, value in configuration["data"].items() if name != "ranges"}
     return kept | fixed(build(TrainingSettings, configuration["settings"]))
 
 

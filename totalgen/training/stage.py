@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from totalgen.data.archive import Archive
+from totalgen.data.demographics import ranges
 from totalgen.data.files import report_full_disk
 from totalgen.errors import InputError
 from totalgen.models.networks import UNet, cost
@@ -58,6 +59,7 @@ def configure(items: Items, preset: str, settings: TrainingSettings) -> dict[str
         codec=task.codec_settings,
         data=dict(
             voxel_mm=archive.voxel_mm, axial_extent=archive.axial_extent, statistics=archive.statistics,
+            ranges=ranges(archive.demographics(row) for row in items.subjects),
             subjects=len(items.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
         ),
     )  # fmt: skip
