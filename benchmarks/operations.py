@@ -9,7 +9,7 @@ are needed. The last column divides by a rate, the peak of a device times the sh
 import click
 
 from totalgen.commands import command
-from totalgen.generation.tiling import windows
+from totalgen.generation.tiling import tiles
 from totalgen.models.networks import cost
 from totalgen.models.samplers import evaluations
 
@@ -39,7 +39,7 @@ def main(tflops):
     click.echo("|---|---|---|---|---|")
     once = cost(GLOBAL, LOW)[1]
     for name, (first, steps, network, second, more, context) in ROWS.items():
-        slabs = windows(HIGH[2], SLAB, context)
+        slabs = tiles(HIGH, (*HIGH[:2], SLAB), (0, 0, 2 * context))
         volume = cost(network, (*HIGH[:2], SLAB))[1] * len(slabs)
         counts = evaluations(first, steps), evaluations(second, more)
         total = counts[0] * once + counts[1] * volume

@@ -39,9 +39,13 @@ class NetworkSettings(Settings):
     blocks: int = setting(3, "residual blocks per level", low=1, high=16)
     attention: tuple[int, ...] = setting((3,), "levels with self-attention; 0 is the finest", low=0, high=15)
     lean: bool = setting(False, "narrow the decoder where it doubles the resolution")
+    strides: tuple[int, ...] = setting((), "factor between levels, per axis; empty: 2 on all", low=1, high=2)
+    any_shape: bool = setting(False, "take axes that halving does not divide")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(self.strides) not in (0, 2, 3):
+            raise InputError(f"strides is {self.strides!r}; give one number per axis, or none. Change it.")
         if missing := [level for level in self.attention if level >= len(self.multipliers)]:
             raise InputError(f"attention names level {missing[0]}; the network has {len(self.multipliers)}. Change it.")
         for level in self.attention:

@@ -75,8 +75,9 @@ def test_pixel_norm_and_unit_norm_give_exactly_unit_magnitude():
 
 def test_double_undoes_halve_on_blocks():
     x = torch.randn(1, 2, 4, 6, 8)
-    assert torch.allclose(halve(double(x)), x, atol=1e-6)
-    assert torch.allclose(halve(x)[0, 0, 0, 0, 0], x[0, 0, :2, :2, :2].mean())
+    twos, size = (2, 2, 2), [2 * n for n in x.shape[2:]]
+    assert torch.allclose(halve(double(x, twos, size), twos), x, atol=1e-6)
+    assert torch.allclose(halve(x, twos)[0, 0, 0, 0, 0], x[0, 0, :2, :2, :2].mean())
 
 
 def test_attention_equals_its_definition():
@@ -142,8 +143,34 @@ def test_magnitudes_change_little_through_the_complete_paper_network(paper_netwo
 
 def test_an_axis_that_cannot_be_halved_is_refused_by_name():
     network = UNet(3, 2, channels=8, multipliers=(1, 2, 2), blocks=1, attention=())
-    with pytest.raises(ValueError, match=r"divisible by 4; got \(8, 8, 6\)"):
+    with pytest.raises(ValueError, match=r"divisible by \(4, 4, 4\); got \(8, 8, 6\)"):
         network(torch.randn(1, 3, 8, 8, 6), torch.zeros(1))
+
+
+@pytest.mark.parametrize("space", [(1, 1, 1), (5, 7, 9), (8, 6, 3), (33, 2, 17)])
+def test_any_shape_comes_back_to_its_own_size_and_even_ones_are_untouched(space):
+    torch.manual_seed(0)
+    settings = dict(channels=8, multipliers=(1, 2, 2), blocks=1, attention=(2,))
+    network, plain = UNet(3, 2, **settings, any_shape=True), UNet(3, 2, **settings)
+    plain.load_state_dict(network.state_dict())
+    for each in (network, plain):
+        each.out_gain.data.fill_(1)
+    x = torch.randn(1, 3, *space)
+    assert network(x, torch.zeros(1)).shape == (1, 2, *space)
+    even = torch.randn(1, 3, 8, 4, 12)
+    assert torch.equal(network(even, torch.zeros(1)), plain(even, torch.zeros(1)))
+
+
+def test_an_axis_that_is_not_halved_may_have_any_length():
+    """Slices stay apart from level to level: the published denoiser halves in the plane only."""
+    network = UNet(3, 2, channels=8, multipliers=(1, 2, 2), blocks=1, attention=(), strides=(2, 2, 1))
+    assert network.stride == (4, 4, 1)
+    assert network(torch.randn(1, 3, 8, 8, 5), torch.zeros(1)).shape == (1, 2, 8, 8, 5)
+    x = torch.randn(1, 2, 5, 4, 3)
+    small = halve(x, (2, 2, 1))
+    assert small.shape == (1, 2, 3, 2, 3)
+    assert torch.allclose(small[0, 0, 2, 0], x[0, 0, 4, :2].mean(0))  # the last slice counts alone
+    assert double(small, (2, 2, 1), (5, 4, 3)).shape == x.shape
 
 
 def small(**changes):

@@ -16,7 +16,7 @@ from totalgen.data.demographics import Demographics, outside
 from totalgen.data.resolution import CENTRE, FACTOR, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
-from totalgen.generation.tiling import Window, windows
+from totalgen.generation.tiling import Tile, tiles
 from totalgen.models.codec import Standardise
 from totalgen.models.networks import UNet, cost, mp_layers
 from totalgen.models.precision import autocast, resolved
@@ -30,7 +30,7 @@ from totalgen.weights import STAGE_KIND, load_weights, network_arguments
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
-Progress = Callable[[list[Window]], Iterable[Window]]
+Progress = Callable[[list[Tile]], Iterable[Tile]]
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class Cascade:
                 f"{shapes[1]} of {voxels_mm[1]} mm. Use two stages trained on the same archive."
             )
         for stage in filter(None, (self.sr_stage, self.sr_stage.guide)):
-            if self.tiling.slab % stage.denoiser.network.stride:
-                stride = stage.denoiser.network.stride
+            network = stage.denoiser.network
+            if not network.any_shape and self.tiling.slab % (stride := network.stride[2]):
                 raise InputError(f"slab {self.tiling.slab} is not divisible by {stride}. Change it.")
 
     @classmethod
@@ -169,15 +169,15 @@ class Cascade:
         """
         return outside(person, self.global_stage.data.get("ranges", {}))
 
-    def windows(self) -> list[Window]:
-        """Windows of the sr stage along z."""
-        return windows(self.shape[2], self.tiling.slab, self.tiling.context)
+    def tiles(self) -> list[Tile]:
+        """Windows of the sr stage: slabs along z."""
+        window, overlap = (*self.shape[:2], self.tiling.slab), (0, 0, 2 * self.tiling.context)
+        return tiles(self.shape, window, overlap)
 
     def operations(self) -> int:
         """Floating-point operations of the networks for one subject."""
         first = self.global_stage.operations(self.global_sampling, [n // FACTOR for n in self.shape])
-        spaces = [(*self.shape[:2], window.stop - window.start) for window in self.windows()]
-        return first + sum(self.sr_stage.operations(self.sr_sampling, space) for space in spaces)
+        return first + sum(self.sr_stage.operations(self.sr_sampling, tile.box.shape) for tile in self.tiles())
 
     def generate_low(self, demographics: Demographics, seed: int) -> torch.Tensor:
         """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage."""
@@ -197,11 +197,9 @@ class Cascade:
         stage, source = self.sr_stage, LowResolution(demographics, low, offsets)
         noise = stage.noise(seed, self.shape)
         result = torch.empty(2, *self.shape)
-        for window in progress(self.windows()):
-            box = Box((0, 0, window.start), (*self.shape[:2], window.stop - window.start))
-            sampled = stage.sample(source, box, noise[..., window.start : window.stop], self.sr_sampling)
-            kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
-            result[..., window.keep_start : window.keep_stop] = sampled[..., kept].cpu()
+        for tile in progress(self.tiles()):
+            sampled = stage.sample(source, tile.box, noise[(slice(None), *tile.box.slices)], self.sr_sampling)
+            result[(slice(None), *tile.kept.slices)] = sampled[(slice(None), *tile.kept_inside)].cpu()
         return result
 
     def generate(self, demographics: Demographics, seed: int, progress: Progress = iter) -> tuple[Volume, Volume]:

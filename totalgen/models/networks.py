@@ -63,17 +63,27 @@ def mp_cat(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.cat([a * math.sqrt(total / a.shape[1]), b * math.sqrt(total / b.shape[1])], dim=1)
 
 
-def halve(x: torch.Tensor) -> torch.Tensor:
-    """Average of boxes of 2 voxels per axis. Adds slices: pooling would leave the channels-last format on CPU."""
-    for axis in range(2, x.ndim):
+def halve(x: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
+    """Average of boxes of ``strides`` voxels, 2 or 1 per axis; an odd axis is extended by its last slice.
+
+    Adds slices: pooling would leave the channels-last format on CPU.
+    """
+    for axis, stride in enumerate(strides, start=2):
+        if stride == 1:
+            continue
         every_other = [slice(None)] * axis
+        if x.shape[axis] % 2:
+            x = torch.cat([x, x[(*every_other, slice(-1, None))]], dim=axis)
         x = x[(*every_other, slice(0, None, 2))] + x[(*every_other, slice(1, None, 2))]
-    return x * 0.5 ** (x.ndim - 2)
+    return x * 0.5 ** sum(stride == 2 for stride in strides)
 
 
-def double(x: torch.Tensor) -> torch.Tensor:
-    """Each voxel repeated twice per axis."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+def double(x: torch.Tensor, strides: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+    """Each voxel repeated ``strides`` times, cut to ``size``: the inverse of ``halve`` for odd axes too."""
+    x = F.interpolate(x, scale_factor=tuple(float(stride) for stride in strides), mode="nearest")
+    for axis, length in enumerate(size, start=2):
+        x = x.narrow(axis, 0, length)
+    return x
 
 
 def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -158,11 +168,11 @@ class Block(nn.Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, embedding: int, dims: int, decoder: bool,
-        resample: Callable[[torch.Tensor], torch.Tensor] | None = None, attention: bool = False,
+        strides: Sequence[int] | None = None, attention: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         point, cube = (1,) * dims, (3,) * dims
-        self.decoder, self.resample = decoder, resample
+        self.decoder, self.strides = decoder, strides  # None: no resampling
         self.heads = max(out_channels // 64, 1) if attention else 0  # one head per 64 channels
         self.skip = MPLayer(in_channels, out_channels, point) if in_channels != out_channels else None
         self.first = MPLayer(in_channels if decoder else out_channels, out_channels, cube)
@@ -173,9 +183,10 @@ class Block(nn.Module):
             self.query_key_value = MPLayer(out_channels, 3 * out_channels, point)
             self.project = MPLayer(out_channels, out_channels, point)
 
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        if self.resample is not None:
-            x = self.resample(x)
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor, size: Sequence[int] = ()) -> torch.Tensor:
+        """size: voxels after doubling the resolution."""
+        if self.strides is not None:
+            x = double(x, self.strides, size) if self.decoder else halve(x, self.strides)
         if not self.decoder:
             if self.skip is not None:
                 x = self.skip(x)
@@ -211,8 +222,11 @@ class UNet(nn.Module):
     in_channels: noisy target and condition together;  out_channels: of the target;  channels: at full resolution;
     multipliers: per level;  blocks: per level;  attention: levels (0: full resolution) with self-attention;  dims: 2
     or 3;  lean: a decoder block that doubles the resolution has the number of channels of the higher resolution. In
-    EDM2 it has that of the lower one, and this block at full resolution is the most expensive of the network.
-    forward: x [B, in_channels, *space] with every axis divisible by 2^(levels − 1), c_noise [B] → [B, out_channels, …].
+    EDM2 it has that of the lower one, and this block at full resolution is the most expensive of the network;
+    strides: 2 or 1 per axis, the factor of resampling between levels; all 2 when empty;  any_shape: take axes that
+    halving does not divide, by extending an odd axis at each level and cutting it back.
+    forward: x [B, in_channels, *space], every axis divisible by its ``stride`` unless any_shape, c_noise [B] →
+    [B, out_channels, *space].
     ``recompute``, an attribute: a key of RECOMPUTE, to save memory in training. "pointwise" computes all but the
     convolutions a second time, "blocks" computes all a second time.
     """
@@ -223,13 +237,17 @@ class UNet(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, channels: int = 64, multipliers: Sequence[int] = (1, 2, 3, 4),
         blocks: int = 3, attention: Sequence[int] = (3,), dims: int = 3, lean: bool = False,
+        strides: Sequence[int] = (), any_shape: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings = dict(
             in_channels=in_channels, out_channels=out_channels, channels=channels, multipliers=tuple(multipliers),
-            blocks=blocks, attention=tuple(attention), dims=dims, lean=lean,
+            blocks=blocks, attention=tuple(attention), dims=dims, lean=lean, strides=tuple(strides),
+            any_shape=any_shape,
         )  # fmt: skip
-        self.stride = 2 ** (len(multipliers) - 1)
+        strides = tuple(strides) or (2,) * dims
+        self.stride = tuple(n ** (len(multipliers) - 1) for n in strides)  # voxels of a coarsest one, per axis
+        self.any_shape = any_shape
         widths = [channels * m for m in multipliers]
         embedding = max(widths)
         cube = (3,) * dims
@@ -241,7 +259,7 @@ class UNet(nn.Module):
         shared: dict[str, Any] = dict(embedding=embedding, dims=dims)
         for level, new in enumerate(widths):
             if level:
-                self.encoder.append(Block(width, width, decoder=False, resample=halve, **shared))
+                self.encoder.append(Block(width, width, decoder=False, strides=strides, **shared))
                 skips.append(width)
             for _ in range(blocks):
                 self.encoder.append(Block(width, new, decoder=False, attention=level in attention, **shared))
@@ -253,7 +271,7 @@ class UNet(nn.Module):
         for level, new in reversed(list(enumerate(widths))):
             if level < len(widths) - 1:
                 finer = new if lean else width
-                self.decoder.append(Block(width, finer, decoder=True, resample=double, **shared))
+                self.decoder.append(Block(width, finer, decoder=True, strides=strides, **shared))
                 width = finer
             for _ in range(blocks + 1):
                 wide = width + skips.pop()
@@ -263,8 +281,8 @@ class UNet(nn.Module):
         self.out_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: torch.Tensor, c_noise: torch.Tensor) -> torch.Tensor:
-        if any(n % self.stride for n in x.shape[2:]):
-            raise ValueError(f"every axis must be divisible by {self.stride}; got {tuple(x.shape[2:])}")
+        if not self.any_shape and any(n % s for n, s in zip(x.shape[2:], self.stride, strict=True)):
+            raise ValueError(f"axes must be divisible by {self.stride}; got {tuple(x.shape[2:])}")
         embedding = mp_silu(self.embed(self.fourier(c_noise).to(x.dtype)))
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         x = self.first(x.contiguous(memory_format=memory_format(x.ndim, self.plain)))
@@ -275,17 +293,17 @@ class UNet(nn.Module):
         for block in self.middle:
             x = self._run(block, x, embedding)
         for block in self.decoder:
-            if block.resample is None:
+            if block.strides is None:
                 x = mp_cat(x, skips.pop())
-            x = self._run(block, x, embedding)
+            x = self._run(block, x, embedding, skips[-1].shape[2:] if skips else ())
         return self.last(x, gain=self.out_gain)
 
-    def _run(self, block, x, embedding):
+    def _run(self, block, x, embedding, size=()):
         if self.recompute is None or not torch.is_grad_enabled():
-            return block(x, embedding)
+            return block(x, embedding, size)
         contexts = RECOMPUTE[self.recompute]
         options: dict[str, Any] = dict(context_fn=contexts) if contexts else {}
-        return checkpoint(block, x, embedding, use_reentrant=False, **options)
+        return checkpoint(block, x, embedding, size, use_reentrant=False, **options)
 
 
 def as_reference(module: nn.Module) -> nn.Module:

@@ -42,9 +42,13 @@ def make_items(root: Path, settings: TrainingSettings, split: str = "train") -> 
     """The items of ``settings.stage`` on <root>/training.zarr. Raises InputError when the archive does not fit it."""
     archive, about, stage = Archive(root / "training.zarr"), settings.task, settings.stage
     task = STAGES[stage](about, dict(statistics=archive.statistics))
-    stride = 2 ** (len(settings.network.multipliers) - 1)
-    if any(n % stride for n in task.space):
-        raise InputError(f"{stage} stage works on {task.space} voxels, not divisible by {stride}. Use fewer levels.")
+    network = settings.network
+    strides = [n ** (len(network.multipliers) - 1) for n in network.strides or (2,) * task.dims]
+    if not network.any_shape and any(n % stride for n, stride in zip(task.space, strides, strict=True)):
+        raise InputError(
+            f"{stage} stage works on {task.space} voxels, not divisible by {max(strides)}. "
+            "Use fewer levels, or --set any_shape=True."
+        )
     return Items(task, archive, about.shape, split, settings.run.seed, about.partial_torsos)
 
 
