@@ -20,9 +20,10 @@ from totalgen.checkpoints import save_checkpoint
 from totalgen.data.archive import pack
 from totalgen.errors import InputError
 from totalgen.schema import build
-from totalgen.settings import TrainingSettings
-from totalgen.training import loop, stage
-from totalgen.training.loop import clean_gradients, learning_rate, sample_noise
+from totalgen.settings import RunSettings, TrainingSettings
+from totalgen.training import loop, objectives, stage
+from totalgen.training.loop import Order, Share, clean_gradients, learning_rate
+from totalgen.training.objectives import noise_of_item
 from totalgen.weights import load_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -171,10 +172,24 @@ def test_learning_rate_ramps_up_then_decays_as_one_over_the_root():
     assert learning_rate(140000, 10**8, 0.017, 35000, 1000) == pytest.approx(0.0085)
 
 
-def test_noise_belongs_to_the_item_not_to_the_batch():
-    together, alone = sample_noise(3, [5, 9], (2, 4)), sample_noise(3, [9], (2, 4))
-    assert torch.equal(together[0][1], alone[0][0])
-    assert torch.equal(together[1][1], alone[1][0])
+def test_noise_belongs_to_the_item():
+    one, again, other = (noise_of_item(3, n, (2, 4)) for n in (9, 9, 5))
+    assert all(torch.equal(x, y) for x, y in zip(one, again, strict=True))
+    assert not torch.equal(one[1], other[1])
+    assert not torch.equal(noise_of_item(4, 9, (2, 4))[1], one[1])
+
+
+def test_the_order_of_millions_of_items_is_made_as_it_is_needed():
+    run = RunSettings(items=16_252_000, batch=2048, microbatch=8)
+    order = Order(Share(1, 4, run), done=7000, steps=7936)
+    assert len(order) == 936 * 64
+    assert next(iter(order)) == list(range(7000 * 2048 + 8, 7000 * 2048 + 16))
+
+
+def test_processes_and_rounds_share_every_item_once():
+    run = RunSettings(batch=24, microbatch=4)
+    seen = [n for rank in range(3) for batch in Order(Share(rank, 3, run), 1, 3) for n in batch]
+    assert sorted(seen) == list(range(24, 72))
 
 
 def test_non_finite_gradients_become_zero_and_are_counted():
@@ -233,7 +248,8 @@ def test_bfloat16_trains_nearly_the_same_weights(root, tmp_path):
 
 def test_losses_that_stay_non_finite_stop_the_run(root, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "PATIENCE", 3)
-    monkeypatch.setattr(loop, "sample_noise", lambda *arguments: tuple(x * math.nan for x in sample_noise(*arguments)))
+    broken = staticmethod(lambda *arguments: tuple(x * math.nan for x in noise_of_item(*arguments[:2], (2, 4, 4, 6))))
+    monkeypatch.setattr(objectives.Denoising, "extras", broken)
     with pytest.raises(InputError, match=r"not finite for 3 steps in a row \(step 3\).*last checkpoint is intact"):
         train_stage(root, tmp_path / "run", "tiny", **TINY)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -43,11 +43,15 @@ def combination(stored: Sequence[tuple[int, float]], step: int, sigma_rel: float
 
 
 class PowerEMA:
-    """Averages of a module's parameters and buffers with one profile per ``sigma_rel``."""
+    """Averages of a module's parameters with one profile per ``sigma_rel``.
+
+    Buffers are not averaged: fixed ones stay, and those a module changes itself (a codebook) are taken as they are.
+    """
 
     def __init__(self, module: nn.Module, sigma_rels: Sequence[float] = (0.05, 0.10)) -> None:
-        self.source = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
-        self.averages = {rel: {n: v.detach().clone() for n, v in self.source.items()} for rel in sigma_rels}
+        self.source = module.state_dict()  # shares the module's memory
+        learnt = [name for name, _ in module.named_parameters()]
+        self.averages = {rel: {name: self.source[name].clone() for name in learnt} for rel in sigma_rels}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -55,6 +59,10 @@ class PowerEMA:
         for rel, average in self.averages.items():
             beta = (1 - 1 / step) ** (gamma(rel) + 1)
             torch._foreach_lerp_(list(average.values()), [self.source[name] for name in average], 1 - beta)
+
+    def state_of_module(self, sigma_rel: float) -> dict[str, torch.Tensor]:
+        """A state for the module's load_state_dict: averaged parameters, and its present buffers."""
+        return {name: value.detach().clone() for name, value in self.source.items()} | self.averages[sigma_rel]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Flat name → tensor; load_state_dict reads it back."""

@@ -1,11 +1,12 @@
-"""The one training loop: any denoiser, the items of any task, one process or many, interrupted at will."""
+"""The one training loop: any objective, the items of any task, one process or many, interrupted at will."""
 
 import contextlib
 import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +34,26 @@ from totalgen.data.files import atomic
 from totalgen.data.pictures import enlarged
 from totalgen.errors import InputError
 from totalgen.models.ema import PowerEMA
-from totalgen.models.networks import mp_layers
+from totalgen.models.networks import UNet, mp_layers
 from totalgen.models.precision import autocast, resolved
-from totalgen.models.processes import Denoiser, training_sigmas
-from totalgen.models.samplers import sample, seeded_generator
 from totalgen.schema import build, fixed
-from totalgen.settings import ProcessSettings, RunSettings, TrainingSettings
+from totalgen.settings import RunSettings, TrainingSettings
 from totalgen.tasks.items import Items
 from totalgen.training.averages import average_path, snapshot_path
+from totalgen.training.objectives import Objective
 from totalgen.weights import FORMAT_VERSION, converted, save_weights
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam on the sum of the loss over the values of an item (Karras 2024)
 KIND = "diffusion model"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 PICTURE_ITEMS = 4
-PICTURE_STEPS = 16
 PATIENCE = 100  # steps in a row with a non-finite gradient before the run stops
 
 
 def fit(
-    denoiser: Denoiser, items: Items, outdir: str | Path, configuration: dict[str, Any], settings: TrainingSettings
+    objective: Objective, items: Items, outdir: str | Path, configuration: dict[str, Any], settings: TrainingSettings
 ) -> Path:
-    """Train ``denoiser`` on ``items``; the same call again goes on where it stopped.
+    """Minimise ``objective`` over ``items``; the same call again goes on where it stopped.
 
     Writes into ``outdir``: configuration.json, log.jsonl, tensorboard/, checkpoints/, samples/*.png and, at every
     checkpoint, one ema-<σ_rel>.safetensors per averaging profile (weights with their configuration). Every
@@ -68,11 +67,12 @@ def fit(
     distributed.first(rank, lambda: claim(outdir, configuration))
     torch.manual_seed(settings.run.seed)
     values = len(items.task.target) * math.prod(items.task.space)
-    trainer = Trainer(denoiser.to(device).train(), settings, share, device, values)
+    trainer = Trainer(objective.to(device).train(), settings, share, device, values)
     state = State(outdir, trainer, configuration, settings)
     done, steps = state.resume(), math.ceil(settings.run.items / settings.run.batch)
     watch = Watch(outdir, done, steps, settings.run.batch, rank)
-    batches = load(items, share.indices(done, steps), share.microbatch, settings.run.loader_processes)
+    numbered = Numbered(items, objective.extras, settings.run.seed)
+    batches = load(numbered, Order(share, done, steps), settings.run.loader_processes, device)
     for step in range(done + 1, steps + 1):
         loss, rate, bad = trainer.step(step, batches)
         state.seconds += watch.report(step, loss, rate, bad, state.seconds, device)
@@ -105,49 +105,52 @@ class Share:
                 f"batch {run.batch} is not divisible by {ranks} processes × microbatch {self.microbatch}. Change one."
             )
 
-    def indices(self, done: int, steps: int) -> list[int]:
-        """Numbers of this process's items from step ``done`` on, in order."""
-        return [
-            step * self.batch + (turn * self.ranks + self.rank) * self.microbatch + i
-            for step in range(done, steps)
-            for turn in range(self.rounds)
-            for i in range(self.microbatch)
-        ]
+    def batches(self, done: int, steps: int) -> Iterator[list[int]]:
+        """Numbers of the items of this process's forward passes from step ``done`` on, in order."""
+        for step in range(done, steps):
+            for turn in range(self.rounds):
+                first = step * self.batch + (turn * self.ranks + self.rank) * self.microbatch
+                yield list(range(first, first + self.microbatch))
 
 
-class Loss(nn.Module):
-    """The denoiser's loss as a module's forward, the form that DistributedDataParallel needs."""
+@dataclass(frozen=True)
+class Order:
+    """Batches of item numbers for a loader, made as they are needed: a run has millions of items."""
 
-    def __init__(self, denoiser: Denoiser):
-        super().__init__()
-        self.denoiser = denoiser
+    share: Share
+    done: int
+    steps: int
 
-    def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.denoiser.loss(*arguments)
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.share.batches(self.done, self.steps)
+
+    def __len__(self) -> int:
+        return (self.steps - self.done) * self.share.rounds
 
 
 class Trainer:
-    """A denoiser with its optimiser and averages: what one optimiser step changes.
+    """An objective with its optimiser and averages: what one optimiser step changes.
 
     values: numbers in the target of an item. The loss is their mean; Adam's ε is divided by them as the gradients are,
     so that a step is that of the published loss, their sum, for items of any size.
     """
 
     def __init__(
-        self, denoiser: Denoiser, settings: TrainingSettings, share: Share, device: torch.device, values: int
+        self, objective: Objective, settings: TrainingSettings, share: Share, device: torch.device, values: int
     ):
-        self.denoiser, self.settings, self.share, self.device = denoiser, settings, share, device
-        compute = settings.compute
-        denoiser.network.recompute = None if compute.recompute == "nothing" else compute.recompute
+        self.objective, self.settings, self.share, self.device = objective, settings, share, device
+        compute, network = settings.compute, objective.network
+        if isinstance(network, UNet):
+            network.recompute = None if compute.recompute == "nothing" else compute.recompute
         if compute.compiled:
-            denoiser.network.compile()
-        loss = Loss(denoiser)
-        self.loss = DistributedDataParallel(loss, broadcast_buffers=False) if share.ranks > 1 else loss
-        self.parameters = dict(denoiser.named_parameters())
+            network.compile()
+        torch.backends.cudnn.benchmark = device.type == "cuda"  # items of a run have one shape
+        self.loss = DistributedDataParallel(objective, broadcast_buffers=False) if share.ranks > 1 else objective
+        self.parameters = dict(objective.model.named_parameters())
         epsilon = EPSILON / values
         self.optimiser = torch.optim.Adam(self.parameters.values(), settings.run.lr, betas=BETAS, eps=epsilon)
-        self.averages = PowerEMA(denoiser, settings.run.ema)
-        self.layers = mp_layers(denoiser)
+        self.averages = PowerEMA(objective.model, settings.run.ema)
+        self.layers = mp_layers(objective.model)
 
     def step(self, step: int, batches: Iterator) -> tuple[float, float, int]:
         """Optimiser step number ``step`` (1, 2, …).
@@ -159,27 +162,22 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device)  # read once per step: the host waits for it
         for turn in range(share.rounds):
-            inputs = self._with_noise(*next_batch(batches))
+            inputs = [tensor.to(self.device, non_blocking=True) for tensor in next_batch(batches)]
             last = turn == share.rounds - 1
             no_sync = contextlib.nullcontext if last or share.ranks == 1 else self.loss.no_sync
             with no_sync():  # type: ignore[operator]
                 with autocast(self.device, self.settings.compute.precision):
-                    weighted, error = self.loss(*inputs)
+                    weighted, figures = self.loss(*inputs)
                 (weighted.sum() * (share.ranks / run.batch)).backward()
-            total += float(error.detach().sum()) / run.batch
+            total += figures["loss"].detach().sum()
         bad = clean_gradients(self.parameters.values())
         self.optimiser.step()
         for layer in self.layers:
             layer.normalise_()
         self.averages.update(step)
-        return distributed.summed([total])[0], rate, bad
-
-    def _with_noise(self, numbers, target, condition):
-        uniform, noise = sample_noise(self.settings.run.seed, numbers.tolist(), target.shape[1:])
-        sigma = noise_levels(uniform, self.settings.process)
-        return [tensor.to(self.device) for tensor in (target, condition, sigma, noise)]
+        return distributed.summed([float(total) / run.batch])[0], rate, bad
 
 
 class State:
@@ -196,7 +194,7 @@ class State:
             return 0
         done, tensors = checkpoint[0]["step"], checkpoint[1]
         self.seconds = float(tensors["spent"])
-        self.trainer.denoiser.load_state_dict(part(tensors, "denoiser"))
+        self.trainer.objective.model.load_state_dict(part(tensors, "denoiser"))
         self.trainer.averages.load_state_dict(part(tensors, "ema"))
         load_adam_moments(self.trainer.optimiser, self.trainer.parameters, part(tensors, "adam"), done)
         return done
@@ -206,7 +204,8 @@ class State:
         self.save_averages(step, functools.partial(average_path, self.outdir))
         trainer = self.trainer
         moments = adam_moments(trainer.optimiser, trainer.parameters)
-        tensors = flatten(denoiser=trainer.denoiser.state_dict(), ema=trainer.averages.state_dict(), adam=moments)
+        model = trainer.objective.model.state_dict()
+        tensors = flatten(denoiser=model, ema=trainer.averages.state_dict(), adam=moments)
         tensors["spent"] = torch.tensor(self.seconds, dtype=torch.float64)
         save_checkpoint(self.outdir / "checkpoints", step, tensors, KIND)
 
@@ -215,7 +214,8 @@ class State:
         run = self.settings.run
         progress: dict[str, Any] = dict(steps=step, items=step * run.batch, hours=round(self.seconds / 3600, 3))
         progress["precision"] = resolved(self.trainer.device, self.settings.compute.precision)
-        for width, average in self.trainer.averages.averages.items():
+        for width in run.ema:
+            average = self.trainer.averages.state_of_module(width)
             about = self.configuration | dict(progress=progress | dict(sigma_rel=width))
             save_weights(path(width), part(average, "network", "."), about, DTYPES[run.weights_dtype])
 
@@ -275,12 +275,24 @@ class Watch:
             self.board.close()
 
 
-def load(items: Items, indices: Sequence[int], microbatch: int, processes: int) -> Iterator:
-    """Batches (numbers, target, condition) of the items ``indices``, loaded by so many processes (0: this one)."""
-    return iter(DataLoader(items, microbatch, sampler=indices, num_workers=processes, drop_last=True))
+class Numbered(torch.utils.data.Dataset):
+    """Items without their number, followed by the random numbers that belong to each (Objective.extras)."""
+
+    def __init__(self, items: Items, extras: Callable[..., tuple[torch.Tensor, ...]], seed: int):
+        self.items, self.extras, self.seed = items, extras, seed
+
+    def __getitem__(self, n: int) -> tuple[torch.Tensor, ...]:
+        _, *item = self.items[n]
+        return *item, *self.extras(self.seed, n, item[0])
 
 
-def next_batch(loader: Iterator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def load(numbered: Numbered, order: Order, processes: int, device: torch.device) -> Iterator:
+    """Batches of the items in ``order``, loaded by so many processes (0: this one)."""
+    pinned = device.type == "cuda"
+    return iter(DataLoader(numbered, batch_sampler=order, num_workers=processes, pin_memory=pinned))  # type: ignore
+
+
+def next_batch(loader: Iterator) -> list[torch.Tensor]:
     """The loader's next batch. What its worker processes report comes with their traceback: only its last line, the
     error itself, is passed on."""
     try:
@@ -329,19 +341,6 @@ def learning_rate(step: int, items: int, peak: float, decay_steps: int, rampup_i
     return peak * min(items / max(rampup_items, 1), 1) / math.sqrt(max(step / decay_steps, 1))
 
 
-def noise_levels(uniform: torch.Tensor, process: ProcessSettings) -> torch.Tensor:
-    """σ of training items, [B] float32, from uniform numbers [B] in (0, 1)."""
-    return training_sigmas(uniform, process.noise_levels, process.noise_mean, process.noise_std).float()
-
-
-def sample_noise(seed: int, numbers: Sequence[int], shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(uniform numbers [B] float64 in (0, 1), Gaussian noise [B, *shape]) that belong to the items ``numbers``."""
-    generators = [seeded_generator(seed, 2, n) for n in numbers]
-    uniform = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
-    noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-    return uniform.clamp(1e-6, 1 - 1e-6), noise
-
-
 def clean_gradients(parameters: Iterable[nn.Parameter]) -> int:
     """Replace non-finite gradient values by 0; returns how many there were."""
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -362,23 +361,13 @@ def memory_gb(device: torch.device) -> float:
 
 @torch.no_grad()
 def sample_picture(trainer: Trainer, items: Items, seed: int) -> np.ndarray:
-    """Truth (left) next to a sample of the widest average (right), for the first items, one row each.
-
-    uint8 [rows, columns].
-    """
-    denoiser, device = trainer.denoiser, trainer.device
-    current = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    denoiser.load_state_dict(current | list(trainer.averages.averages.values())[-1])
-    denoiser.eval()
-    rows = []
-    for n in range(PICTURE_ITEMS):
-        _, target, condition = items[n]
-        noise = torch.randn(target.shape, generator=seeded_generator(seed, 3, n))
-        given = condition[None].to(device), noise[None].to(device)
-        with autocast(device, trainer.settings.compute.precision):
-            sampled = sample(denoiser, *given, "dpm_solver", PICTURE_STEPS)
-        pictures = [items.task.picture(items.volume(n, x.cpu())) for x in (target, sampled[0])]
-        rows.append(np.concatenate(pictures, axis=1))
-    denoiser.load_state_dict(current)
-    denoiser.train()
+    """The first items next to what the widest average makes of them (Objective.picture), one row each, uint8."""
+    model = trainer.objective.model
+    current = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(trainer.averages.state_of_module(trainer.settings.run.ema[-1]))
+    model.eval()
+    with autocast(trainer.device, trainer.settings.compute.precision):
+        rows = [trainer.objective.picture(items, n, seed, trainer.device) for n in range(PICTURE_ITEMS)]
+    model.load_state_dict(current)
+    model.train()
     return np.concatenate([enlarged(row, 120) for row in rows])

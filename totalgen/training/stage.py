@@ -18,6 +18,7 @@ from totalgen.settings import TrainingSettings
 from totalgen.tasks.items import Items
 from totalgen.tasks.petct import STAGES
 from totalgen.training.loop import fit
+from totalgen.training.objectives import Denoising
 from totalgen.weights import STAGE_KIND, load_weights, network_arguments
 
 
@@ -35,7 +36,7 @@ def train_stage(root: Path, outdir: Path, preset: str, settings: TrainingSetting
     if initial is not None:
         denoiser.network.load_state_dict(initial)
     with report_full_disk(outdir):
-        return fit(denoiser, items, outdir, configuration, settings)
+        return fit(Denoising(denoiser, settings.process), items, outdir, configuration, settings)
 
 
 def make_items(root: Path, settings: TrainingSettings, split: str = "train") -> Items:
