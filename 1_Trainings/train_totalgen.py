@@ -55,6 +55,11 @@ PRESETS = {
     "paper-sr-flow":     dict(PAPER, stage="sr", **FLOW, batch=8, lr=0.001),           # as released
     "fast-sr-edm":       dict(FAST_SR, **EDM),
     "fast-sr-flow":      dict(FAST_SR, **FLOW, batch=8, lr=0.001),
+    # The paper's text pads axis z (6_pack_training_set.py --axial pad), its released code stretches it.
+    "paper-global-edm-pad":  dict(PAPER, stage="global", axial="pad", **EDM),
+    "paper-global-flow-pad": dict(PAPER, stage="global", axial="pad", **FLOW),
+    "paper-sr-edm-pad":      dict(PAPER, stage="sr", axial="pad", **EDM),
+    "paper-sr-flow-pad":     dict(PAPER, stage="sr", axial="pad", **FLOW, batch=8, lr=0.001),
     "demo-global-edm":   dict(DEMO_GLOBAL, **EDM, items=9_000),
     "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, items=9_000),
     "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, items=8_000),

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from totalgen.data.archive import AXIAL
 from totalgen.errors import InputError
 from totalgen.models.networks import RECOMPUTE
 from totalgen.models.precision import PRECISIONS
@@ -23,6 +24,7 @@ class TaskSettings(Settings):
     """What is learnt from the archive."""
 
     shape: tuple[int, ...] = setting((224, 224, 384), "voxels of the full resolution along x, y, z", low=1, length=3)
+    axial: str = setting("stretch", "axis z of the archive: filled by every torso, or padded with air", words=AXIAL)
     patch: tuple[int, ...] = setting((56, 56, 96), "voxels of a patch of the sr stage", low=1, length=3)
     target: str = setting("residual", "of the sr stage: what is added to the upsampled volume, or all", words=TARGETS)
     condition_noise: float = setting(0.0, "standard deviation of noise on the sr stage's condition", low=0, high=10)

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 import zarr
 
-from totalgen.data.archive import Archive, fit_plane, pack, statistics, verify_archive
+from totalgen.data.archive import Archive, fit_grid, pack, statistics, verify_archive
 from totalgen.data.intensity import decode_ct, decode_pet, encode_ct
 from totalgen.data.resolution import subsample
 from totalgen.data.subjects import put_column
 from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
-from totalgen.training.tasks import GlobalTask
+from totalgen.settings import TaskSettings
+from totalgen.tasks.items import Items
+from totalgen.tasks.petct import GlobalTask
 
 SHAPE = (16, 16, 24)
 
@@ -88,7 +90,7 @@ def test_a_shape_that_cannot_be_subsampled_and_a_foreign_folder_are_refused(tmp_
 def test_the_plane_is_cropped_and_padded_about_its_centre():
     volume = np.zeros((5, 9, 1))
     volume[2, 4] = 1
-    fitted = fit_plane(volume, (9, 5), fill=-1)
+    fitted = fit_grid(volume, (9, 5), fill=-1)
     assert fitted.shape == (9, 5, 1)
     assert fitted[4, 2, 0] == 1
     assert (fitted[:2] == -1).all()
@@ -181,9 +183,10 @@ def test_partial_torsos_are_packed_and_left_out_of_training(tmp_path, cropped_co
     assert archive.statistics == statistics([archive.attributes(i)["moments"] for i in (1, 2)])
     put_column(tmp_path / "cohort.csv", "covers_torso", dict.fromkeys(["s0", "s1", "s2", "s3"], False))
     archive = Archive(pack(tmp_path, SHAPE)[0])
+    task = GlobalTask(TaskSettings(shape=SHAPE), dict(statistics=archive.statistics))
     with pytest.raises(InputError, match=r"all 3 subjects of split train show only part.*partial_torsos=True"):
-        GlobalTask(archive, SHAPE)
-    assert len(GlobalTask(archive, SHAPE, partial=True).subjects) == 3
+        Items(task, archive, SHAPE)
+    assert len(Items(task, archive, SHAPE, partial=True).subjects) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 20], ids=["empty", "garbage"])
@@ -198,3 +201,30 @@ def test_a_broken_chunk_or_group_is_named_and_packed_again(tmp_path, cropped_coh
     pack(tmp_path, SHAPE)
     assert verify_archive(tmp_path) == 3
     assert np.array_equal(Archive(path).high(1)[:], before)
+
+
+def test_a_padded_axis_keeps_the_length_between_air(tmp_path, cropped_cohort):
+    """The paper's text: nothing is stretched, so that the subject comes back voxel by voxel."""
+    root = cropped_cohort(tmp_path)
+    archive = Archive(pack(root, (16, 16, 32), axial="pad")[0])
+    assert archive.axial == "pad"
+    high = archive.high(0)[:].astype(np.float32)
+    name = archive.subjects[0]["subject"]
+    ct = read_nifti(root / "cropped" / name / "CT.nii.gz").voxels
+    assert np.abs(high[0, :, :, 4:28] - encode_ct(ct)).max() < 1e-3
+    assert (high[:, :, :, :4] == 0).all()
+    assert (high[:, :, :, 28:] == 0).all()
+    with pytest.raises(InputError, match="holds an axis z of --axial pad"):
+        pack(root, (16, 16, 32))
+    assert Archive(pack(root, (16, 16, 32), overwrite=True)[0]).axial == "stretch"
+    with pytest.raises(InputError, match=r"has 24 slices, more than 20, and would be cut"):
+        pack(root, (16, 16, 20), overwrite=True, axial="pad")
+
+
+def test_an_archive_of_before_axial_was_kept_is_stretched(tmp_path, cropped_cohort):
+    path, *_ = pack(cropped_cohort(tmp_path), SHAPE)
+    group = zarr.open_group(path, mode="r+")
+    attributes = dict(group.attrs)
+    group.attrs.put({"schema" if k == "format_version" else k: v for k, v in attributes.items() if k != "axial"})
+    assert Archive(path).axial == "stretch"
+    assert Archive(path).shape == SHAPE

@@ -45,6 +45,6 @@ def test_labels_of_totalsegmentator_lie_on_their_organs():
     assert ct.voxels[labels.voxels == ORGANS["liver"]].mean() == pytest.approx(44.5, abs=0.1)
     suv = Volume(np.zeros(ct.shape, np.float32), ct.affine)
     _, _, cropped, report = crop_torso(ct, suv, labels)
-    assert (report["covers_torso"], report["clavicles"], report["sacrum"]) == (False, "absent", "whole")
+    assert (report["covers_torso"], report["clavicles"], report["sacrum"]) == (False, "absent", "short")
     assert np.count_nonzero(cropped.voxels) == np.count_nonzero(labels.voxels)  # an abdomen fits into the field
     assert not (labels.voxels[~body_mask(ct)]).any()

@@ -38,6 +38,13 @@ def test_a_volume_has_the_axial_extent_of_its_height(cascade, height_m):
     assert suv.voxels.max() <= SUV_MAX * 1.0001
 
 
+def test_a_padded_axis_is_not_brought_back(cascade, stage_files):
+    chosen = cascade()
+    for stage in (chosen.global_stage, chosen.sr_stage):
+        object.__setattr__(stage.settings.task, "axial", "pad")
+    assert chosen.generate(WOMAN, seed=1)[0].shape == (16, 16, 64)
+
+
 def test_the_same_seed_gives_the_same_volume_and_another_seed_another(cascade):
     one, two, other = (cascade().generate(WOMAN, seed)[0].voxels for seed in (3, 3, 4))
     assert np.array_equal(one, two)

@@ -154,6 +154,7 @@ def test_settings_that_mean_nothing_are_refused_before_the_folder_is_taken(root,
         (dict(weights_dtype="bfloat16"), "Known: float32, float16"),
         (dict(patch=(24, 24)), r"patch is \(24, 24\), not a tuple of 3 whole numbers"),
         (dict(stage="sr", patch=(32, 8, 8)), "larger than the volume"),
+        (dict(axial="pad"), "was packed with --axial stretch, the preset expects pad"),
         (dict(items=0), "items is 0; allowed is from 1"),
     ):
         with pytest.raises(InputError, match=fact):

@@ -34,13 +34,14 @@ from totalgen.errors import InputError
 
 CHANNELS = ("CT", "SUV")
 FORMAT_VERSION = 2
+AXIAL = ("stretch", "pad")
 SLAB = 8  # planes of a volume that are worked on at a time
 STATISTICS_PHASES = (21, 42)  # the channel statistics use the two middle phases on the diagonal, not all 64
 
 
-def fit_plane(voxels: np.ndarray, shape: Sequence[int], fill: float) -> np.ndarray:
-    """[x, y, z] → [shape[0], shape[1], z]: centred crop or padding with ``fill`` in the axial plane."""
-    for axis in (0, 1):
+def fit_grid(voxels: np.ndarray, shape: Sequence[int], fill: float) -> np.ndarray:
+    """[x, y, z] → the first len(shape) axes of ``shape`` voxels: centred crop, or padding with ``fill``."""
+    for axis in range(len(shape)):
         extra = voxels.shape[axis] - shape[axis]
         if extra > 0:
             voxels = voxels.take(np.arange(extra // 2, extra // 2 + shape[axis]), axis=axis)
@@ -51,27 +52,40 @@ def fit_plane(voxels: np.ndarray, shape: Sequence[int], fill: float) -> np.ndarr
     return voxels
 
 
-def encode_study(folder: str | Path, shape: Sequence[int]) -> tuple[np.ndarray, float]:
-    """The CT and SUV of a cropped study as the archive stores them.
+def encode_study(folder: str | Path, shape: Sequence[int], axial: str = "stretch") -> tuple[np.ndarray, float]:
+    """The CT and SUV of a cropped study as the archive stores them. axial: one of AXIAL, how axis z is filled.
 
-    Returns (float32 [2, *shape] in [0, 1], voxel_mm). Raises InputError when a file is missing or the two grids differ.
+    Returns (float32 [2, *shape] in [0, 1], voxel_mm). Raises InputError when a file is missing, the two grids differ or
+    a study to be padded is too long.
     """
     ct, suv = read_nifti(Path(folder) / "CT.nii.gz"), read_nifti(Path(folder) / "SUV.nii.gz")
     if ct.shape != suv.shape or not np.allclose(ct.affine, suv.affine, atol=1e-3):
         raise InputError(f"{folder}: CT {ct.shape} and SUV {suv.shape} differ in their grids. Run steps 2 to 4 again.")
     if not (np.isfinite(ct.voxels).all() and np.isfinite(suv.voxels).all()):
         raise InputError(f"{folder}: a voxel is not a finite number. Run 2_dicom_to_nifti again, or remove the study.")
+    if axial == "pad" and ct.shape[2] > shape[2]:
+        cure = "Give --axial stretch, or a longer --shape."
+        raise InputError(f"{folder}: has {ct.shape[2]} slices, more than {shape[2]}, and would be cut. {cure}")
+
+    def filled(voxels, fill):
+        if axial == "pad":
+            return fit_grid(voxels, shape, fill)
+        return stretch(fit_grid(voxels, shape[:2], fill), shape[2])
+
     channels = [
-        intensity.encode_ct(stretch(fit_plane(ct.voxels, shape, intensity.AIR_HU), shape[2])),
-        intensity.encode_pet(stretch(fit_plane(suv.voxels, shape, 0.0), shape[2])),
-    ]
+        intensity.encode_ct(filled(ct.voxels, intensity.AIR_HU)), intensity.encode_pet(filled(suv.voxels, 0.0))
+    ]  # fmt: skip
     return np.stack(channels).astype(np.float32), float(ct.voxel_mm.mean())
 
 
 def pack(
-    root: str | Path, shape: Sequence[int], overwrite: bool = False, workers: int = 1, scheduler: str | None = None
-) -> tuple[Path, int, int]:
+    root: str | Path, shape: Sequence[int], overwrite: bool = False, workers: int = 1, scheduler: str | None = None,
+    axial: str = "stretch",
+) -> tuple[Path, int, int]:  # fmt: skip
     """Write <root>/training.zarr from <root>/cropped. shape: (x, y, z) of the high resolution, divisible by 4.
+
+    axial: "stretch", every torso fills axis z (the released code), or "pad", it keeps its length between air above and
+    below (the paper's text).
 
     Subjects whose files did not change since they were packed are kept; new ones are added after them, changed ones
     are encoded again. A study that cannot be read is listed in failures.csv and left out.
@@ -94,27 +108,30 @@ def pack(
     packed = [row["subject"] for row in Archive(path).subjects] if (path / "zarr.json").exists() else []
     if gone := [subject for subject in packed if subject not in ready.index]:
         raise InputError(f"{path}: holds {gone[0]}, who is not in the cohort. Give --overwrite to pack it again.")
-    if packed and Archive(path).shape != tuple(shape):
-        raise InputError(f"{path}: holds another shape. Give --overwrite to pack it again.")
+    if packed and ((begun := Archive(path)).shape, begun.axial) != (tuple(shape), axial):
+        what = "another shape" if begun.shape != tuple(shape) else f"an axis z of --axial {begun.axial}"
+        raise InputError(f"{path}: holds {what}. Give --overwrite to pack it again.")
     notes = {name: read_table(root / f"{name}.csv").set_index("subject") for name in ("suv", "crop")}
 
     def work(subject):
         Demographics.from_row(ready.loc[subject])
         made_from = {name: n.loc[subject].dropna().to_dict() for name, n in notes.items() if subject in n.index}
-        write_subject(path / subject, root / "cropped" / subject, shape, made_from)
+        write_subject(path / subject, root / "cropped" / subject, shape, made_from, axial)
 
     def done(subject):
-        return is_current(path / subject, root / "cropped" / subject, shape)
+        return is_current(path / subject, root / "cropped" / subject, shape, axial)
 
     subjects = [*packed, *(subject for subject in ready.index if subject not in packed)]
     failed = for_each_subject(root, "pack", subjects, work, done, None, workers, scheduler)
-    write_index(path, ready.loc[[s for s in subjects if s not in failed]], shape, line)
+    write_index(path, ready.loc[[s for s in subjects if s not in failed]], shape, line, axial)
     return path, len(subjects) - len(failed), len(failed)
 
 
-def write_subject(path: Path, folder: str | Path, shape: Sequence[int], made_from: dict[str, Any]) -> None:
+def write_subject(
+    path: Path, folder: str | Path, shape: Sequence[int], made_from: dict[str, Any], axial: str = "stretch"
+) -> None:
     """Encode the cropped study in ``folder`` as the group ``path``. made_from: dict that goes into its provenance."""
-    study, voxel_mm = encode_study(folder, shape)
+    study, voxel_mm = encode_study(folder, shape, axial)
     high = study.astype(np.float16)
     low = np.stack([subsample(high, phase) for phase in range(PHASES)])
     with atomic(path) as part:
@@ -124,18 +141,20 @@ def write_subject(path: Path, folder: str | Path, shape: Sequence[int], made_fro
         group.create_array("low", shape=low.shape, chunks=(1, *low.shape[1:]), dtype="float16")[:] = low
         group.attrs.update(
             voxel_mm=voxel_mm,
+            axial=axial,
             moments=moments(study),
             sha256=checksum(high, low),
             provenance=dict(files=stamps(folder), version=importlib.metadata.version("totalgen"), **made_from),
         )
 
 
-def is_current(path: Path, folder: str | Path, shape: Sequence[int]) -> bool:
-    """Whether the group ``path`` was encoded in this shape from the files that are in ``folder`` now."""
+def is_current(path: Path, folder: str | Path, shape: Sequence[int], axial: str = "stretch") -> bool:
+    """Whether the group ``path`` was encoded so, in this shape, from the files that are in ``folder`` now."""
     try:
         group = zarr.open_group(path, mode="r")
         same_files = group.attrs["provenance"]["files"] == stamps(folder)
-        return same_files and group["high"].shape[1:] == tuple(shape)
+        same_axis = group.attrs.get("axial", "stretch") == axial
+        return same_files and same_axis and group["high"].shape[1:] == tuple(shape)
     except (KeyError, ValueError, OSError):  # damaged: it is packed again
         return False
 
@@ -153,7 +172,9 @@ def checksum(high: np.ndarray, low: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def write_index(path: Path, table: pd.DataFrame, shape: Sequence[int], line: AxialExtent) -> None:
+def write_index(
+    path: Path, table: pd.DataFrame, shape: Sequence[int], line: AxialExtent, axial: str = "stretch"
+) -> None:
     """Write the attributes at the top, from the groups of the subjects of ``table`` (indexed by subject).
 
     The statistics are of the training subjects that show the whole torso, or of all of them when none does.
@@ -176,6 +197,7 @@ def write_index(path: Path, table: pd.DataFrame, shape: Sequence[int], line: Axi
         format_version=FORMAT_VERSION,
         channels=list(CHANNELS),
         shape=list(shape),
+        axial=axial,
         voxel_mm=round(float(np.mean(voxel_mm)), 4),
         subjects=rows,
         statistics=statistics([groups[rows[i]["subject"]]["moments"] for i in train]),
@@ -258,6 +280,7 @@ class Archive:
             self.axial_extent: dict[str, Any] = attributes["axial_extent"]
             self.voxel_mm: float = attributes["voxel_mm"]
             self.shape: tuple[int, ...] = tuple(attributes["shape"])
+            self.axial: str = attributes.get("axial", "stretch")  # the only one until 2026
         except (KeyError, ValueError, OSError) as error:
             raise InputError(f"{self.path}: is not a training archive ({error}). Pack it with --overwrite.") from None
         self._groups: dict[int, zarr.Group] = {}

@@ -121,8 +121,9 @@ class Cascade:
     def __post_init__(self) -> None:
         check_sampling(self.global_stage, self.global_sampling)
         check_sampling(self.sr_stage, self.sr_sampling)
-        shapes = [stage.settings.task.shape for stage in (self.global_stage, self.sr_stage)]
-        voxels_mm = [stage.data["voxel_mm"] for stage in (self.global_stage, self.sr_stage)]
+        both = (self.global_stage, self.sr_stage)
+        shapes = [(*stage.settings.task.shape, stage.settings.task.axial) for stage in both]
+        voxels_mm = [stage.data["voxel_mm"] for stage in both]
         if shapes[0] != shapes[1] or voxels_mm[0] != voxels_mm[1]:
             raise InputError(
                 f"the stages do not belong together: {shapes[0]} voxels of {voxels_mm[0]} mm and "
@@ -208,10 +209,15 @@ class Cascade:
         return self.to_volumes(high, demographics)
 
     def to_volumes(self, high: np.ndarray, demographics: Demographics) -> tuple[Volume, Volume]:
-        """Encoded [2, x, y, z] on the stretched grid → (CT in HU, SUV) Volumes, RAS+, centred in x and y."""
+        """Encoded [2, x, y, z] on the archive's grid → (CT in HU, SUV) Volumes, RAS+, centred in x and y.
+
+        A stretched axis z is brought back to the extent of the height; a padded one is kept, air included.
+        """
         data = self.global_stage.data
         voxel_mm = data["voxel_mm"]
-        slices = round(AxialExtent.from_dict(data["axial_extent"]).mm(demographics.height_m) / voxel_mm)
+        slices = high.shape[3]
+        if self.global_stage.settings.task.axial == "stretch":
+            slices = round(AxialExtent.from_dict(data["axial_extent"]).mm(demographics.height_m) / voxel_mm)
         affine = np.diag([voxel_mm] * 3 + [1.0])
         affine[:2, 3] = -(np.array(high.shape[1:3]) - 1) / 2 * voxel_mm
         high = np.clip(high, 0, 1)

@@ -43,6 +43,11 @@ def make_items(root: Path, settings: TrainingSettings, split: str = "train") -> 
     """The items of ``settings.stage`` on <root>/training.zarr. Raises InputError when the archive does not fit it."""
     archive, about, stage = Archive(root / "training.zarr"), settings.task, settings.stage
     task = STAGES[stage](about, dict(statistics=archive.statistics))
+    if archive.axial != about.axial:
+        raise InputError(
+            f"{archive.path}: was packed with --axial {archive.axial}, the preset expects {about.axial}. "
+            f"Pack it again, or choose another preset."
+        )
     network = settings.network
     strides = [n ** (len(network.multipliers) - 1) for n in network.strides or (2,) * task.dims]
     if not network.any_shape and any(n % stride for n, stride in zip(task.space, strides, strict=True)):
