@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 
 from totalgen.commands import PATH, command
+from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume, resample, write_nifti
 from totalgen.phantom import make_subject, sample_demographics
 from totalgen.phantom.dicom_writer import PET_BORDER, write_study
@@ -47,7 +48,7 @@ def write_cohort(root, studies, slices):
         demographics = sample_demographics(random)
         made = make_subject(demographics, index, voxel_mm=4.0)
         middle = made.ct.world((np.array(made.ct.shape) - 1) / 2)
-        ct = on_grid(made.ct, middle, (CT_PIXELS, CT_PIXELS, slices), CT_MM, fill=-1000)
+        ct = on_grid(made.ct, middle, (CT_PIXELS, CT_PIXELS, slices), CT_MM, fill=AIR_HU)
         noise = CT_NOISE_HU * random.standard_normal(ct.shape, dtype=np.float32)
         ct = Volume(np.where(ct.voxels > -950, ct.voxels + noise, ct.voxels), ct.affine)
         inner = PET_PIXELS - 2 * PET_BORDER  # the writer adds the border

@@ -84,6 +84,18 @@ def test_pins_and_imports_agree():
     assert {DISTRIBUTION.get(name, name).lower() for name in foreign} == pinned
 
 
+def test_no_two_modules_share_a_name():
+    names = [path.stem for path in PACKAGE.glob("**/*.py") if path.stem != "__init__"]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_functions_fit_a_screen():
+    for path in PACKAGE.glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
+
+
 def public_functions(tree):
     """Public functions of a module and public methods of its public classes."""
     for node in tree.body:
