@@ -1,5 +1,6 @@
 """The package can be installed, and used from Python in any folder as the README shows."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 
 import totalgen
+from totalgen import Cascade
 from totalgen.phantom import make_subject, sample_demographics
 from totalgen.phantom.dicom_writer import write_study
+from totalgen.schema import resolve
+from totalgen.settings import GenerationSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEEL_LIMIT_MIB = 30
@@ -122,3 +126,13 @@ def test_setup_states_in_one_line_what_is_missing(tmp_path, missing, words):
     lines = [line for line in process.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1
     assert words in lines[0]
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-flow"])
+def test_the_sampling_that_shipped_weights_carry_is_that_of_their_preset(name):
+    spec = importlib.util.spec_from_file_location("generate_petct", REPOSITORY / "2_Tests" / "generate_petct.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    settings, shipped = resolve(GenerationSettings, script.PRESETS, name), Cascade.shipped(name)
+    assert (settings.global_sampling, settings.sr_sampling) == (shipped.global_sampling, shipped.sr_sampling)
+    assert settings.tiling == shipped.tiling
