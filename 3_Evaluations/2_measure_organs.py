@@ -10,7 +10,7 @@ Takes a cohort root (<root>/cropped/<subject>/{SUV,organs}.nii.gz) or a generate
 import click
 
 from totalgen.commands import PATH, command, spread_options
-from totalgen.evaluation.measures import measure_cohort
+from totalgen.evaluation.measured import measure_cohort
 
 
 @command(__doc__)

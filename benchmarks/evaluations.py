@@ -30,10 +30,10 @@ from tqdm import tqdm
 from totalgen.commands import PATH, command
 from totalgen.data.archive import Archive
 from totalgen.data.files import append_rows
+from totalgen.data.measures import TINY_L, measure_study
 from totalgen.data.resolution import phase_offsets
 from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
-from totalgen.evaluation.measures import TINY_L, measure_study
 from totalgen.evaluation.segmenter import load_segmenter
 from totalgen.generation.cascade import Cascade, Stage
 from totalgen.models.networks import cost

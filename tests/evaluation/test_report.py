@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from totalgen.data.measures import MEASURES
 from totalgen.data.organs import MEASURED
 from totalgen.evaluation import report, statistics
 from totalgen.evaluation.figures import violins
-from totalgen.evaluation.measures import MEASURES
 from totalgen.evaluation.report import Cohort, compare_cohorts, table1
 from totalgen.evaluation.statistics import difference_percent
 

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from totalgen.data.files import atomic
+from totalgen.data.measures import MEASURES, TINY_L
 from totalgen.data.organs import MEASURED
 from totalgen.errors import InputError
 from totalgen.evaluation import statistics
 from totalgen.evaluation.figures import SEX, violins
-from totalgen.evaluation.measures import MEASURES, TINY_L, read_measured
+from totalgen.evaluation.measured import read_measured
 from totalgen.evaluation.studies import read_studies
 
 PHANTOM_NOTE = "phantom: not evidence about patients"

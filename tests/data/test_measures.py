@@ -1,25 +1,13 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Organ volume and uptake of one study equal their formulas on any grid."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
 
+from totalgen.data.measures import PEAK_ML, measure_study, sphere_weights, suv_peak
 from totalgen.data.organs import ORGANS
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
-from totalgen.evaluation import measures
-from totalgen.evaluation.measures import (
-    PEAK_ML,
-    measure_cohort,
-    measure_study,
-    read_measured,
-    sphere_weights,
-    suv_peak,
-)
 
 RADIUS_MM = 6.2035  # of 1 mL: (3000 / 4π)^(1/3)
 TILT = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
@@ -127,81 +115,9 @@ def test_the_sphere_of_the_peak_holds_one_millilitre(axes):
     assert np.allclose(weights, weights[::-1, ::-1, ::-1])
 
 
-def test_grids_that_differ_are_refused(cohort):
+def test_grids_that_differ_are_refused():
     organs = Volume(np.zeros((3, 3, 3), np.uint8), np.eye(4))
     moved = np.eye(4)
     moved[0, 3] = 2
     with pytest.raises(InputError, match="different grids"):
         measure_study(Volume(np.zeros((3, 3, 3), np.float32), moved), organs)
-
-
-def test_a_cohort_is_measured_once_and_again_when_a_mask_is_newer(cohort, monkeypatch):
-    path = measure_cohort(cohort)
-    table = pd.read_csv(path)
-    assert len(table) == 4 * 4
-    liver = table[(table["subject"] == "s2") & (table["organ"] == "liver")].iloc[0]
-    assert liver["volume_l"] == pytest.approx(7 * 8 * 8 * 1.728 / 1000, rel=1e-5)
-    assert liver["suv_mean"] == pytest.approx(2.2 * 1.2, rel=1e-5)
-
-    measured = []
-    monkeypatch.setattr(measures, "measure_study", lambda *a: measured.append(1) or measure_study(*a))
-    measure_cohort(cohort)
-    assert measured == []
-    newer = cohort / "cropped" / "s1" / "organs.nii.gz"
-    written = path.stat().st_mtime
-    os.utime(newer, (written + 5, written + 5))
-    measure_cohort(cohort)
-    assert len(measured) == 1
-    assert len(pd.read_csv(path)) == 4 * 4
-
-
-def test_measuring_a_split_keeps_the_rows_of_others_but_not_old_ones(cohort):
-    path = measure_cohort(cohort)
-    newer = cohort / "cropped" / "s0" / "organs.nii.gz"
-    written = path.stat().st_mtime
-    os.utime(newer, (written + 5, written + 5))
-    measure_cohort(cohort, split="test")
-    assert set(pd.read_csv(path)["subject"]) == {"s1", "s2", "s3"}  # s0 is measured again by the next run of all
-    assert len(pd.read_csv(measure_cohort(cohort))) == 4 * 4
-    path.unlink()
-    assert set(pd.read_csv(measure_cohort(cohort, split="test"))["subject"]) == {"s3"}
-
-
-def test_one_bad_subject_is_listed_and_the_others_are_measured(cohort):
-    (cohort / "cropped" / "s1" / "organs.nii.gz").write_bytes(b"not a NIfTI")
-    (cohort / "cropped" / "s2" / "SUV.nii.gz").unlink()
-    path = measure_cohort(cohort)
-    assert set(pd.read_csv(path)["subject"]) == {"s0", "s3"}
-    failures = pd.read_csv(cohort / "failures.csv")
-    assert set(failures["subject"]) == {"s1", "s2"}
-    assert set(failures["step"]) == {"measure"}
-
-
-def test_a_measured_split_is_read_with_its_demographics(cohort):
-    measure_cohort(cohort)
-    table = read_measured(cohort, split="test")
-    assert set(table["subject"]) == {"s3"}
-    assert {"sex", "age_years", "volume_l", "flag"} <= set(table)
-    with pytest.raises(InputError, match=r'split "val".*test, train'):
-        read_measured(cohort, split="val")
-
-
-def test_bad_folders_end_in_one_line_and_code_2(run_script, tmp_path, generated):
-    script = "3_Evaluations/2_measure_organs.py"
-    for root, words in [(tmp_path / "nowhere", "no such folder"), (tmp_path, "neither cohort.csv nor manifest.csv")]:
-        result = run_script(script, "--root", root)
-        assert result.exit_code == 2
-        assert result.stderr.startswith("Error: ")
-        assert words in result.stderr
-        assert result.stderr.count("\n") == 1
-    result = run_script(script, "--root", generated)  # every study lacks its organs
-    assert result.exit_code == 2
-    assert "Step measure failed for all 4 subjects" in result.stderr
-
-
-def test_the_command_itself_prints_one_line_and_exits_with_code_2(tmp_path):
-    script = Path(__file__).parents[2] / "3_Evaluations" / "2_measure_organs.py"
-    result = subprocess.run([sys.executable, script, "--root", tmp_path], capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1

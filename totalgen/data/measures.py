@@ -1,18 +1,13 @@
-"""Organ volume and uptake: the measures of a study, and the table of a cohort."""
+"""Organ volume and uptake of one study."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.signal import oaconvolve
 
-from totalgen.data.names import check_masks
 from totalgen.data.organs import MEASURED
-from totalgen.data.subjects import drop_rows, for_each_subject
-from totalgen.data.volume import Volume, read_nifti
+from totalgen.data.volume import Volume
 from totalgen.errors import InputError
-from totalgen.evaluation.studies import read_studies
 
 TINY_L = 0.050  # below 50 mL an organ is incomplete or badly segmented (published protocol)
 PEAK_ML = 1.0  # sphere of SUVpeak
@@ -85,48 +80,3 @@ def sphere_weights(affine: np.ndarray) -> np.ndarray:
     sizes = [n for r in reach for n in (2 * r + 1, SUBSAMPLES)]
     share = inside.reshape(sizes).mean(axis=(1, 3, 5))
     return share / share.sum()
-
-
-def measure_cohort(
-    root: str | Path, masks: str = "organs", workers: int = 1, scheduler: str | None = None, split: str | None = None
-) -> Path:
-    """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``.
-
-    masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
-    written are not measured again; a subject that fails is listed in failures.csv (subjects.for_each_subject).
-    split: only the subjects of this split; others keep their rows unless their files are newer or gone.
-    Returns the path of the table. Raises InputError when no study could be measured.
-    """
-    root = Path(root)
-    folders = read_studies(root).set_index("subject")["folder"]
-    chosen = list(read_studies(root, split)["subject"])
-    path = root / f"{check_masks(masks)}.csv"
-    written = path.stat().st_mtime if path.exists() else 0
-
-    def work(subject: str) -> list[dict[str, Any]]:
-        organs = read_nifti(folders[subject] / f"{masks}.nii.gz", np.uint8)
-        rows = measure_study(read_nifti(folders[subject] / "SUV.nii.gz"), organs)
-        return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-
-    def done(subject: str) -> bool:
-        files = [folders[subject] / "SUV.nii.gz", folders[subject] / f"{masks}.nii.gz"]
-        return all(file.exists() and file.stat().st_mtime <= written for file in files)
-
-    drop_rows(path, [s for s in folders.index if s not in chosen and not done(s)])  # else they would count as current
-    for_each_subject(root, "measure", chosen, work, done, path, workers, scheduler)
-    return path
-
-
-def read_measured(root: str | Path, split: str | None = None, masks: str = "organs") -> pd.DataFrame:
-    """The measured cohort: one row per subject and organ, with the subject's demographics.
-
-    Raises InputError when the cohort, or its ``split``, has not been measured.
-    """
-    studies = read_studies(root, split).drop(columns="folder")
-    path = Path(root) / f"{check_masks(masks)}.csv"
-    if not path.exists():
-        raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
-    table = studies.merge(pd.read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")
-    if table.empty:
-        raise InputError(f"{path}: contains none of the {len(studies)} requested subjects. Measure the cohort again.")
-    return table
