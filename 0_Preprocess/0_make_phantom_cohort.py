@@ -2,6 +2,7 @@
 
     python 0_Preprocess/0_make_phantom_cohort.py --root cohorts/phantom --subjects 40 --seed 1
     python 0_Preprocess/0_make_phantom_cohort.py --root cohorts/phantom-dicom --subjects 4 --format dicom
+    python 0_Preprocess/0_make_phantom_cohort.py --root cohorts/doses --subjects 40 --dose 0.1 --dose 0.01 --spheres 6
 
 NIfTI gives <root>/resampled, <root>/given (organ labels), cohort.csv and truth.csv: go on with 3_segment_organs.py.
 DICOM gives <root>/dicom, <root>/given and truth.csv: go on with 1_dicom_to_metadata.py.
@@ -14,6 +15,8 @@ import click
 from totalgen.commands import PATH, command, spread_options
 from totalgen.data.demographics import TEST_FRACTION
 from totalgen.phantom import write_cohort
+from totalgen.phantom.scanner import PET
+from totalgen.phantom.uptake import TRACERS
 
 CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=TEST_FRACTION, variability=1.0)
 
@@ -21,13 +24,19 @@ CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=T
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
 @click.option("--subjects", type=int, default=CONFIG["subjects"])
-@click.option("--seed", type=int, default=CONFIG["seed"], help="The same seed, the same cohort.")
+@click.option("--seed", type=click.IntRange(min=0), default=CONFIG["seed"], help="The same seed, the same cohort.")
 @click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"])
 @click.option("--voxel-mm", type=float, default=CONFIG["voxel_mm"])
 @click.option("--test-fraction", type=float, default=CONFIG["test_fraction"], help="Share of split test.")
 @click.option("--validation-fraction", type=float, default=0.0, help="Share of split validation.")
 @click.option("--variability", type=float, default=CONFIG["variability"],
               help="0 makes the deterministic phantom: organs follow from the demographics alone.")  # fmt: skip
+@click.option("--tracer", type=click.Choice(list(TRACERS)), default="fdg", help="Pattern of uptake.")
+@click.option("--fwhm-mm", type=float, default=PET.fwhm_mm, help="Blur of the PET scanner.")
+@click.option("--spheres", type=int, default=0, help="Small hot ones, in liver, muscle and lung.")
+@click.option("--dose", "doses", type=float, multiple=True,
+              help="Also this fraction of the normal dose, in <root>/doses; repeatable.")  # fmt: skip
+@click.option("--mr", is_flag=True, help="Also a T1-weighted MR, in <root>/pairs.")
 @spread_options
 def main(root, subjects, **settings):
     write_cohort(root, subjects, **settings)

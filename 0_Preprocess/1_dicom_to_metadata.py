@@ -21,13 +21,14 @@ as de-identified, hash none.
 
 
 import click
-import pandas as pd
 
 from totalgen.commands import PATH, command, spread_options
-from totalgen.data.demographics import TEST_FRACTION, carry_over, write_cohort
-from totalgen.data.files import atomic, forget_failures, read_text, record_failure, require_folder
+from totalgen.data.choice import OTHER_STUDY
+from totalgen.data.demographics import TEST_FRACTION, write_with_others
+from totalgen.data.files import atomic, forget_failures, record_failure, require_folder
 from totalgen.data.identity import SUBJECT_IDS
-from totalgen.data.metadata import describe_cohort
+from totalgen.data.metadata import BY_HAND, describe_cohort
+from totalgen.data.text_files import read_text
 from totalgen.errors import InputError
 
 
@@ -35,7 +36,7 @@ from totalgen.errors import InputError
 @click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
 @click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Share of split test.")
 @click.option("--validation-fraction", type=click.FloatRange(0, 1), default=0.0, help="Share of split validation.")
-@click.option("--seed", type=int, default=0, help="Of the split.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split.")
 @click.option("--subject-ids", type=click.Choice(SUBJECT_IDS), default="auto", help="How subjects are named.")
 @spread_options
 def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, scheduler):
@@ -50,21 +51,25 @@ def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, s
         with atomic(root / f"{name}.csv") as part:
             table.to_csv(part, index=False)
     forget_failures(root, "metadata")
+    known = set(read_text(root / "cohort.csv")["subject"]) if (root / "cohort.csv").exists() else set()
+    by_hand = {subject for subject, error in failures if subject in known and BY_HAND in error}
+    failures = [(subject, error) for subject, error in failures if not (subject in by_hand and BY_HAND in error)]
     for subject, error in failures:
         record_failure(root, subject, "metadata", error)
-    if cohort.empty:
+    if cohort.empty and not by_hand:
         subject, error = failures[0]
         raise InputError(f"{subject}: {error} No subject can be used; listed in {root / 'failures.csv'}.")
-    if (root / "cohort.csv").exists():
-        cohort = carry_over(cohort, root / "cohort.csv", keep=("split",))
-        known = read_text(root / "cohort.csv")
-        others = known[~known["subject"].isin(cohort["subject"])]
-        cohort = pd.concat([others, cohort], ignore_index=True)
-        if len(others):
-            click.echo(f"{len(others)} subjects stay in cohort.csv although the headers do not list them.")
-    write_cohort(root / "cohort.csv", cohort.sort_values("subject"))
+    described = len(cohort)
+    cohort = write_with_others(root / "cohort.csv", cohort)
+    if len(cohort) > described:
+        click.echo(f"{len(cohort) - described} subjects stay in cohort.csv that no header describes.")
     splits = ", ".join(f"{count} {split}" for split, count in cohort["split"].value_counts().items())
     click.echo(f"{len(cohort)} subjects ({splits}) in {root / 'cohort.csv'}.")
+    unused = series[(series["modality"] == "PT") & (series["reason"] == OTHER_STUDY)]["subject"].unique()
+    if len(unused):
+        names = ", ".join([*unused[:5], *["…"] * (len(unused) > 5)])
+        click.echo(f"Warning: several PET studies have the Patient ID of {names}; one of each is used. Are they of one "
+                   "person?", err=True)  # fmt: skip
     if failures:
         click.echo(f"{len(failures)} problems are listed in {root / 'failures.csv'}.", err=True)
 

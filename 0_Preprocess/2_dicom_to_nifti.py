@@ -15,9 +15,9 @@ from totalgen.commands import PATH, command, spread_options
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.metadata import chosen_files, discreet
-from totalgen.data.pair import convert
+from totalgen.data.pair import check_same_voxels, convert
 from totalgen.data.subjects import for_each_subject, read_table
-from totalgen.data.volume import read_nifti, write_nifti
+from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
 
 
@@ -44,11 +44,7 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
     def done(subject):
         return (root / "resampled" / subject).is_dir()
 
-    before = next((s for s in cohort.index if done(s)), None)
-    if before is not None:  # two voxel sizes in one cohort would go unnoticed until training
-        there = read_nifti(root / "resampled" / before / "CT.nii.gz").voxel_mm
-        if abs(there - voxel_mm).max() > 1e-3:
-            raise InputError(f"{root / 'resampled'}: holds voxels of {there[0]:g} mm. Remove it, or use that size.")
+    check_same_voxels(root / "resampled", [subject for subject in cohort.index if done(subject)], voxel_mm)
     for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler)
 
 

@@ -22,12 +22,12 @@ def network(weights):
     """Backend of this project's network. Imported here: the package `data` imports no network."""
     if weights is None:
         raise InputError("the network backend needs its weights. Name them with --weights FILE.")
-    from totalgen.evaluation.segmenter import load_segmenter, segmenter_of_process
+    from totalgen.generation.segmenter import Segmenter, segmenter_of_process
 
-    load_segmenter(weights)  # an error in it is reported once, not for every subject
+    Segmenter.load(weights)  # an error in it is reported once, not for every subject
 
     def backend(subject, ct):
-        labels = segmenter_of_process(weights)(ct)
+        labels = segmenter_of_process(weights).run(ct)["organs"]
         return segmentation.on_grid_of(ct, labels, f"the network's labels of {subject}")
 
     return backend

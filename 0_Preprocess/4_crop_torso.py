@@ -19,7 +19,7 @@ from totalgen.data.crop import FIELD_MM, MARGIN_MM, crop_torso
 from totalgen.data.demographics import COVERAGE
 from totalgen.data.files import atomic
 from totalgen.data.subjects import for_each_subject, put_column, read_table, subjects_in
-from totalgen.data.volume import read_nifti, write_nifti
+from totalgen.data.volume import read_labels, read_nifti, write_nifti
 
 
 @command(__doc__)
@@ -33,7 +33,7 @@ def main(root, field_mm, margin_mm, workers, scheduler):
     def work(subject):
         ct, suv = (read_nifti(root / "resampled" / subject / f"{name}.nii.gz") for name in ("CT", "SUV"))
         path = root / "organs" / f"{subject}.nii.gz"
-        organs = read_nifti(path, dtype="uint8") if path.exists() else None
+        organs = read_labels(path) if path.exists() else None
         ct, suv, organs, report = crop_torso(ct, suv, organs, field_mm, margin_mm)
         with atomic(root / "cropped" / subject) as folder:
             for name, volume in (("CT", ct), ("SUV", suv), ("organs", organs)):

@@ -2,30 +2,60 @@
 
     python 0_Preprocess/6_pack_training_set.py --root cohorts/demo --shape 80 80 128
 
-Needs <root>/cropped (step 4) and <root>/axial_extent.json (step 5). The default shape is the paper's, for 2 mm voxels.
+Needs <root>/cropped (step 4) and <root>/axial_extent.json (step 5). The defaults are the paper's, for 2 mm voxels.
 Subjects that are packed and unchanged are skipped, new ones are added. Every subject carries its statistics, what it
-was made from and a checksum.
+was made from and a checksum. --recipe organs packs CT and organs into <root>/organs.zarr for the segmenter, whose
+training does so itself when they are not packed; --recipe doses packs the PET of <root>/doses (phantoms with their
+noise-free truth), or of --folder, for the denoiser; --recipe pairs packs <root>/pairs and --recipe latents
+<root>/latents for the translation of CT to MR.
 """
 
 import click
 
 from totalgen.commands import PATH, command, spread_options
-from totalgen.data.archive import AXIAL, pack, verify_archive
+from totalgen.data.archive import pack, verify_archive
+from totalgen.data.intensity import CT, SUV, Encoding
+from totalgen.data.recipes import AXIAL, ORGANS, PetCt, doses, latents, pairs
+
+MR_HU_WINDOW = (-1000.0, 1000.0)  # lungs and bone tell a translator what MR shows
+
+
+def petct(shape, axial, hu_window, suv_max, **_):
+    """CT and SUV of a torso on one grid, for the cascade."""
+    encodings = dict(CT=Encoding("window", *(hu_window or (CT.low, CT.high))), SUV=Encoding("log", 0.0, suv_max))
+    return PetCt(encodings=encodings, shape=shape, axial=axial)
+
+
+RECIPES = {  # name → (options) → recipe
+    "petct": petct,
+    "organs": lambda **_: ORGANS,
+    "pairs": lambda hu_window, mr_scale, **_: pairs(hu_window or MR_HU_WINDOW, mr_scale),
+    "latents": lambda latent_channels, **_: latents(latent_channels),
+    "doses": lambda suv_scale, folder, **_: doses(suv_scale, truth=folder is None, folder=folder or "doses"),
+}
 
 
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort folder.")
-@click.option("--shape", type=int, nargs=3, default=(224, 224, 384), help="Voxels in x, y and z.")
-@click.option("--axial", type=click.Choice(AXIAL), default="stretch", help="Fill axis z, or keep the length, in air.")
-@click.option("--overwrite", is_flag=True, help="Pack again: for another shape, or when subjects left.")
+@click.option("--recipe", type=click.Choice(list(RECIPES)), default="petct", help="What is packed.")
+@click.option("--shape", type=int, nargs=3, default=PetCt.shape, help="Voxels in x, y and z.")
+@click.option("--axial", type=click.Choice(AXIAL), default=PetCt.axial, help="Fill axis z, or keep the length, in air.")
+@click.option("--hu-window", type=float, nargs=2, help="CT values that become 0 and 1: -500 500, of pairs -1000 1000.")
+@click.option("--suv-max", type=float, default=SUV.high, help="SUV that becomes 1.")
+@click.option("--suv-scale", type=float, default=16.0, help="Of doses: SUV that becomes 1; higher ones stay higher.")
+@click.option("--mr-scale", type=float, default=1000.0, help="Of pairs: MR signal that becomes 1.")
+@click.option("--latent-channels", type=int, default=2, help="Of latents: channels that the VQ-VAE gives.")
+@click.option("--folder", help="Of doses: below the root, with <subject>/SUV.nii.gz, such as resampled.")
+@click.option("--overwrite", is_flag=True, help="Pack again: for other options, or when subjects left.")
 @click.option("--verify", is_flag=True, help="Compare every subject of the archive with its checksum, and stop.")
 @spread_options
-def main(root, shape, axial, overwrite, verify, workers, scheduler):
+def main(root, recipe, overwrite, verify, workers, scheduler, **options):
+    chosen = RECIPES[recipe](**options)
     if verify:
-        click.echo(f"{verify_archive(root)} subjects are intact.")
+        click.echo(f"{verify_archive(root / f'{chosen.name}.zarr')} subjects are intact.")
         return
-    path, packed, failed = pack(root, shape, overwrite, workers, scheduler, axial)
-    click.echo(f"{path}: {packed} subjects of {shape[0]}×{shape[1]}×{shape[2]} voxels, {failed} failed")
+    path, packed, failed = pack(root, chosen, overwrite, workers, scheduler)
+    click.echo(f"{path}: {packed} subjects, {failed} failed")
 
 
 if __name__ == "__main__":

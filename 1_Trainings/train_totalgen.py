@@ -9,10 +9,10 @@ configuration, the network's size and cost and the data found, and exits.
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, command, trained
 from totalgen.schema import listed, resolve
 from totalgen.settings import TrainingSettings
-from totalgen.training.stage import describe, train_stage
+from totalgen.training.diffusion import describe, train_diffusion
 
 # The paper, section 2.2: 224×224×384 voxels of 2 mm, EDM2 network, batch 2048, learning rate 0.017, 16.25 M volumes.
 PAPER = dict(
@@ -25,20 +25,17 @@ FLOW = dict(family="flow")
 # A quarter of the channels at full resolution, a lean decoder: a seventh of the work (docs/performance.md).
 FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=True)
 
-# The phantom cohort at 6 mm on two CPU cores; docs/performance.md has the reasons for batch, noise levels and widths.
+# The phantom cohort at 6 mm, hours on a CPU core; docs/performance.md has the reasons for noise levels and widths.
 DEMO = dict(
-    shape=(80, 80, 128), batch=2, microbatch=2, rampup_items=400, weights_dtype="float16",
-    loader_processes=1, checkpoint_steps=200, snapshot_steps=500, picture_steps=1000,
+    shape=(80, 80, 128), batch=8, microbatch=8, rampup_items=2_000, lr=0.01, lr_decay_steps=5_000,
+    weights_dtype="float16", loader_processes=1, checkpoint_steps=500, snapshot_steps=2_000, picture_steps=2_000,
 )  # fmt: skip
-DEMO_GLOBAL = dict(
-    DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), lr=0.01, lr_decay_steps=1200,
-)  # fmt: skip
+DEMO_GLOBAL = dict(DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), items=132_000)
 DEMO_SR = dict(
-    DEMO, stage="sr", patch=(24, 24, 24), attention=(), lr=0.01, lr_decay_steps=800,
+    DEMO, stage="sr", channels=16, multipliers=(1, 2, 3), blocks=1, attention=(), lean=True, items=200_000,
+    patch=(24, 24, 24), placement="body",  # where there is something to learn
     noise_mean=1.2, noise_std=1.8,  # wide and high: the condition is learnt first
 )  # fmt: skip
-DEMO_SR_WIDE = dict(DEMO_SR, channels=12, multipliers=(1, 2, 3), blocks=2)
-DEMO_SR_NARROW = dict(DEMO_SR, channels=8, multipliers=(1, 4, 6), blocks=1, lean=True)
 
 # Seconds, for tests and for a first look at the stages.
 SMOKE = dict(
@@ -60,11 +57,10 @@ PRESETS = {
     "paper-global-flow-pad": dict(PAPER, stage="global", axial="pad", **FLOW),
     "paper-sr-edm-pad":      dict(PAPER, stage="sr", axial="pad", **EDM),
     "paper-sr-flow-pad":     dict(PAPER, stage="sr", axial="pad", **FLOW, batch=8, lr=0.001),
-    "demo-global-edm":   dict(DEMO_GLOBAL, **EDM, items=9_000),
-    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, items=9_000),
-    "demo-sr-edm":       dict(DEMO_SR_NARROW, **EDM, items=8_000),
-    "demo-sr-flow":      dict(DEMO_SR_NARROW, **FLOW, items=8_000),
-    "demo-sr-edm-wide":  dict(DEMO_SR_WIDE, **EDM, items=8_000),                     # to compare demo-sr-edm with
+    "demo-global-edm":   dict(DEMO_GLOBAL, **EDM),
+    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW),
+    "demo-sr-edm":       dict(DEMO_SR, **EDM),
+    "demo-sr-flow":      dict(DEMO_SR, **FLOW),
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),
     "smoke-global-flow": dict(SMOKE, stage="global", **FLOW),
     "smoke-sr-edm":      dict(SMOKE, stage="sr", patch=(16, 16, 16), **EDM),
@@ -82,7 +78,10 @@ PRESETS = {
 @click.option("--dry-run", is_flag=True, help="Print configuration, parameters, GFLOP and data, and exit.")
 def main(preset, root, outdir, init_from, changes, dry_run):
     settings = resolve(TrainingSettings, PRESETS, preset, changes, dict(init_from=init_from))
-    click.echo(describe(root, preset, settings) if dry_run else train_stage(root, outdir, preset, settings))
+    if dry_run:
+        return click.echo(describe(root, preset, settings))
+    use = f"2_Tests/generate_petct.py --{settings.stage}-weights {{}} …, or --runs {outdir.parent} for both stages"
+    click.echo(trained(train_diffusion(root, outdir, preset, settings), use))
 
 
 if __name__ == "__main__":

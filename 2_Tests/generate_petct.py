@@ -1,6 +1,7 @@
-"""Generate a CT (HU) and PET (SUV) volume from sex, age, height and weight, or a whole cohort matched to a table.
+"""Generate CT (HU) and PET (SUV) volumes from sex, age, height and weight: one person, a grid, or a whole table.
 
     python 2_Tests/generate_petct.py --preset demo --sex F --age 60 --height-cm 165 --weight-kg 66 --outdir out/demo
+    python 2_Tests/generate_petct.py --demographics "sex=F age=60 height_cm=165 weight_kg=54,66,80" --outdir out/bmi
     python 2_Tests/generate_petct.py --preset demo --cohort cohorts/demo/cohort.csv --split test --outdir out/cohort
 
 The same command again generates only what is missing. torchrun shares a cohort between several GPUs.
@@ -11,54 +12,51 @@ from pathlib import Path
 import click
 
 from totalgen import distributed
-from totalgen.commands import PATH, command
-from totalgen.data.demographics import Demographics, read_cohort
-from totalgen.errors import InputError
+from totalgen.commands import PATH, command, weights_of_runs
+from totalgen.errors import closest
 from totalgen.generation.cascade import Cascade
-from totalgen.generation.cohort import Request, generate_cohort, matched_requests
+from totalgen.generation.cohort import generate_cohort, written
+from totalgen.generation.organ_export import ORGAN_SOURCES, organ_export
+from totalgen.generation.people import FIELDS, impossible, parsed, requests_for
+from totalgen.generation.synthetic_export import with_dicom
 from totalgen.schema import listed, resolve, to_dict
 from totalgen.settings import GenerationSettings
 
 HERE = Path(__file__).resolve().parents[1]
-
 # The paper, section 2.2: Heun, 35 steps for the global stage and 100 for the sr stage, slabs of 96 slices.
 HEUN, DPM = dict(sampler="heun"), dict(sampler="dpm_solver")
 PAPER = dict(global_sampling=dict(HEUN, steps=35), sr_sampling=dict(HEUN, steps=100), slab=96, context=0)
-# Fewer evaluations and a narrower sr stage (docs/performance.md); 8 slices at inner borders discarded.
-FAST = dict(global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=16), slab=96, context=8)
-# The demo weights were trained too briefly to have learnt the finest noise levels: sampling ends at σ = 0.5, with the
-# expected clean volume. One slab holds the whole volume: 80×80×128 voxels fit into memory.
-SHORT = dict(DPM, sigma_min=0.5)
-DEMO = dict(global_sampling=dict(SHORT, steps=16), sr_sampling=dict(SHORT, steps=6), slab=128, context=8)
+# Fewer evaluations, a narrower sr stage, windows averaged at every step, two of them across: attention sees nearer to
+# as many voxels as in the patches of the training (docs/performance.md).
+FUSED = dict(windows="fused", slab=112, width=120, overlap=16)
+FAST = dict(FUSED, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=8))
+# One slab holds the whole volume. The flow weights know no finest noise levels: they end at σ = 0.5, at a mean.
+SHORT, WHOLE = dict(DPM, sigma_min=0.5), dict(slab=128, context=8)
+DEMO = dict(WHOLE, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=16))
+DEMO_FLOW = dict(WHOLE, global_sampling=dict(SHORT, steps=16), sr_sampling=dict(SHORT, steps=6))
 EULER = dict(sampler="euler")
-SMOKE = dict(global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2), slab=32, context=4)
+SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
 
 
-def run(name):
-    """Weights that 1_Trainings/train_totalgen.py --outdir runs/<name>, started in the repository, leaves."""
-    return HERE / f"runs/{name}/ema-0.100.safetensors"
+# Where weights are: those of trainings that were started in the repository, and those that come with it.
+RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"
 
 
-def shipped(name):
-    """Weights that come with the repository."""
-    return HERE / f"Resource/{name}.safetensors"
-
-
-def pair(where, global_stage, sr_stage):
+def pair(place, global_stage, sr_stage):
     """Weights of the two stages."""
-    return dict(global_weights=where(global_stage), sr_weights=where(sr_stage))
+    return dict(global_weights=HERE / place.format(global_stage), sr_weights=HERE / place.format(sr_stage))
 
 
 # fmt: off
 PRESETS = {
     # Table 1 column           weights of the global stage                 of the sr stage
-    "paper-edm":  dict(PAPER, **pair(run,     "paper-global-edm",          "paper-sr-edm")),
-    "paper-flow": dict(PAPER, **pair(run,     "paper-global-flow",         "paper-sr-flow")),
-    "fast-edm":   dict(FAST,  **pair(run,     "paper-global-edm",          "fast-sr-edm")),
-    "fast-flow":  dict(FAST,  **pair(run,     "paper-global-flow",         "fast-sr-flow")),
-    "demo":       dict(DEMO,  **pair(shipped, "demo-global-edm",           "demo-sr-edm")),
-    "demo-flow":  dict(DEMO,  **pair(shipped, "demo-global-flow",          "demo-sr-flow")),
-    "smoke":      dict(SMOKE, **pair(run,     "smoke-global-edm",          "smoke-sr-edm")),
+    "paper-edm":  dict(PAPER, **pair(RUN,     "paper-global-edm",          "paper-sr-edm")),
+    "paper-flow": dict(PAPER, **pair(RUN,     "paper-global-flow",         "paper-sr-flow")),
+    "fast-edm":   dict(FAST,  **pair(RUN,     "paper-global-edm",          "fast-sr-edm")),
+    "fast-flow":  dict(FAST,  **pair(RUN,     "paper-global-flow",         "fast-sr-flow")),
+    "demo":       dict(DEMO,  **pair(SHIPPED, "demo-global-edm",           "demo-sr-edm")),
+    "demo-flow":  dict(DEMO_FLOW, **pair(SHIPPED, "demo-global-flow",      "demo-sr-flow")),
+    "smoke":      dict(SMOKE, **pair(RUN,     "smoke-global-edm",          "smoke-sr-edm")),
 }
 # fmt: on
 
@@ -69,40 +67,43 @@ PRESETS = {
 @click.option("--age", type=float, help="Years.")
 @click.option("--height-cm", type=float, help="Centimetres, such as 165.")
 @click.option("--weight-kg", type=float, help="Kilograms.")
-@click.option("--cohort", type=PATH, help="Cohort table: one study for each of its subjects.")
+@click.option("--demographics", default="", help='Or a grid: "sex=F,M age=60 height_cm=165 weight_kg=54,66,80".')
+@click.option("--cohort", type=PATH, help="Or a cohort table: studies for each of its subjects.")
 @click.option("--split", help="Only subjects of this split of the cohort table.")
-@click.option("--seed", type=int, default=1, help="Of the noise; each subject of a cohort has its own.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, help="Studies of each person.")
 @click.option("--outdir", type=PATH, required=True, help="Folder for the studies.")
 @click.option("--compare-with", type=PATH, help="Cohort root: show each study below the real one, in comparison.png.")
+@click.option("--organs", type=click.Choice(ORGAN_SOURCES), help="Of masks; default: network for phantom weights.")
+@click.option("--dicom", is_flag=True, help="Write CT, PET and organ masks as DICOM, too, into <study>/dicom.")
+@click.option("--runs", type=PATH, help="Folder of trainings: weights of the runs that have the preset's names.")
 @click.option("--global-weights", type=PATH, help="Weights of the global stage.")
 @click.option("--sr-weights", type=PATH, help="Weights of the super-resolution stage.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print the settings and the cost, and exit.")
-def main(preset, cohort, split, seed, outdir, compare_with, global_weights, sr_weights, changes, dry_run, **person):
-    weights = dict(global_weights=global_weights, sr_weights=sr_weights)
+def main(
+    preset, demographics, cohort, split, seed, samples, outdir, compare_with, organs, dicom, runs, changes, dry_run,
+    **given,
+):  # fmt: skip
+    person = {field: [given.pop(field)] for field in FIELDS if given[field] is not None}
+    weights = {name: given[name] for name in ("global_weights", "sr_weights")}
+    if runs is not None:
+        weights = weights_of_runs(runs, PRESETS[closest(preset, PRESETS)], weights)
     settings = resolve(GenerationSettings, PRESETS, preset, changes, weights)
+    people = person | parsed(demographics)
+    requests = requests_for(people, cohort, split, seed, samples) if people or cohort or not dry_run else []
     if dry_run:
-        for name, values in to_dict(settings).items():
-            click.echo(f"{name:16} {values}")
-        click.echo(f"one subject      {Cascade.load(settings).operations() / 1e12:.3g} TFLOP")
-        return
-    requests = matched_requests(read_cohort(cohort), seed, split) if cohort else [one_request(seed, **person)]
+        click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(settings).items()))
+        cost = f"{len(requests)} studies, {Cascade.load(settings).operations() / 1e12:.3g} TFLOP each"
+        return click.echo(f"{cost}\n{impossible(requests)}".strip())
     rank, ranks, device = distributed.start(wait_days=7)  # for the slowest: a subject takes minutes
-    generate_cohort(Cascade.load(settings, device), requests, outdir, preset, rank, ranks, compare_with)
+    cascade = Cascade.load(settings, device)
+    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.global_stage.data["sources"])
+    export = with_dicom(export) if dicom else export
+    generate_cohort(cascade, requests, outdir, preset, rank, ranks, compare_with, export)
     distributed.stop()
     if rank == 0:
-        shown = outdir / requests[0].name
-        click.echo(f"Volumes: {shown / 'CT.nii.gz'} (HU) and {shown / 'SUV.nii.gz'} (SUV)")
-        click.echo(f"Picture: {shown / 'preview.png'}, rotating projection: {shown / 'mip.gif'}")
-        click.echo(f"Table:   {outdir / 'manifest.csv'} ({len(requests)} subjects asked for)")
-
-
-def one_request(seed, sex, age, height_cm, weight_kg):
-    """The subject that the options describe."""
-    if None in (sex, age, height_cm, weight_kg):
-        raise InputError("one subject needs --sex, --age, --height-cm and --weight-kg; or give a table with --cohort.")
-    name = f"{sex}_{age:g}y_{height_cm:g}cm_{weight_kg:g}kg_seed{seed}"
-    return Request(name, vars(Demographics(sex, age, height_cm / 100, weight_kg)), seed)
+        click.echo(written(outdir, requests))
 
 
 if __name__ == "__main__":

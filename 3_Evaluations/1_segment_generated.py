@@ -11,7 +11,7 @@ real cohort with the same segmenter as the generated one, segment it as well, un
 import click
 
 from totalgen.commands import PATH, command, spread_options
-from totalgen.evaluation.segmenter import segment_cohort
+from totalgen.generation.segmenter import segment_cohort
 
 
 @command(__doc__)

@@ -34,8 +34,8 @@ from totalgen.data.measures import TINY_L, measure_study
 from totalgen.data.resolution import phase_offsets
 from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
-from totalgen.evaluation.segmenter import load_segmenter
-from totalgen.generation.cascade import Cascade, Stage
+from totalgen.generation.cascade import Cascade, load_stage
+from totalgen.generation.segmenter import Segmenter
 from totalgen.models.networks import cost
 from totalgen.models.processes import SIGMA_DATA
 from totalgen.models.samplers import evaluations
@@ -109,8 +109,8 @@ def sampled(cascade, stage, sampling, demographics, seed, other_seed, own):
 
 def measured(cascade, segment, high, demographics):
     """Rows of organ, volume_l, suv_mean, suv_max."""
-    ct, suv = cascade.to_volumes(high.numpy(), demographics)
-    rows = measure_study(suv, segment(ct))
+    ct, suv = cascade.to_volumes(high.numpy(), demographics).values()
+    rows = measure_study(suv, segment.run(ct)["organs"])
     return [{key: row[key] for key in ("organ", *MEASURES)} for row in rows]
 
 
@@ -154,11 +154,11 @@ def summary(lines, stage, gflop):
 @torch.no_grad()
 def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only, table):
     first, second = (guide, None) if stage == "global" else (None, guide)
-    one, two = Stage.load(global_weights, "global", guide=first), Stage.load(sr_weights, "sr", guide=second)
+    one, two = load_stage(global_weights, "global", guide=first), load_stage(sr_weights, "sr", guide=second)
     sampling = [OTHER[name] | (dict(guidance=GUIDANCE) if guide and name == stage else {}) for name in OTHER]
     sampling = [SamplingSettings(**values) for values in sampling]
     cascade = Cascade(one, two, *sampling, TilingSettings(slab=one.settings.task.shape[2]))
-    archive, segment = Archive(root / "training.zarr"), load_segmenter(segmenter)
+    archive, segment = Archive(root / "training.zarr"), Segmenter.load(segmenter)
     hashes = [part.sha256 for part in (one, one.guide, two, two.guide) if part]
     hashes.append(hashlib.sha256(segmenter.read_bytes()).hexdigest())
     weights = "+".join(sha256[:8] for sha256 in hashes)
@@ -184,9 +184,9 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
             continue
         common, own = dict(weights=weights, subject=subject), None
         if stage == "sr":
-            own = torch.from_numpy(archive.low(row)[PHASE].astype(np.float32))
+            own = torch.from_numpy(archive.array(row, "low")[PHASE].astype(np.float32))
             if (subject, OWN) not in done:
-                truth = torch.from_numpy(archive.high(row)[:].astype(np.float32))
+                truth = torch.from_numpy(archive.array(row, "high")[:].astype(np.float32))
                 organs = measured(cascade, segment, truth, demographics)
                 about = common | dict.fromkeys(PER_SAMPLING) | dict(sampling=OWN)
                 append_rows(table, [about | organ for organ in organs])

@@ -13,10 +13,10 @@ import numpy as np
 
 from totalgen.commands import PATH, command
 from totalgen.errors import InputError
-from totalgen.schema import from_dict
+from totalgen.schema import build
 from totalgen.settings import TrainingSettings
+from totalgen.training.diffusion import make_items
 from totalgen.training.loop import read_configuration
-from totalgen.training.stage import make_items
 
 
 @command(__doc__)
@@ -27,7 +27,7 @@ def main(root, runs, items):
     for run in runs:
         if not (run / "log.jsonl").exists():
             raise InputError(f"{run}: holds no log.jsonl. Give the folder of a run of train_totalgen.py.")
-        loaded = make_items(root, from_dict(TrainingSettings, read_configuration(run)["settings"]))
+        loaded = make_items(root, build(TrainingSettings, read_configuration(run)["settings"]))
         lines = (run / "log.jsonl").read_text().splitlines()
         consumed = np.median([json.loads(line)["items_per_s"] for line in lines])
         clock = time.perf_counter()

@@ -25,13 +25,12 @@ import torch
 from tqdm import tqdm
 
 from totalgen.commands import PATH, command
-from totalgen.data.archive import CHANNELS
 from totalgen.errors import InputError
-from totalgen.generation.cascade import Stage
+from totalgen.generation.cascade import load_stage
 from totalgen.models.samplers import sample, seeded_generator
-from totalgen.schema import from_dict
+from totalgen.schema import build
 from totalgen.settings import TrainingSettings
-from totalgen.training.stage import make_items
+from totalgen.training.diffusion import make_items
 from totalgen.weights import STAGE_KIND, load_weights
 
 SIGMAS = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
@@ -82,17 +81,17 @@ def main(root, files, steps, count):
     configuration = load_weights(files[0])[1]
     if configuration.get("kind") != STAGE_KIND:
         raise InputError(f"{files[0]}: holds no stage of the cascade. Give weights of 1_Trainings/train_totalgen.py.")
-    settings = from_dict(TrainingSettings, configuration["settings"])
+    settings = build(TrainingSettings, configuration["settings"])
     is_global = settings.stage == "global"
     settings = replace(settings, run=replace(settings.run, seed=SEED))
     test, train = (make_items(root, settings, split) for split in ("test", "train"))
     items = [test[n][1:] for n in range(min(count, len(test.subjects)))]
     truth = torch.stack([clean for clean, _ in items])
-    columns = [f"σ {s:g}" for s in SIGMAS] + (["mean", "std"] if is_global else list(CHANNELS))
+    columns = [f"σ {s:g}" for s in SIGMAS] + (["mean", "std"] if is_global else list(test.task.target))
     width = max(len(str(path)) for path in files) + 2
     click.echo(" " * width + "".join(f"{column:>9}" for column in columns))
     for path in files:
-        stage = Stage.load(path, settings.stage, device=torch.device("cpu"))
+        stage = load_stage(path, settings.stage, device=torch.device("cpu"))
         errors = [denoising_error(stage.denoiser, items, sigma) for sigma in SIGMAS]
         quality = (distances if is_global else correlations)(sampled(stage.denoiser, items, steps), truth)
         click.echo(f"{str(path):{width}}" + "".join(f"{value:9.4f}" for value in (*errors, *quality)))

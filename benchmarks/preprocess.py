@@ -24,7 +24,7 @@ from totalgen.commands import PATH, command
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume, resample, write_nifti
 from totalgen.phantom import make_subject, sample_demographics
-from totalgen.phantom.dicom_writer import PET_BORDER, write_study
+from totalgen.phantom.phantom_dicom import PET_BORDER, write_study
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "0_Preprocess"
 STEPS = {  # script: further options

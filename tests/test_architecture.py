@@ -16,16 +16,23 @@ MAY_IMPORT = {
     "models": set(),
     "data": {"errors"},
     "phantom": {"data", "errors"},
-    "tasks": {"data", "models", "errors", "settings"},
+    "tasks": {"data", "models", "errors", "settings", "weights"},
     "training": {"tasks", "data", "models", "errors", "weights", "checkpoints", "distributed", "schema", "settings"},
     "generation": {"tasks", "data", "models", "errors", "weights", "distributed", "schema", "settings"},
-    "evaluation": {"data", "models", "errors", "weights", "checkpoints", "schema", "settings"},
+    "evaluation": {"data", "errors"},
 }
-DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow"}  # import name → name on the package index
+DISTRIBUTION = {  # import name → name on the package index
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "PIL": "pillow",
+}
 SELF_NAMED = {"totalgen"}
 OPTIONAL = {"totalsegmentator"}
 RUN_ONLY = {"ruff", "mypy", "pytest-xdist"}  # commands and a plug-in, no modules
-NEEDED_BY_OTHERS = {"pillow": "imageio and matplotlib write PNG and GIF with it"}
+NEEDED_BY_OTHERS = {
+    "pillow": "imageio and matplotlib write PNG and GIF with it",
+    "pywavelets": "scikit-image's wavelets",
+}
 
 
 def imported(path):

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from totalgen.data.archive import pack
+from totalgen.data.recipes import PetCt
 
 ONE = ("--sex", "F", "--age", 60, "--weight-kg", 66)
 TRAIN = "1_Trainings/train_totalgen.py"
@@ -13,7 +14,7 @@ GENERATE = "2_Tests/generate_petct.py"
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory, cropped_cohort):
     root = cropped_cohort(tmp_path_factory.mktemp("cohort"))
-    pack(root, (16, 16, 24))
+    pack(root, PetCt(shape=(16, 16, 24)))
     return root
 
 

@@ -15,7 +15,7 @@ import pytest
 import totalgen
 from totalgen import Cascade
 from totalgen.phantom import make_subject, sample_demographics
-from totalgen.phantom.dicom_writer import write_study
+from totalgen.phantom.phantom_dicom import write_study
 from totalgen.schema import resolve
 from totalgen.settings import GenerationSettings
 

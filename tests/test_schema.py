@@ -1,14 +1,22 @@
 """Settings are checked against their fields, and presets, --set and stored files all go through that check."""
 
 import dataclasses
+import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from totalgen.errors import InputError
-from totalgen.schema import Settings, build, fixed, flat, from_dict, listed, resolve, setting, to_dict
-from totalgen.settings import GenerationSettings, RunSettings, SegmenterSettings, TrainingSettings
+from totalgen.schema import Settings, build, fixed, flat, listed, resolve, setting, to_dict
+from totalgen.settings import (
+    GenerationSettings,
+    PetDenoisingInferenceSettings,
+    PetDenoisingSettings,
+    RunSettings,
+    SegmenterSettings,
+    TrainingSettings,
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def test_plain_values_survive_json_and_a_list_is_a_tuple():
     made = build(Everything, dict(weights="a", shape=[1, 2, 3]))
     assert made.net.shape == (1, 2, 3)
     assert to_dict(made)["net"]["shape"] == [1, 2, 3]
-    assert from_dict(Everything, to_dict(made)) == made
+    assert build(Everything, to_dict(made)) == made
 
 
 def test_what_may_change_is_not_fixed():
@@ -118,9 +126,25 @@ def test_every_setting_has_a_meaning_an_allowed_default_and_a_line_in_help(cls):
     for (name, item), line in zip(flat(cls).items(), lines, strict=True):
         assert name in line
         assert item.metadata["meaning"] in line
-    assert from_dict(cls, to_dict(made)) == made
+    assert build(cls, to_dict(made)) == made
 
 
 def test_averages_that_would_share_a_file_are_refused():
     with pytest.raises(InputError, match="two widths are the same to three digits"):
         RunSettings(ema=(0.08, 0.0801))
+
+
+@pytest.mark.parametrize(
+    ("script", "cls"),
+    [
+        ("1_Trainings/train_totalgen.py", TrainingSettings),
+        ("1_Trainings/train_pet_denoising.py", PetDenoisingSettings),
+        ("1_Trainings/train_segmenter.py", SegmenterSettings),
+        ("2_Tests/generate_petct.py", GenerationSettings),
+        ("2_Tests/denoise_pet.py", PetDenoisingInferenceSettings),
+    ],
+)
+def test_every_preset_of_every_script_is_allowed(script, cls):
+    presets = runpy.run_path(str(Path(__file__).resolve().parents[1] / script))["PRESETS"]
+    for name in presets:
+        assert resolve(cls, presets, name, ())

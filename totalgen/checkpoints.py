@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+import click
 import torch
 
 from totalgen.data.files import atomic
+from totalgen.data.text_files import read_json_lines
 from totalgen.errors import InputError
 from totalgen.weights import load_weights, save_weights
 
@@ -15,35 +16,39 @@ RENAMED = {"volumes": "items", "volumes_per_s": "items_per_s"}  # in logs of for
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what torch's Adam and AdamW remember of a parameter
 
 
-def save_checkpoint(
-    folder: str | Path, step: int, tensors: dict[str, torch.Tensor], kind: str, **more: Any
-) -> None:
+def save_checkpoint(folder: str | Path, step: int, tensors: dict[str, torch.Tensor]) -> None:
     """Write <folder>/step_########.safetensors and drop all but the newest KEEP.
 
-    kind: of training;  more: JSON values that go with it. Checkpoints of later steps were passed over as damaged, or
+    Checkpoints of later steps were passed over as damaged, or
     this one would not have been trained: they go first.
     """
     folder = Path(folder)
     path = folder / f"step_{step:08d}.safetensors"
-    save_weights(path, tensors, {"kind": kind, "step": step, **more})
+    save_weights(path, tensors, {"step": step})
     files = sorted(folder.glob("step_*.safetensors"))
     for old in (*files[files.index(path) + 1 :], *files[: files.index(path) + 1][:-KEEP]):
         old.unlink()
 
 
-def newest_checkpoint(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """(dict of the step and what was saved with it, tensors) of the newest file that can be read, or None.
+def newest_checkpoint(folder: str | Path) -> tuple[int, dict[str, torch.Tensor]] | None:
+    """(step, tensors) of the newest file that can be read, or None where there is none.
 
-    Raises InputError when it belongs to another kind of training.
+    A damaged one is named on standard error. Raises InputError when all are: a run that has checkpoints does not begin
+    anew without being told.
     """
+    damaged = []
     for path in sorted(Path(folder).glob("step_*.safetensors"), reverse=True):
         try:
             tensors, configuration = load_weights(path)
-        except InputError:
+            step = int(configuration["step"])
+        except (InputError, KeyError, TypeError, ValueError):
+            damaged.append(path)
             continue
-        if configuration.get("kind") != kind:
-            raise InputError(f"{path}: is a checkpoint of another training, not of a {kind}. Choose another --outdir.")
-        return configuration, tensors
+        for bad in damaged:
+            click.echo(f"Warning: {bad}: is damaged; the run goes on from step {step}.", err=True)
+        return step, tensors
+    if damaged:
+        raise InputError(f"{damaged[0]}: is damaged, and no other can be read. Remove {folder} to begin at step 0.")
     return None
 
 
@@ -81,7 +86,7 @@ def trim_log(path: Path, done: int) -> None:
     """Drop the log lines after step ``done``: they were trained after the checkpoint and are trained again."""
     if not path.exists():
         return
-    complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    lines = [{RENAMED.get(k, k): value for k, value in json.loads(line).items()} for line in complete]
+    found = read_json_lines(path, "Remove it: the run goes on and begins a new one.")
+    lines = [{RENAMED.get(k, k): value for k, value in line.items()} for line in found]
     with atomic(path) as part:
-        part.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= done))
+        part.write_text("".join(json.dumps(line) + "\n" for line in lines if line.get("step", 0) <= done))

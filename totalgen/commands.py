@@ -1,11 +1,50 @@
 """What the numbered scripts share: the layout of their help, and the options that several of them take."""
 
+import errno
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 
+from totalgen.errors import InputError
+
 PATH = click.Path(path_type=Path)
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+PLACES = {  # what may be wrong with the place of an output → cure
+    errno.ENOSPC: "Free some space and run the same command again: what was written before is intact.",
+    errno.EDQUOT: "Free some space and run the same command again: what was written before is intact.",
+    errno.EACCES: "Change its permissions, or choose another place.",
+    errno.EPERM: "Change its permissions, or choose another place.",
+    errno.EROFS: "Choose another place.",
+    errno.ENAMETOOLONG: "Choose a shorter one.",
+    errno.ENOTDIR: "A part of this path is a file. Choose another place.",
+    errno.EISDIR: "It is a folder. Choose another place.",
+    errno.ELOOP: "Its links lead in a circle. Correct them.",
+}
+
+
+class Command(click.Command):
+    """A command that ends in one line where a person or the place of an output stops it."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # texts contain σ and ×, whatever the locale
+            if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
+                stream.reconfigure(encoding="utf-8")
+        return super().main(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nStopped. The same command goes on from what is done.", err=True)
+            ctx.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno not in PLACES:
+                raise
+            raise InputError(f"{error.filename or 'output'}: {error.strerror}. {PLACES[error.errno]}") from None
 
 
 def command(text: str, epilog: str | None = None) -> Callable[[Callable], click.Command]:
@@ -14,7 +53,11 @@ def command(text: str, epilog: str | None = None) -> Callable[[Callable], click.
     epilog: text below the options, kept line by line as well.
     """
     settings = dict(show_default=True, help_option_names=["-h", "--help"])
-    return click.command(help=_verbatim(text), epilog=epilog and "\b\n" + epilog, context_settings=settings)
+    made = click.command(
+        cls=Command, help=_verbatim(text), epilog=epilog and "\b\n" + epilog, context_settings=settings
+    )
+    about = click.version_option(version("totalgen"), prog_name="totalgen")
+    return lambda function: made(about(function))
 
 
 def _verbatim(text):
@@ -28,3 +71,48 @@ def spread_options(function: Callable) -> Callable:
         "--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786."
     )
     return workers(scheduler(function))
+
+
+def input_options(function: Callable) -> Callable:
+    """Adds the options of a script that makes something of images: what they are, and where the results go."""
+    options = (
+        click.option("--cohort", type=PATH, help="Or the root of a cohort, of whose subjects all are taken."),
+        click.option("--split", help="Only subjects of this split of the cohort."),
+        click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own."),
+        click.option("--outdir", type=PATH, required=True, help="Folder for the results."),
+        click.option("--samples", type=int, help="How many; their mean is written, and their standard deviation."),
+        click.option("--dicom", is_flag=True, help="Of a DICOM input: write <name>/dicom, a derived series, too."),
+        click.option("--keep-identity", is_flag=True, help="Keep patient, study and dates in names and that series."),
+        click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable."),
+        click.option("--dry-run", is_flag=True, help="Print the settings, and exit."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def weights_of_runs(folder: Path, preset: dict[str, Any], given: dict[str, Path | None]) -> dict[str, Path | None]:
+    """The weights of a preset as they are left by trainings of one's own, <folder>/<name>/ema-0.100.safetensors.
+
+    preset: its settings, whose weights are shipped as <name>.safetensors or left by a training <name>;  given: setting
+    → path that was given instead, or None. Raises InputError when one is missing.
+    """
+    found = dict(given)
+    for key in (key for key, path in given.items() if path is None):
+        path = Path(preset[key])
+        name = path.parent.name if path.name.startswith("ema-") else path.stem
+        found[key] = own = folder / name / "ema-0.100.safetensors"
+        if not own.is_file():
+            raise InputError(f"--runs {folder}: {name} has no {own.name}. Train preset {name} there first.")
+    return found
+
+
+def trained(weights: Path, use: str) -> str:
+    """The last lines of a training: its weights, and the command that uses them."""
+    return f"Weights: {weights}\nUse them: python {use.format(weights)}"
+
+
+def check_dicom(dicom: bool, path: Path | None) -> None:
+    """Raises InputError for --dicom without a folder to derive a series from."""
+    if dicom and (path is None or not path.is_dir()):
+        raise InputError("--dicom derives a series from the DICOM folder that --input names. Give one.")

@@ -142,10 +142,7 @@ def build(cls: type[S], row: dict[str, Any]) -> S:
     of its settings, which puts all others of the group to their defaults.
     Raises InputError for an unknown or ambiguous key, a missing setting and a value that is not allowed.
     """
-    values: dict[str, Any] = {}
-    for key, value in row.items():
-        values |= _assigned(cls, key, value)
-    return _made(cls, values)
+    return _made(cls, _all_assigned(cls, row.items()))
 
 
 def resolve(
@@ -155,18 +152,22 @@ def resolve(
 
     given: key → value of options of their own; None: not given. Raises InputError for an unknown preset too.
     """
-    row = dict(closest(name, presets))
-    values: dict[str, Any] = {}
-    for key, value in row.items():
-        values |= _assigned(cls, key, value)
+    pairs = list(closest(name, presets).items())
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
             raise InputError(f'--set "{change}" has no "=". Write --set key=value.')
-        values |= _assigned(cls, key.strip(), _literal(text))
-    for key, value in (given or {}).items():
-        values |= _assigned(cls, key, value) if value is not None else {}
-    return _made(cls, values)
+        pairs.append((key.strip(), _literal(text)))
+    pairs += [(key, value) for key, value in (given or {}).items() if value is not None]
+    return _made(cls, _all_assigned(cls, pairs))
+
+
+def _all_assigned(cls, pairs):
+    """Full name → value of pairs (key, value); a later one replaces an earlier one."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        values |= _assigned(cls, key, value)
+    return values
 
 
 def _literal(text):
@@ -210,14 +211,9 @@ def _made(cls, values):
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """Nested plain values, for JSON; ``from_dict`` is the inverse."""
+    """Nested plain values, for JSON; ``build`` is the inverse."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}
     return {name: to_dict(value) if isinstance(value, Settings) else _plain(value) for name, value in values.items()}
-
-
-def from_dict(cls: type[S], values: dict[str, Any]) -> S:
-    """An object of ``cls`` from nested plain values; those of settings that no longer exist are an InputError."""
-    return build(cls, values)
 
 
 def _plain(value):

@@ -3,12 +3,14 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from totalgen.data.archive import AXIAL
+from totalgen.data.doses import DOSES
+from totalgen.data.recipes import AXIAL
 from totalgen.errors import InputError
 from totalgen.models.networks import RECOMPUTE
 from totalgen.models.precision import PRECISIONS
-from totalgen.models.processes import FAMILIES, NOISE_LEVELS
+from totalgen.models.processes import FAMILIES, LOSSES, NOISE_LEVELS
 from totalgen.models.samplers import SAMPLERS
 from totalgen.schema import Settings, setting
 
@@ -17,16 +19,24 @@ LEVELS = ("auto", "karras", "ddpm")
 TARGETS = ("residual", "direct")
 PLACEMENTS = ("uniform", "body", "heat")
 STAGES = ("global", "sr")
+MR_STAGES = ("slices", "refined")
+SEGMENTER_STRIDE = 8  # its network halves each axis three times
 
 
 @dataclass(frozen=True)
-class TaskSettings(Settings):
+class TargetSettings(Settings):
+    """What every task of a diffusion model states."""
+
+    target: str = setting("residual", "what is added to the upsampled or low-dose volume, or all", words=TARGETS)
+
+
+@dataclass(frozen=True)
+class TaskSettings(TargetSettings):
     """What is learnt from the archive."""
 
     shape: tuple[int, ...] = setting((224, 224, 384), "voxels of the full resolution along x, y, z", low=1, length=3)
     axial: str = setting("stretch", "axis z of the archive: filled by every torso, or padded with air", words=AXIAL)
     patch: tuple[int, ...] = setting((56, 56, 96), "voxels of a patch of the sr stage", low=1, length=3)
-    target: str = setting("residual", "of the sr stage: what is added to the upsampled volume, or all", words=TARGETS)
     condition_noise: float = setting(0.0, "standard deviation of noise on the sr stage's condition", low=0, high=10)
     placement: str = setting("uniform", "where patches are: anywhere, or where there is body or heat", words=PLACEMENTS)
     partial_torsos: bool = setting(False, "train also on scans that end within the torso")
@@ -65,6 +75,7 @@ class ProcessSettings(Settings):
     noise_levels: str = setting("lognormal", "distribution of σ in training", words=NOISE_LEVELS)
     noise_mean: float = setting(-0.4, "of ln σ, for lognormal", low=-10, high=10)
     noise_std: float = setting(1.0, "of ln σ, for lognormal", above=0, high=10)
+    loss: str = setting("mse", "mean squared or absolute error, or with that of slice differences", words=LOSSES)
 
 
 @dataclass(frozen=True)
@@ -107,31 +118,56 @@ class ComputeSettings(Settings):
 
 @dataclass(frozen=True)
 class SamplingSettings(Settings):
-    """How a stage is sampled (totalgen.models.samplers.sample). The noise of ancestral steps depends on no seed."""
+    """How a network is sampled (totalgen.models.samplers.sample)."""
 
-    sampler: str = setting("heun", "integrator", words=[name for name in SAMPLERS if name != "ancestral"])
+    sampler: str = setting("heun", "integrator", words=SAMPLERS)
     steps: int = setting(35, "noise levels", low=1, high=100_000)
     levels: str = setting("auto", "Karras's grid, DDPM's own steps, or by the family", words=LEVELS)
     sigma_min: float = setting(0.002, "lowest noise level of Karras's grid", above=0)
     sigma_max: float = setting(80.0, "highest noise level of Karras's grid", above=0)
     rho: float = setting(7.0, "curvature of Karras's grid", above=0, high=1000)
     guidance: float = setting(1.0, "weight of the network against its guide; 1: no guide", low=-100, high=100)
+    churn: float = setting(0.0, "noise that heun adds again along the way (S_churn of Karras 2022)", low=0, high=1000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sigma_min < self.sigma_max:
             raise InputError(f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}. Change one.")
+        if self.churn and self.sampler != "heun":
+            raise InputError(f"churn is {self.churn:g} with sampler {self.sampler}; only heun has it. Change one.")
+
+    def text(self) -> str:
+        """sampler, steps and what differs from the defaults, such as "sampler=heun steps=35"."""
+        values = {item.name: (getattr(self, item.name), item.default) for item in dataclasses.fields(self)}
+        always = ("sampler", "steps")
+        shown = [f"{name}={value}" for name, (value, usual) in values.items() if name in always or value != usual]
+        return " ".join(shown)
+
+
+@dataclass(frozen=True)
+class WindowSettings(Settings):
+    """How a network goes over a volume (totalgen.generation.tiling)."""
+
+    tiling: str = setting("fused", "windows averaged at every step, or blended at the end", words=("fused", "ramp"))
+    window: tuple[int, ...] = setting((), "voxels of a window; empty: those of a training patch", low=1)
+    overlap: int = setting(16, "voxels that neighbouring windows share along each axis", low=0)
+    window_batch: int = setting(1, "windows per evaluation", low=1)
 
 
 @dataclass(frozen=True)
 class TilingSettings(Settings):
     """How the sr stage goes over a volume."""
 
+    windows: str = setting("slabs", "one after the other, or all averaged at every step", words=("slabs", "fused"))
     slab: int = setting(96, "slices of a window along z", low=1)
-    context: int = setting(0, "slices discarded at inner borders of windows", low=0)
+    context: int = setting(0, "of slabs: slices discarded at inner borders", low=0)
+    overlap: int = setting(16, "of fused windows: voxels that neighbours share", low=0)
+    width: int = setting(0, "of fused windows: voxels along x and y; 0: the whole width", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.width and self.windows != "fused":
+            raise InputError(f"width {self.width} is of fused windows. Add --set windows=fused, or leave it out.")
         if 2 * self.context >= self.slab:
             raise InputError(f"context {self.context} is not less than half of the slab, {self.slab}. Change one.")
 
@@ -147,15 +183,113 @@ class WeightsSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TrainingSettings(Settings):
-    """A training of one stage of the cascade."""
+class DiffusionSettings(Settings):
+    """What the trainings of all diffusion models have."""
 
-    stage: str = setting("global", "stage of the cascade", words=STAGES)
-    task: TaskSettings = field(default_factory=TaskSettings)
+    task: TargetSettings
     network: NetworkSettings = field(default_factory=NetworkSettings)
     process: ProcessSettings = field(default_factory=ProcessSettings)
     run: RunSettings = field(default_factory=RunSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+
+@dataclass(frozen=True)
+class TrainingSettings(DiffusionSettings):
+    """A training of one stage of the cascade."""
+
+    task: TaskSettings = field(default_factory=TaskSettings)
+    stage: str = setting("global", "stage of the cascade", words=STAGES)
+
+
+@dataclass(frozen=True)
+class PetDenoisingTaskSettings(TargetSettings):
+    """What a PET denoiser learns (totalgen.tasks.pet_denoising)."""
+
+    voxel_mm: float = setting(1.65, "edge of the voxels; the archive has the same", above=0, high=20)
+    patch: tuple[int, ...] = setting((96, 96, 96), "voxels of a patch; two numbers: of an axial slice", low=1)
+    doses: tuple[float, ...] = setting(DOSES, "fractions of the normal dose that are learnt", above=0, high=1, least=1)
+    dose_channel: bool = setting(True, "tell the network the dose")
+    placement: str = setting("body", "where patches are: anywhere, or where there is uptake", words=PLACEMENTS[:2])
+    noise: float = setting(0.10, "std / mean at the normal dose and SUV 2.3, to simulate low doses", above=0, high=1)
+    noise_fwhm_mm: float = setting(5.0, "blur that correlates that noise", above=0, high=20)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.patch) not in (2, 3):
+            raise InputError(f"patch is {self.patch!r}; give three numbers, or two for axial slices. Change it.")
+        if max(self.doses) >= 1:
+            raise InputError(f"doses has {max(self.doses):g}; a low dose is below 1. Change it.")
+
+
+@dataclass(frozen=True)
+class PetDenoisingSettings(DiffusionSettings):
+    """A training of a PET denoiser."""
+
+    task: PetDenoisingTaskSettings = field(default_factory=PetDenoisingTaskSettings)
+
+
+@dataclass(frozen=True)
+class TranslationTaskSettings(TargetSettings):
+    """What a translator of CT to MR learns (totalgen.tasks.translation)."""
+
+    target: str = setting("direct", "the MR itself, or its difference from the stacked slices", words=TARGETS)
+    voxel_mm: float = setting(1.0, "edge of the voxels; the archive has the same", above=0, high=20)
+    patch: tuple[int, ...] = setting((160, 224), "voxels of a patch; two numbers: of an axial slice", low=1)
+    neighbours: int = setting(0, "slices on either side that a network of slices is shown, too", low=0, high=16)
+    placement: str = setting("uniform", "where patches are: anywhere, or where there is body", words=PLACEMENTS[:2])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.patch) not in (2, 3):
+            raise InputError(f"patch is {self.patch!r}; give three numbers, or two for axial slices. Change it.")
+        if self.neighbours and len(self.patch) == 3:
+            raise InputError(f"neighbours is {self.neighbours}; a network of volumes has none. Set it to 0.")
+
+
+@dataclass(frozen=True)
+class TranslationSettings(DiffusionSettings):
+    """A training of a translator of CT to MR, of slices or of volumes."""
+
+    task: TranslationTaskSettings = field(default_factory=TranslationTaskSettings)
+
+
+@dataclass(frozen=True)
+class VqvaeSettings(Settings):
+    """A training of the VQ-VAE that compresses CT and MR (totalgen.training.vqvae_training)."""
+
+    patch: tuple[int, ...] = setting((80, 112, 84), "voxels of a patch, divisible by 4", low=4, length=3)
+    channels: tuple[int, ...] = setting((128, 256), "width after each halving", low=1, high=1024, length=2)
+    residual_layers: int = setting(6, "residual layers of each side and level", low=1, high=32)
+    codes: int = setting(512, "vectors of the codebook", low=2, high=65536)
+    code_channels: int = setting(2, "channels of the latent volume", low=1, high=64)
+    commitment: float = setting(0.25, "weight of the distance from the codes", low=0, high=10)
+    run: RunSettings = field(default_factory=RunSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(n % 4 for n in self.patch):
+            raise InputError(f"patch {self.patch} is not divisible by 4. Change it.")
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Arguments of models.vqvae.VectorQuantised."""
+        names = ("channels", "residual_layers", "codes", "code_channels", "commitment")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class RefinementTaskSettings(TargetSettings):
+    """What the refinement of stacked slices learns in the space of the VQ-VAE (totalgen.tasks.refinement)."""
+
+    patch: tuple[int, ...] = setting((20, 28, 21), "voxels of a patch of the latent volume", low=1, length=3)
+
+
+@dataclass(frozen=True)
+class RefinementSettings(DiffusionSettings):
+    """A training of that refinement."""
+
+    task: RefinementTaskSettings = field(default_factory=RefinementTaskSettings)
 
 
 @dataclass(frozen=True)
@@ -166,25 +300,58 @@ class GenerationSettings(Settings):
     global_sampling: SamplingSettings = field(default_factory=SamplingSettings)
     sr_sampling: SamplingSettings = field(default_factory=SamplingSettings)
     tiling: TilingSettings = field(default_factory=TilingSettings)
+    air: bool = setting(True, "outside the body CT becomes -1000 HU and SUV 0; otherwise as generated", may_change=True)
+    self_start: float = setting(
+        0.0, "noise level at which the sr stage begins, around the upsampled volume; 0: pure noise", low=0
+    )  # fmt: skip
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
-
-SEGMENTER_STRIDE = 8  # its network halves each axis three times
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.self_start <= self.sr_sampling.sigma_min:
+            raise InputError(f"self_start {self.self_start:g} is not above sr_sampling.sigma_min. Raise it.")
 
 
 @dataclass(frozen=True)
 class SegmenterSettings(Settings):
-    """A training of the small organ segmenter (totalgen.evaluation.segmenter)."""
+    """A training of the organ segmenter (totalgen.training.organ_training)."""
 
-    steps: int = setting(3500, "optimiser steps", low=1)
-    batch: int = setting(2, "patches per step", low=1)
     patch: int = setting(48, "voxels of a patch along each axis", low=2 * SEGMENTER_STRIDE)
     channels: int = setting(8, "width of the network at the full resolution", low=1, high=256)
-    lr: float = setting(0.003, "highest learning rate of AdamW; it falls to zero along a cosine", low=0, high=10)
-    seed: int = setting(0, "of weights, patches and noise", low=0, high=2**63 - 1)
-    checkpoint_steps: int = setting(50, "steps between checkpoints", low=1, may_change=True)
+    run: RunSettings = field(default_factory=RunSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.patch % SEGMENTER_STRIDE:
             raise InputError(f"patch {self.patch} is not a multiple of {SEGMENTER_STRIDE}. Change it.")
+
+
+@dataclass(frozen=True)
+class TranslationInferenceSettings(Settings):
+    """A translation of CT to MR (totalgen.generation.ct_translator)."""
+
+    slices_weights: Path = setting(dataclasses.MISSING, "of train_ct_to_mr.py: of slices, or a 3-D regression")
+    vqvae_weights: Path | None = setting(None, "of the VQ-VAE, for stage refined")
+    refiner_weights: Path | None = setting(None, "of the refinement, for stage refined")
+    stage: str = setting("refined", "stacked slices, or what the 3-D latent model makes of them", words=MR_STAGES)
+    samples: int = setting(1, "of which the mean is given, and from two on the standard deviation", low=1, high=1000)
+    slices_start: float = setting(0.0, "noise level at which slices begin, around the CT; 0: pure noise", low=0)
+    refiner_start: float = setting(0.0, "the same for the refinement, around the stacked slices", low=0)
+    slices_sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    refiner_sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    slices_windows: WindowSettings = field(default_factory=WindowSettings)
+    refiner_windows: WindowSettings = field(default_factory=WindowSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+
+@dataclass(frozen=True)
+class PetDenoisingInferenceSettings(Settings):
+    """Denoising with a trained PET denoiser (totalgen.generation.pet_denoiser)."""
+
+    weights: Path = setting(dataclasses.MISSING, "of train_pet_denoising.py")
+    samples: int = setting(1, "of which the mean is given, and from two on the standard deviation", low=1, high=1000)
+    start: float = setting(0.0, "noise level of an early start, in std of the dose's noise; 0: none", low=0, high=1000)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    windows: WindowSettings = field(default_factory=WindowSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)

@@ -3,22 +3,30 @@
 Files carry a format version. Those of an earlier version are converted when they are read, so that no file is lost:
 
     1  everything at the top level: stage, family, network, shape, patch, target, training, volumes, …
-    2  settings (settings.TrainingSettings), channels by name, codec, data, progress
+    2  settings (settings.TrainingSettings), channels by name, codec, data, progress; segmenters as in 1
+    3  the same for segmenters; data has the encodings
 """
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from totalgen.data.files import atomic
+from totalgen.data.intensity import PET_CT
 from totalgen.errors import InputError
 
-FORMAT_VERSION = 2
-STAGE_KIND = "stage of the cascade"
+Network = TypeVar("Network", bound=nn.Module)
+FORMAT_VERSION = 3
+STAGE_KIND, SEGMENTER_KIND, PET_DENOISER_KIND = "stage of the cascade", "segmenter", "PET denoiser"
+TRANSLATOR_KIND, VQVAE_KIND, REFINER_KIND = "CT-to-MR translator", "VQ-VAE", "refiner of stacked slices"
 
 
 def save_weights(
@@ -50,7 +58,45 @@ def load_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: damaged, or not a weights file of this project ({error}). Copy it again.") from None
+    if not isinstance(configuration, dict):
+        raise InputError(f"{path}: its configuration is a {type(configuration).__name__}. Copy the file again.")
     return tensors, converted(configuration, version, path)
+
+
+@contextlib.contextmanager
+def described(path: str | Path) -> Iterator[None]:
+    """Within this context, what a configuration lacks or has of another kind is an InputError that names the file."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        raise (error if str(path) in message else InputError(f"{path}: {message}")) from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{path}: its header describes no network of this version ({why}). Copy it again.") from None
+
+
+def filled(path: str | Path, make: Callable[[], Network], state: dict[str, torch.Tensor]) -> Network:
+    """make() with the tensors of a file, in float32. Names and shapes are compared before anything is allocated.
+
+    Raises InputError for tensors that are not those of the network, and for values that are not finite.
+    """
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in make().state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if differing := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        name = differing[0]
+        shapes = " where ".join(str(each.get(name, "nothing")) for each in (found, expected))
+        raise InputError(
+            f"{path}: {len(differing)} tensors do not fit the network of its header, {name} first ({shapes} is "
+            "expected). It was damaged, or made by another version: copy it again, or train it again."
+        )
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name} holds values that are not finite. Take an earlier average of the run.")
+    network = make()
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return network
 
 
 def converted(configuration: dict[str, Any], version: int, path: Path) -> dict[str, Any]:
@@ -60,18 +106,41 @@ def converted(configuration: dict[str, Any], version: int, path: Path) -> dict[s
     """
     if version > FORMAT_VERSION:
         raise InputError(f"{path}: is of format {version}, this version reads up to {FORMAT_VERSION}. Update totalgen.")
-    if version == 1 and "stage" in configuration:
+    old_stage = version == 1 and "stage" in configuration
+    old_segmenter = version < 3 and configuration.get("kind") == SEGMENTER_KIND and "step" not in configuration
+    if old_stage or old_segmenter:
         try:
-            return _stage_from_version_1(configuration)
+            return (_stage_from_version_1 if old_stage else _segmenter_from_version_2)(configuration)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: its configuration lacks {error}. Copy the file again.") from None
     return configuration
 
 
+def known_data(data: dict[str, Any]) -> dict[str, Any]:
+    """What files of one run agree on about its data: ranges and encodings were not kept from the first."""
+    known = {name: value for name, value in data.items() if name != "ranges"}
+    return dict(encodings={name: asdict(code) for name, code in PET_CT.items()}) | known
+
+
 def network_arguments(configuration: dict[str, Any]) -> dict[str, Any]:
     """Arguments of UNet for the network that a configuration describes."""
     target, condition = (len(configuration["channels"][name]) for name in ("target", "condition"))
-    return dict(in_channels=target + condition, out_channels=target, **configuration["settings"]["network"])
+    dims = configuration.get("dims", 3)
+    return dict(in_channels=target + condition, out_channels=target, dims=dims, **configuration["settings"]["network"])
+
+
+def _segmenter_from_version_2(old):
+    data = {name: old[name] for name in ("ids", "shares", "voxel_mm", "subjects")}
+    run = dict(items=old["steps"] * old["batch"], batch=old["batch"], lr=old["lr"], seed=old["seed"])
+    new = dict(
+        kind=SEGMENTER_KIND,
+        preset="",
+        settings=dict(patch=old["patch"], channels=old["channels"], run=run),
+        channels=dict(target=["organs"], condition=["CT"]),
+        codec=dict(kind="identity"),
+        data=data | dict(sources=old.get("source", [])),
+    )
+    return new | {name: old[name] for name in ("dice", "test_subjects") if name in old}
 
 
 _DEMOGRAPHICS_1 = ["height_m", "weight_kg / 100", "age_years / 100", "sex"]

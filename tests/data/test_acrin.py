@@ -16,7 +16,7 @@ from totalgen.data.dicom import find_series, read_series
 from totalgen.data.metadata import choose, describe_cohort
 from totalgen.data.suv import suv_factors
 from totalgen.data.volume import read_nifti
-from totalgen.generation.cascade import Stage
+from totalgen.generation.cascade import load_stage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DICOM = REPOSITORY.parent / "shared" / "data" / "acrin_petct" / "dicom"
@@ -80,8 +80,8 @@ def test_the_study_passes_to_the_archive(root):
     assert cropped.shape == (224, 224, 221)
     assert "published" in read_axial_extent(root / "axial_extent.json").source
     archive = Archive(root / "training.zarr")
-    assert archive.high(0).shape == (2, 224, 224, 384)  # the partial torso is packed like a whole one
-    assert 0.9 < archive.high(0)[1].max() <= 1  # a lesion beyond SUV 25 is clipped there
+    assert archive.array(0, "high").shape == (2, 224, 224, 384)  # the partial torso is packed like a whole one
+    assert 0.9 < archive.array(0, "high")[1].max() <= 1  # a lesion beyond SUV 25 is clipped there
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_a_generated_subject_of_the_same_demographics_is_shown_below_it(root, ru
     assert process.returncode == 0, process.stderr
     assert (tmp_path / SUBJECT / "comparison.png").stat().st_size > 10_000
     generated = read_nifti(tmp_path / SUBJECT / "CT.nii.gz")
-    line = Stage.load(weights[0], "global").data["axial_extent"]
+    line = load_stage(weights[0], "global").data["axial_extent"]
     expected_mm = line["slope_mm_per_m"] * 1.88 + line["intercept_mm"]
     assert generated.shape[2] * generated.voxel_mm[2] == pytest.approx(expected_mm, abs=3)  # half a voxel
 

@@ -1,5 +1,8 @@
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from totalgen.data.choice import choose
 from totalgen.data.dicom import find_series
@@ -159,3 +162,58 @@ def test_a_study_whose_series_have_different_times_is_one_study(dicom, tmp_path)
     chosen, ct, reasons = reasons_of(tmp_path)
     assert (chosen, ct) == ("PET AC", "CT")
     assert reasons["unstated"].startswith("does not state")
+
+
+@pytest.mark.parametrize("kind", ["DYNAMIC", "GATED"])
+def test_dynamic_and_gated_series_are_refused_by_name(dicom, tmp_path, kind):
+    dicom.study(tmp_path)
+    pet = dicom.study(tmp_path / "more", SeriesDescription="moving", SeriesNumber=1, SeriesType=[kind, "IMAGE"])[1]
+    _, _, reasons = choose(find_series(tmp_path)[0])
+    (moving,) = find_series(pet[0].parent)[0]
+    assert reasons[moving.uid] == f"{kind.lower()} by its Series Type (0054,1000), not a static image"
+
+
+LONG = dict(ActualFrameDuration=300_000)
+
+
+def test_of_two_equal_pets_the_one_with_the_longer_frames_is_taken(dicom, tmp_path):
+    short = dicom.study(tmp_path, SeriesNumber=1, ActualFrameDuration=10_000)[1]
+    tags = dict(SeriesNumber=9, ActualFrameDuration=180_000)
+    (long,) = find_series(dicom.study(tmp_path / "more", **tags)[1][0].parent)[0]
+    pet, _, reasons = choose(find_series(tmp_path)[0])
+    assert pet.uid == long.uid
+    assert reasons[find_series(short[0].parent)[0][0].uid] == "shorter frames than the chosen PET"
+
+
+def test_of_equal_pets_the_one_an_hour_after_the_injection_is_taken(dicom, tmp_path):
+    """Frames of a scan whose headers call nothing dynamic, with lower numbers and longer than the static one."""
+    early, late = (
+        dicom.study(tmp_path / time, SeriesNumber=1, SeriesTime=time, AcquisitionTime=time, **LONG)[1]
+        for time in ("080100", "103000")
+    )
+    (static,) = find_series(dicom.study(tmp_path / "3", SeriesNumber=9)[1][0].parent)[0]
+    pet, _, reasons = choose(find_series(tmp_path)[0])
+    assert pet.uid == static.uid
+    for files in (early, late):
+        assert "nearer to 60 min" in reasons[find_series(files[0].parent)[0][0].uid]
+
+
+def test_localizers_inside_a_ct_series_are_left_out(dicom, tmp_path):
+    ct, _ = dicom.study(tmp_path, slices=14)
+    for path in ct[:2]:
+        header = pydicom.dcmread(path)
+        header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        header.save_as(path)
+    found = find_series(tmp_path)[0]
+    _, chosen, reasons = choose(found)
+    assert chosen.count == 12
+    assert [reasons[series.uid] for series in found if series.count == 2] == ["scout"]
+
+
+def test_a_series_number_that_is_no_number_does_not_matter(dicom, tmp_path):
+    ct, _ = dicom.study(tmp_path)
+    for path in ct:
+        header = pydicom.dcmread(path)
+        header[0x0020, 0x0011] = RawDataElement(Tag(0x0020, 0x0011), "IS", 4, b"2-1 ", 0, False, True)
+        header.save_as(path)
+    assert choose(find_series(tmp_path)[0])[1].count == 12

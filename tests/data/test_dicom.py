@@ -1,8 +1,10 @@
 import os
 import pickle
+import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -439,7 +441,9 @@ def test_links_are_followed_once_and_a_closed_folder_is_reported(dicom, tmp_path
     monkeypatch.setattr(os, "scandir", refusing)
     (series,), damaged = find_series(tmp_path / "dicom")
     assert series.count == 12
-    assert {d.why for d in damaged} == {"cannot be opened (Permission denied)"}
+    loop = "is a link to a folder that is read anyway, and is not followed. Take it away."
+    why = {d.path.name: d.why for d in damaged}
+    assert why == {"closed": "cannot be opened (Permission denied). Restore it.", "loop": loop}
 
 
 def test_of_what_is_no_image_only_short_elements_are_kept(dicom, tmp_path):
@@ -451,3 +455,90 @@ def test_of_what_is_no_image_only_short_elements_are_kept(dicom, tmp_path):
     (series,), _ = find_series(tmp_path)
     assert series.header.PatientID == "P1"
     assert len(pickle.dumps(series)) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("modality", "tags", "said"),
+    [
+        ("PT", dict(RescaleSlope=0), "Rescale Slope (0028,1053) is 0"),
+        ("CT", dict(RescaleSlope=0), "Rescale Slope (0028,1053) is 0"),
+        ("PT", dict(RescaleSlope=-0.5), "Rescale Slope (0028,1053) is -0.5, so its values are lost or inverted"),
+        ("PT", dict(RescaleSlope="1e-50"), "Rescale Slope (0028,1053) is 1e-50"),  # 0 as float32
+        ("PT", dict(RescaleSlope="1e40"), "Rescale Slope (0028,1053) is 1e+40"),  # infinite as float32
+        ("CT", dict(RescaleSlope=None, RescaleIntercept=None), "Rescale Slope (0028,1053) is missing"),
+        ("CT", dict(RescaleType="OD"), "Rescale Type (0028,1054) is OD, not HU"),
+    ],
+)
+def test_values_without_a_usable_rescale_are_refused(dicom, tmp_path, ramp, modality, tags, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_series(dicom.series(tmp_path, ramp, AFFINE, modality, **tags))
+
+
+@pytest.mark.parametrize("slope", [b"nan ", b"inf ", b"0,5 "])
+def test_a_slope_that_is_no_finite_number_is_refused_by_its_tag(dicom, tmp_path, ramp, slope):
+    files = dicom.series(tmp_path, ramp, AFFINE, "CT")
+    tag = pydicom.tag.Tag("RescaleSlope")
+
+    def broken(data):
+        data[tag] = pydicom.dataelem.RawDataElement(tag, "DS", len(slope), slope, 0, False, True)
+
+    edit(files[3], broken)
+    with pytest.raises(InputError, match=r"Rescale Slope \(0028,1053\) is"):
+        read_series(files)
+
+
+@pytest.mark.parametrize("kind", SYNTAXES)
+def test_an_inverted_grey_scale_does_not_change_values(dicom, tmp_path, kind):
+    """MONOCHROME1 is how a picture is shown; compressed or not, the numbers are the same."""
+    image = pydicom.dcmread(get_testdata_file("MR_small.dcm", download=False)).pixel_array.astype(np.int16)
+    voxels = np.repeat(image.T[:, :, None], 4, axis=2).astype(float)
+    files = dicom.series(tmp_path, voxels, AFFINE, "PT", PhotometricInterpretation="MONOCHROME1", **dicom.pet())
+    assert np.array_equal(read_series(files)[0].voxels, voxels)
+    for path in files:
+
+        def compress(data):
+            data.file_meta.TransferSyntaxUID = SYNTAXES[kind]
+            data.PixelData = encapsulate([compressed(image, kind, tmp_path)[0]])
+
+        edit(path, compress)
+    assert np.array_equal(read_series(files)[0].voxels, voxels)
+
+
+def test_archives_and_pipes_are_named_and_not_waited_for(dicom, tmp_path):
+    ct, _ = dicom.study(tmp_path)
+    for name in ("study.zip", "slice.dcm.gz"):
+        (ct[0].parent / name).write_bytes(b"PK")
+    os.mkfifo(ct[0].parent / "pipe")
+    series, damaged = find_series(tmp_path)
+    assert sorted(each.count for each in series) == [12, 12]
+    assert {file.path.name: file.why for file in damaged} == {
+        "study.zip": "is a .zip file, whose content is not read. Unpack it.",
+        "slice.dcm.gz": "is a .gz file, whose content is not read. Unpack it.",
+        "pipe": "is a device or pipe, no file. Take it away.",
+    }
+
+
+def test_archives_pipes_and_loops_anywhere_below_dicom_are_failures_of_step_1(dicom, tmp_path, script):
+    """Nothing waits for a pipe; what lies directly in dicom/ counts, too."""
+    dicom.study(tmp_path)
+    below = tmp_path / "dicom"
+    for folder in (below, below / "P1"):
+        (folder / f"of-{folder.name}.zip").write_bytes(b"PK")
+        os.mkfifo(folder / f"pipe-{folder.name}")
+    (below / "P1" / "back").symlink_to(below)
+    (below / "P1" / "organs.nii.gz").write_bytes(b"no archive of DICOM")
+    result = script(1, "--root", tmp_path)
+    assert result.exit_code == 0, result.output
+    errors = dict(row.split(": ", 1) for row in pd.read_csv(tmp_path / "failures.csv")["error"])
+    assert {path.removeprefix("dicom/"): error.split()[2] for path, error in errors.items()} == {
+        "#2": ".zip", "#3": "device",  # of nobody who is known to be de-identified
+        "P1/of-P1.zip": ".zip", "P1/pipe-P1": "device",
+        "P1/back": "link",
+    }  # fmt: skip
+    assert list(pd.read_csv(tmp_path / "cohort.csv")["subject"]) == ["P1"]
+
+
+def test_a_whole_file_of_another_kind_is_not_called_cut(tmp_path):
+    (tmp_path / "notes.dcm").write_text("notes " * 100)
+    (_, (file,)) = find_series(tmp_path)
+    assert file.why == "is no DICOM file. Restore the file."

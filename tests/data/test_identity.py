@@ -1,10 +1,12 @@
 """What may leave the DICOM files: planted identifiers are searched in everything that is written or printed."""
 
+import ast
 import gzip
 import hashlib
 import re
 import shutil
 import stat
+from pathlib import Path
 
 import pandas as pd
 import pydicom
@@ -324,13 +326,11 @@ def test_an_error_of_an_open_subject_is_left_as_it_is(dicom, script, tmp_path):
         raise OSError(str(pet[0]))
 
 
-def test_subject_names_are_file_names_and_stay_apart(dicom, tmp_path):
-    path = tmp_path / "folder" / "file.dcm"
-    ids = ("A/1", "A 1", "A_1", "../x", "")
-    names = [identity.subject_name(dicom.dataset(PatientID=n), path, tmp_path) for n in ids]
-    assert len(set(names)) == 5
+def test_subject_names_are_file_names_and_stay_apart():
+    names = [identity.file_name(name) for name in ("A/1", "A 1", "A_1", "../x")]
+    assert len(set(names)) == 4
     assert all("/" not in name and not name.startswith(".") for name in names)
-    assert names[2:] == ["A_1", names[3], "folder"]
+    assert names[2] == "A_1"
 
 
 def test_a_patient_whose_issuer_only_some_series_state_is_one_subject(dicom, script, tmp_path):
@@ -350,3 +350,52 @@ def test_when_even_the_scrubber_fails_nothing_is_revealed():
     with expected as caught, identity.scrubbed_errors(broken):
         raise PermissionError(13, "Permission denied", "dicom/Musterfrau/study")
     assert "Musterfrau" not in str(caught.value)
+
+
+HOSTILE = dict(
+    AccessionNumber="1001", StationName="SERIES", StudyID="BQML", InstitutionName="Export the series again",
+    ProtocolName="Phantom: not evidence about patients", PatientComments="attenuation", PerformedStationName="Units",
+)  # fmt: skip
+
+
+def messages():
+    """The fixed parts of the messages of the package's data folder: texts of three words or more."""
+    for path in sorted(Path(identity.__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and "append" in ast.dump(node.func)):
+                for text in texts_in(node):
+                    if len(text.split()) > 2:
+                        yield text
+
+
+def texts_in(node):
+    """Whole texts below a node of a syntax tree, "…" for what is inserted."""
+    if isinstance(node, ast.JoinedStr):
+        yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from texts_in(child)
+
+
+def test_our_own_messages_stay_whole_whatever_the_headers_contain(dicom, tmp_path):
+    fixed = list(messages())
+    assert len(fixed) > 100
+    words = sorted({word for text in fixed for word in re.findall(r"[A-Za-z]{4,}", text)})
+    header = dicom.dataset(**HOSTILE, PatientName="^".join(words[::7][:5]), PhysiciansOfRecord="\\".join(words))
+    header.OtherPatientIDs = words
+    header.InstanceCreatorUID = ""
+    scrub = identity.scrubber(tmp_path / "dicom", (), [header])
+    header.StudyComments = [word for text in fixed for word in text.split() if len(word) > 3]  # numbers, files, …
+    numbers = {number for text in fixed for number in re.findall(r"[\w.-]*\d[\w.-]*", text) if len(number) > 3}
+    assert {"1000", "1_dicom_to_metadata.py"} <= {number.strip("-.") for number in numbers}
+    header.OtherPatientIDs = [*words, *numbers, *(number.strip("-.") for number in numbers)]
+    scrub = identity.scrubber(tmp_path / "dicom", (), [header])
+    damaged = [text for text in fixed if scrub(text) != text]
+    assert not damaged
+    said = "CT: its darkest values are {}; air is -1000 HU. Export it in HU, with its rescale."
+    assert scrub(said.format(1000)) == said.format("[removed]")
+    assert scrub("Units (0054,1001) is BQML, 1001") == "Units (0054,1001) is BQML, [removed]"
+    assert scrub('its description is "Units"') == 'its description is "[removed]"'

@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
-from totalgen.data import metadata
+from totalgen.data import identity, metadata
 from totalgen.data.dicom import find_series
 from totalgen.data.metadata import (
     age_years,
@@ -237,3 +239,163 @@ def test_a_second_run_keeps_splits_and_columns_that_were_written_by_hand(dicom, 
     assert list(again["split"]) == ["test", "test", "train", "test"]
     assert list(again["site"]) == ["007", "", "8", ""]
     assert list(again["weight_kg"]) == ["70.0", "70.0", "70.0", "80"]  # of the headers, and by hand
+
+
+def test_without_a_patient_id_a_study_is_a_subject(dicom, script, tmp_path):
+    for subject in ("A", "B"):
+        dicom.study(tmp_path / "staged", subject, PatientID="")
+    (tmp_path / "root" / "dicom").mkdir(parents=True)
+    (tmp_path / "staged" / "dicom").rename(tmp_path / "root" / "dicom" / "export")
+    assert script("1", "--root", tmp_path / "root").exit_code == 0
+    names = pd.read_csv(tmp_path / "root" / "cohort.csv")["subject"]
+    assert len(set(names)) == 2
+    assert names.str.startswith("export-").all()
+
+
+def test_a_study_without_a_patient_id_may_be_in_several_folders(dicom, tmp_path):
+    ct, _ = dicom.study(tmp_path, "A", PatientID="")
+    assert {series.modality for series in metadata.series_of_one(ct[0].parents[1], "study")} == {"CT", "PT"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        (dict(PatientSex="M"), "sex"),
+        (dict(PatientBirthDate="19620304"), "birth date"),
+        (dict(PatientSize=1.90), "height"),
+    ],
+)
+def test_studies_of_several_people_under_one_id_are_refused(dicom, script, tmp_path, tags, named):
+    dicom.study(tmp_path, "A", PatientSize=1.7)
+    dicom.study(tmp_path, "B", **{"PatientSize": 1.7, **tags, "PatientID": "A"})
+    dicom.study(tmp_path, "C")
+    assert script("1", "--root", tmp_path).exit_code == 0
+    assert list(pd.read_csv(tmp_path / "cohort.csv")["subject"]) == ["C"]
+    (failure,) = pd.read_csv(tmp_path / "failures.csv")["error"]
+    assert f"its studies disagree on {named}, so they are of several people" in failure
+    assert "19620304" not in failure
+
+
+def test_two_studies_of_one_person_are_one_subject(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A")
+    dicom.study(tmp_path, "B", PatientID="A", StudyDate="20210101")
+    assert script("1", "--root", tmp_path).exit_code == 0
+    assert list(pd.read_csv(tmp_path / "cohort.csv")["subject"]) == ["A"]
+
+
+@pytest.mark.parametrize("born", ["19000101", "19010101", "18500101", "20200101", "20210101"])
+def test_a_placeholder_or_impossible_birth_date_states_no_age(dicom, born):
+    header = dicom.dataset(PatientAge="", PatientBirthDate=born, StudyDate="20200101")
+    assert metadata.age_years(header)[0] is None
+    assert metadata.age_years(dicom.dataset(PatientBirthDate=born, StudyDate="20200101", PatientAge="061Y"))[0] == 61
+
+
+def test_a_subject_that_is_added_by_hand_is_no_failure_any_more(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A")  # without a height in the CT or the PET
+    for path in (tmp_path / "dicom").rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.pop("PatientSize", None)
+        header.save_as(path)
+    result = script("1", "--root", tmp_path)
+    columns = "subject, sex, age_years, height_m, weight_kg, split, source"
+    assert result.exit_code == 2
+    assert f"Add the subject to cohort.csv by hand ({columns})" in result.output
+    assert result.output.count("A: ") == 1
+    row = "A,F,60,1.7,70,train,given"
+    (tmp_path / "cohort.csv").write_text(f"{columns.replace(' ', '')}\n{row}\n")
+    again = script("1", "--root", tmp_path)
+    assert again.exit_code == 0
+    assert "problems" not in again.output
+    assert script("2", "--root", tmp_path, "--voxel-mm", 5).exit_code == 0
+
+
+def test_doubts_are_said_at_the_end_of_the_step(dicom, script, tmp_path):
+    dicom.study(tmp_path, "A")
+    for path in (tmp_path / "dicom").rglob("pet/*.dcm"):
+        header = pydicom.dcmread(path)
+        header.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartTime = "085000"
+        header.save_as(path)
+    assert script("1", "--root", tmp_path).exit_code == 0
+    result = script("2", "--root", tmp_path, "--voxel-mm", 5)
+    assert "Warning: A: " in result.output
+    assert "10 min from injection to scan" in result.output
+
+
+@pytest.mark.parametrize("placeholder", ["ANONYMOUS", "Anonymized", "0000", "unknown", "n/a", "12345", "XXX", ""])
+def test_people_who_share_a_placeholder_are_several_subjects(dicom, tmp_path, placeholder):
+    for name in ("a", "b", "c"):
+        dicom.study(tmp_path, subject=name, PatientID=placeholder)
+    (tmp_path / "dicom").rename(tmp_path / "export")
+    (tmp_path / "dicom").mkdir()
+    (tmp_path / "export").rename(tmp_path / "dicom" / "export")
+    cohort, _, _, failures = describe_cohort(tmp_path / "dicom", 0.26, 0)
+    assert (len(cohort), failures) == (3, [])
+
+
+@pytest.mark.parametrize("name", ["Anna", "PATIENT_007", "0001", "test-3", "MR-12345", "NONE7"])
+def test_an_id_that_only_resembles_a_placeholder_is_one(name):
+    assert identity.patient_id({"PatientID": name}) == name
+
+
+def test_several_studies_of_one_id_are_said_on_the_terminal(dicom, tmp_path, script):
+    for name in ("a", "b"):
+        dicom.study(tmp_path, subject=name, PatientID="P7")
+    result = script(1, "--root", tmp_path)
+    assert result.exit_code == 0
+    assert "several PET studies have the Patient ID of P7; one of each is used" in result.output
+
+
+def test_one_study_with_two_birth_dates_is_refused(dicom, tmp_path):
+    """An anonymiser that gives everyone one ID may give one study, too; or none."""
+    for name, born in (("a", "19500101"), ("b", "19610203")):
+        dicom.study(tmp_path, subject=name, PatientID="P7", StudyInstanceUID="1.2.3", PatientBirthDate=born)
+    ((_, error),) = describe_cohort(tmp_path / "dicom", 0.26, 0)[3]
+    assert "disagree on birth date, so they are of several people" in error
+
+
+@pytest.mark.parametrize(
+    ("tag", "of_pet", "of_ct", "field", "found"),
+    [
+        ("PatientAge", "002W", "061Y", "age_years", 61),
+        ("PatientAge", "999Y", "061Y", "age_years", 61),
+        ("PatientSize", 16.5, 1.65, "height_m", 1.65),
+        ("PatientSize", 0.01, 165, "height_m", 1.65),
+        ("PatientWeight", 66000, 66, "weight_kg", 66),  # g
+        ("PatientWeight", 70, 66, "weight_kg", 70),  # both possible: that of the PET
+    ],
+)
+def test_an_impossible_statement_of_the_pet_does_not_beat_a_possible_one(
+    dicom, tmp_path, tag, of_pet, of_ct, field, found
+):
+    for files, value in zip(dicom.study(tmp_path)[::-1], (of_pet, of_ct), strict=True):
+        for path in files:
+            header = pydicom.dcmread(path)
+            setattr(header, tag, value)
+            header.save_as(path)
+    cohort, _, table, failures = describe_cohort(tmp_path / "dicom", 0.26, 0)
+    assert not failures
+    assert cohort[field][0] == pytest.approx(found)
+
+
+def test_headers_that_describe_nobody_any_more_are_an_error_though_a_table_is_there(dicom, script, tmp_path):
+    _, pet = dicom.study(tmp_path, "A")
+    assert script("1", "--root", tmp_path).exit_code == 0
+    for path in pet:
+        header = pydicom.dcmread(path)
+        header.Units = "PROPCNTS"
+        header.save_as(path)
+    result = script("1", "--root", tmp_path)
+    assert result.exit_code == 2
+    assert "No subject can be used" in result.output
+    assert list(pd.read_csv(tmp_path / "cohort.csv")["subject"]) == ["A"]
+
+
+def test_pipes_and_archives_anywhere_below_dicom_are_failures_and_stop_nobody(dicom, script, tmp_path):
+    ct, _ = dicom.study(tmp_path, "A")
+    os.mkfifo(tmp_path / "dicom" / "pipe")
+    os.mkfifo(ct[0].parent / "pipe")
+    (tmp_path / "dicom" / "studies.zip").touch()
+    assert script("1", "--root", tmp_path).exit_code == 0
+    errors = pd.read_csv(tmp_path / "failures.csv")["error"]
+    assert errors.str.contains("is a device or pipe, no file. Take it away.", regex=False).sum() == 2
+    assert errors.str.contains("is a .zip file, whose content is not read. Unpack it.", regex=False).sum() == 1

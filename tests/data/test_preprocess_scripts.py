@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from totalgen.data.volume import Volume, read_nifti, write_nifti
+from totalgen.generation import segmenter
 
 
 def error_line(result, code=2):
@@ -28,7 +29,7 @@ def give_labels(root, subject):
 
 def test_from_dicom_to_the_axial_extent(dicom, script, tmp_path):
     for subject in ("A", "B"):
-        dicom.study(tmp_path, subject)
+        dicom.study(tmp_path, subject, slices=40)  # as long as sacrum and clavicles are apart
     for name in "12":
         assert script(name, "--root", tmp_path, *(["--voxel-mm", 5] if name == "2" else [])).exit_code == 0
     cohort = pd.read_csv(tmp_path / "cohort.csv")
@@ -41,7 +42,7 @@ def test_from_dicom_to_the_axial_extent(dicom, script, tmp_path):
     assert script("4", "--root", tmp_path, "--field-mm", 300).exit_code == 0
     assert list(pd.read_csv(tmp_path / "cohort.csv")["covers_torso"]) == [False, False]  # they touch its ends
     shapes = {read_nifti(tmp_path / "cropped" / "A" / f"{n}.nii.gz").shape for n in ("CT", "SUV", "organs")}
-    assert shapes == {(60, 60, 12)}
+    assert shapes == {(60, 60, 40)}
     fitted = script("5", "--root", tmp_path)
     assert fitted.exit_code == 0
     assert "published" in fitted.output
@@ -137,11 +138,14 @@ def test_a_network_without_weights(script, tmp_path):
 
 
 def test_the_network_backend_labels_on_the_grid_of_the_ct(script, tmp_path, monkeypatch):
-    segmenter = pytest.importorskip("totalgen.evaluation.segmenter")
+    class Liver:
+        load = staticmethod(lambda path: Liver)
+        run = staticmethod(lambda ct: dict(organs=Volume(np.full(ct.shape, 5, np.uint8), ct.affine)))
+
     ct = Volume(np.full((20, 20, 20), 40, np.float32), np.diag([5.0, 5.0, 5.0, 1.0]))
     write_nifti(tmp_path / "resampled" / "A" / "CT.nii.gz", ct)
-    for name in ("load_segmenter", "segmenter_of_process"):
-        monkeypatch.setattr(segmenter, name, lambda path: lambda ct: Volume(np.full(ct.shape, 5, np.uint8), ct.affine))
+    monkeypatch.setattr(segmenter, "Segmenter", Liver)
+    monkeypatch.setattr(segmenter, "segmenter_of_process", Liver.load)
     arguments = ("--root", tmp_path, "--backend", "network", "--weights", tmp_path / "w.safetensors")
     assert script("3", *arguments).exit_code == 0
     assert (read_nifti(tmp_path / "organs" / "A.nii.gz").voxels == 5).all()

@@ -17,11 +17,11 @@ def test_average_count_time_is_where_the_activity_has_its_mean():
 
 
 def beds(dicom, **changes):
-    """Two bed positions of a series made at 11:00; a change is a value, or a function of the seconds since 09:00."""
+    """Two bed positions of a series made at 11:17; a change is a value, or a function of the seconds since 09:00."""
     return [
         dicom.dataset(
             **dicom.pet(
-                **{"SeriesTime": "110000", "AcquisitionTime": time}
+                **{"SeriesTime": "111700", "AcquisitionTime": time}
                 | {name: value(after) if callable(value) else value for name, value in changes.items()}
             )
         )
@@ -94,3 +94,40 @@ def test_a_lean_body_is_lighter_than_the_whole_and_surface_is_of_its_order(perso
     for name in ("LBM", "LBMJAMES128", "LBMJANMA", "IBW"):
         assert 0.5 * person.weight_kg < NORMALISATIONS[name](person) < 1.1 * person.weight_kg
     assert 1.6 < NORMALISATIONS["BSA"](person) / 10 < 2.1  # m², as adults have
+
+
+@pytest.mark.parametrize(
+    ("change", "tag"),
+    [
+        (dict(RadionuclideTotalDose=700e6), r"0018,1074\) differs between slices \(3.5e\+08, 7e\+08\)"),
+        (dict(RadionuclideHalfLife=6588.0), "0018,1075"),
+        (dict(RadiopharmaceuticalStartTime="073000"), "0018,1072"),
+        (dict(RadiopharmaceuticalStartDateTime="20200101080000"), "0018,1078"),
+        (dict(Radiopharmaceutical="FDG"), r"0018,0031.*\(FDG, Fluorodeoxyglucose\)"),
+        (dict(PatientWeight=71.0), "0010,1030"),
+        (dict(SeriesTime="090001"), "0008,0031"),
+        (dict(SeriesDate="20200102"), "0008,0021"),
+        (dict(Units="GML"), "0054,1001"),
+        (dict(SUVType="BW"), "0054,1006"),
+        (dict(DecayCorrection="NONE"), "0054,1102"),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_slices_that_disagree_are_refused_whatever_their_order(dicom, change, tag, last):
+    headers = [dicom.dataset(**dicom.pet(**({} if k else change))) for k in range(5)]
+    with pytest.raises(SUVError, match=f"{tag}.*Export one series alone") as error:
+        suv_factors(headers[::-1] if last else headers, PERSON)
+    assert "2020" not in str(error.value)
+
+
+def test_a_number_is_the_same_however_it_is_written(dicom):
+    doses = ("350000000", "3.5E+8", "350000000.0")
+    headers = [dicom.dataset(**dicom.pet(RadionuclideTotalDose=dose)) for dose in doses]
+    assert len(set(suv_factors(headers, PERSON).factors)) == 1
+
+
+def test_slices_with_more_injections_than_others_are_refused(dicom):
+    headers = [dicom.dataset(**dicom.pet()) for _ in range(2)]
+    headers[1].RadiopharmaceuticalInformationSequence.append(headers[0].RadiopharmaceuticalInformationSequence[0])
+    with pytest.raises(SUVError, match="list more radiopharmaceuticals"):
+        suv_factors(headers, PERSON)

@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.enhanced import frame_headers
-from totalgen.data.suv import suv_factors
+from totalgen.data.suv import AGREED_OF_DRUG, suv_factors
 from totalgen.errors import InputError
 
 WOMAN, MAN = ("F", 60, 1.70, 70), ("M", 60, 1.80, 90)
@@ -50,6 +53,14 @@ def philips(dataset, **elements):
 
 def ge(dataset, scan_start, vr="DT"):
     return private(dataset, 0x0009, "GEMS_PETD_01", _0D=(vr, scan_start))
+
+
+def written(dataset, keyword, text):
+    """The dataset with a number as some program wrote it: text that pydicom would not write."""
+    where = dataset if keyword not in AGREED_OF_DRUG else dataset.RadiopharmaceuticalInformationSequence[0]
+    tag = Tag(keyword)
+    where[tag] = RawDataElement(tag, dictionary_VR(tag), len(text), text.encode(), 0, False, True)
+    return dataset
 
 
 def item(**values):
@@ -215,7 +226,7 @@ UNITS = [
     Variant(
         "Units that change",
         lambda pet: [pet(), pet(Units="GML")],
-        refused=r"Units differs between slices \(BQML, GML\)",
+        refused=r"Units \(0054,1001\) differs between slices \(BQML, GML\)",
     ),
     Variant(
         "a Rescale Slope per slice leaves the factor alone",
@@ -255,7 +266,7 @@ DECAY_CORRECTION = [
     Variant(
         "Decay Correction that changes",
         lambda pet: [pet(), pet(DecayCorrection="NONE")],
-        refused="DecayCorrection differs",
+        refused=r"Decay Correction \(0054,1102\) differs",
     ),
     Variant(
         "START though Corrected Image lacks DECY", lambda pet: [pet(CorrectedImage=["ATTN"])], HOUR, warns="lacks DECY"
@@ -291,7 +302,7 @@ VENDORS = [
     Variant(
         "Siemens, series made after the scan",
         lambda pet: [
-            pet(SeriesTime="100000", AcquisitionTime=t, FrameReferenceTime=f, ActualFrameDuration=120000)
+            pet(SeriesTime="101700", AcquisitionTime=t, FrameReferenceTime=f, ActualFrameDuration=120000)
             for t, f in (("090000", 59936.85), ("090200", 179936.85))  # middle of the frame: 60 s − λT²/24
         ],
         [70_000 / (350e6 * 0.5 ** (3600 / 6586.2))] * 2,
@@ -342,14 +353,14 @@ VENDORS = [
     Variant(
         "Philips, series time rewritten: frame reference time",
         lambda pet: [
-            pet(SeriesTime="110000", AcquisitionTime="090100", FrameReferenceTime=119936.85),  # 60 s into the scan
-            pet(SeriesTime="110000", AcquisitionTime="090300", FrameReferenceTime=239936.85),
+            pet(SeriesTime="111700", AcquisitionTime="090100", FrameReferenceTime=119936.85),  # 60 s into the scan
+            pet(SeriesTime="111700", AcquisitionTime="090300", FrameReferenceTime=239936.85),
         ],
         [70_000 / (350e6 * 0.5 ** (3600 / 6586.2))] * 2,
     ),
     Variant(
         "series time rewritten, nothing else: earliest bed",
-        lambda pet: [pet(SeriesTime="110000", AcquisitionTime=t) for t in ("090500", "090000")],
+        lambda pet: [pet(SeriesTime="111700", AcquisitionTime=t) for t in ("090500", "090000")],
         [HOUR] * 2,
     ),
     Variant(
@@ -367,7 +378,7 @@ TIMES = [
         warns="has no time of day; Start Time was used",
     ),
     Variant(
-        "injected at midnight sharp, by both",
+        "injected at midnight sharp, by both: an anonymiser's zeros",
         lambda pet: [
             pet(
                 RadiopharmaceuticalStartDateTime="20200101000000",
@@ -376,6 +387,77 @@ TIMES = [
                 AcquisitionTime="010000",
             )
         ],
+        refused=r"Start Time \(0018,1072\) is missing, unreadable or set to 0",
+    ),
+    Variant(
+        "the injection's time alone set to 0",
+        lambda pet: [
+            pet(RadiopharmaceuticalStartTime="000000.00", SeriesTime="080500", AcquisitionTime="080500"),
+        ],
+        refused=r"Start Time \(0018,1072\) is missing, unreadable or set to 0",
+    ),
+    Variant(
+        "the series' time set to 0: the first acquisition",
+        lambda pet: [pet(SeriesTime="000000", AcquisitionTime="090000")],
+        HOUR,
+    ),
+    Variant(
+        "injected as the scan begins",
+        lambda pet: [pet(RadiopharmaceuticalStartTime="090000")],
+        refused="is the start of the scan",
+    ),
+    Variant(
+        "injected ten minutes before the scan",
+        lambda pet: [pet(RadiopharmaceuticalStartTime="085000")],
+        70_000 / (350e6 * 0.5 ** (600 / 6586.2)),
+        warns="10 min from injection to scan, usually 50 to 100",
+    ),
+    Variant(
+        "injected four hours before the scan",
+        lambda pet: [pet(RadiopharmaceuticalStartTime="050000")],
+        70_000 / (350e6 * 0.5 ** (4 * 3600 / 6586.2)),
+        warns="240 min from injection to scan",
+    ),
+    Variant(
+        "injected seven hours before the scan",
+        lambda pet: [pet(RadiopharmaceuticalStartTime="020000")],
+        refused="7.0 h apart",
+    ),
+    Variant(
+        "the first acquisition two whole hours after the series",
+        lambda pet: [pet(AcquisitionTime="110000")],
+        HOUR,
+        warns="2 h after the series time: a time zone",
+    ),
+    Variant(
+        "the first acquisition one whole hour before the series",
+        lambda pet: [pet(SeriesTime="100000")],
+        HOUR,
+        warns="1 h before the series time: processed later, or a time zone",
+    ),
+    Variant(
+        "static and dynamic slices in one series",
+        lambda pet: [pet(SeriesType=["STATIC", "IMAGE"]), pet(SeriesType=["DYNAMIC", "IMAGE"])],
+        refused=r"Series Type \(0054,1000\) differs between slices \(DYNAMIC.IMAGE, STATIC.IMAGE\)",
+    ),
+    Variant(
+        "a dose with a decimal comma",
+        lambda pet: [written(pet(), "RadionuclideTotalDose", "3,5E8")],
+        refused=r'Radionuclide Total Dose \(0018,1074\) is "3,5E8", which is no number',
+    ),
+    Variant(
+        "a half-life with a decimal comma",
+        lambda pet: [written(pet(), "RadionuclideHalfLife", "6586,2")],
+        refused=r'Radionuclide Half Life \(0018,1075\) is "6586,2", which is no number',
+    ),
+    Variant(
+        "a frame duration that is no number: not needed",
+        lambda pet: [written(pet(), "ActualFrameDuration", "3 min")],
+        HOUR,
+    ),
+    Variant(
+        "a decay factor that is no number: not needed",
+        lambda pet: [written(pet(), "DecayFactor", "1,1")],
         HOUR,
     ),
     Variant(
@@ -499,7 +581,7 @@ TIMES = [
     ),
     Variant(
         "series without its date, time rewritten",
-        lambda pet: [pet(SeriesDate=None, SeriesTime="110000")],
+        lambda pet: [pet(SeriesDate=None, SeriesTime="111700")],
         HOUR,
     ),
     Variant("no series time", lambda pet: [pet(SeriesTime=None)], HOUR),
@@ -513,7 +595,7 @@ TIMES = [
     Variant(
         "AcquisitionDateTime alone",
         lambda pet: [
-            pet(SeriesTime="110000", AcquisitionDate=None, AcquisitionTime=None, AcquisitionDateTime="20200101090000")
+            pet(SeriesTime="111700", AcquisitionDate=None, AcquisitionTime=None, AcquisitionDateTime="20200101090000")
         ],
         HOUR,
     ),

@@ -65,15 +65,15 @@ def test_a_measured_split_is_read_with_its_demographics(cohort):
         read_measured(cohort, split="val")
 
 
-def test_bad_folders_end_in_one_line_and_code_2(run_script, tmp_path, generated):
+def test_bad_folders_end_in_one_line_and_code_2(invoke, tmp_path, generated):
     script = "3_Evaluations/2_measure_organs.py"
     for root, words in [(tmp_path / "nowhere", "no such folder"), (tmp_path, "neither cohort.csv nor manifest.csv")]:
-        result = run_script(script, "--root", root)
+        result = invoke(script, "--root", root)
         assert result.exit_code == 2
         assert result.stderr.startswith("Error: ")
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
-    result = run_script(script, "--root", generated)  # every study lacks its organs
+    result = invoke(script, "--root", generated)  # every study lacks its organs
     assert result.exit_code == 2
     assert "Step measure failed for all 4 subjects" in result.stderr
 

@@ -120,12 +120,12 @@ def test_violins_are_plotted_for_every_organ_and_measure(tmp_path):
     assert (tmp_path / "violins.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_scripts_make_the_table_from_masks(cohort, generated, run_script, tmp_path):
+def test_the_scripts_make_the_table_from_masks(cohort, generated, invoke, tmp_path):
     for i in range(4):  # masks that 1_segment_generated.py would write
         shutil.copy(cohort / "cropped" / f"s{i}" / "organs.nii.gz", generated / f"g{i}" / "organs.nii.gz")
     for root in (cohort, generated):
-        assert run_script("3_Evaluations/2_measure_organs.py", "--root", root).exit_code == 0
-    result = run_script(
+        assert invoke("3_Evaluations/2_measure_organs.py", "--root", root).exit_code == 0
+    result = invoke(
         "3_Evaluations/3_compare_cohorts.py", "--reference", f"Phantom={cohort}", "--candidate", generated,
         "--outdir", tmp_path / "out",
     )
@@ -135,16 +135,16 @@ def test_the_scripts_make_the_table_from_masks(cohort, generated, run_script, tm
         assert (tmp_path / "out" / file).exists()
 
 
-def test_a_cohort_that_was_not_measured_ends_in_one_line_and_code_2(cohort, generated, run_script, tmp_path):
+def test_a_cohort_that_was_not_measured_ends_in_one_line_and_code_2(cohort, generated, invoke, tmp_path):
     script = "3_Evaluations/3_compare_cohorts.py"
     asked = ["--reference", cohort, "--candidate", generated, "--outdir", tmp_path / "out"]
-    result = run_script(script, *asked)
+    result = invoke(script, *asked)
     assert result.exit_code == 2
     assert "2_measure_organs.py" in result.stderr
     assert result.stderr.count("\n") == 1
-    run_script("3_Evaluations/2_measure_organs.py", "--root", cohort)
+    invoke("3_Evaluations/2_measure_organs.py", "--root", cohort)
     for candidates, words in ([], "no candidate"), (["--candidate", cohort], "share a name"):
-        result = run_script(script, "--reference", cohort, *candidates, "--outdir", tmp_path / "out")
+        result = invoke(script, "--reference", cohort, *candidates, "--outdir", tmp_path / "out")
         assert result.exit_code == 2
         assert words in result.stderr
         assert result.stderr.count("\n") == 1

@@ -10,14 +10,14 @@ import torch
 
 from totalgen.data.axial_extent import PUBLISHED
 from totalgen.data.demographics import Demographics
-from totalgen.data.intensity import HU_RANGE, SUV_MAX
+from totalgen.data.intensity import CT, SUV
 from totalgen.data.resolution import phase_offsets, subsample
 from totalgen.errors import InputError
-from totalgen.generation.cascade import Stage
+from totalgen.generation.cascade import load_stage
 from totalgen.models.networks import cost
 from totalgen.models.precision import autocast
 from totalgen.settings import ComputeSettings, SamplingSettings
-from totalgen.tasks.petct import Person
+from totalgen.tasks.petct import LowResolution, Person
 from totalgen.tasks.task import Box
 from totalgen.weights import load_weights, save_weights
 
@@ -26,27 +26,45 @@ WOMAN = Demographics("F", 60, 1.65, 66)
 
 @pytest.mark.parametrize("height_m", [1.5, 1.65, 1.9])
 def test_a_volume_has_the_axial_extent_of_its_height(cascade, height_m):
-    ct, suv = cascade().generate(Demographics("M", 60, height_m, 80), seed=1)
+    ct, suv = cascade().run(Demographics("M", 60, height_m, 80), seed=1).values()
     assert ct.shape[:2] == (16, 16)
     assert ct.shape[2] * 12.0 == pytest.approx(PUBLISHED.mm(height_m), abs=6)  # half a voxel
     assert np.array_equal(ct.affine, suv.affine)
     assert ct.voxel_mm == pytest.approx([12, 12, 12])
     assert np.allclose(ct.world([7.5, 7.5, 0])[:2], 0)  # centred
-    assert ct.voxels.min() >= HU_RANGE[0]
-    assert ct.voxels.max() <= HU_RANGE[1]
+    assert ct.voxels[ct.voxels > -1000].min() >= CT.low  # outside the body is air
+    assert ct.voxels.max() <= CT.high
     assert suv.voxels.min() >= 0
-    assert suv.voxels.max() <= SUV_MAX * 1.0001
+    assert suv.voxels.max() <= SUV.high * 1.0001
+
+
+def test_values_stay_in_the_learnt_windows_and_outside_the_body_is_air(cascade):
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (16, 16, 64)], indexing="ij"))
+    body = (at[:2] ** 2).sum(0) < 0.5
+    high = np.stack([np.where(body, 1.7, 0.05), np.where(body, 1.2, 0.03)]).astype(np.float32)
+    made = cascade().to_volumes(high, WOMAN)
+    assert (made["CT"].voxels.dtype, made["SUV"].voxels.dtype) == (np.int16, np.float32)
+    inside = made["CT"].voxels > -500
+    assert made["CT"].voxels.max() == 500
+    assert made["SUV"].voxels.max() <= 25
+    assert set(np.unique(made["CT"].voxels[~inside])) <= {-1000, -450}  # the rim that belongs to the skin is kept
+    assert made["CT"].voxels[0, 0, 0] == -1000
+    assert made["SUV"].voxels[0, 0, 0] == 0
+    plain = cascade(air=False).to_volumes(high, WOMAN)
+    assert plain["CT"].voxels.min() == -450
+    row = cascade().describe(WOMAN)
+    assert row["CT_window"] == "-500 to 500"
 
 
 def test_a_padded_axis_is_not_brought_back(cascade, stage_files):
     chosen = cascade()
     for stage in (chosen.global_stage, chosen.sr_stage):
         object.__setattr__(stage.settings.task, "axial", "pad")
-    assert chosen.generate(WOMAN, seed=1)[0].shape == (16, 16, 64)
+    assert chosen.run(WOMAN, seed=1)["CT"].shape == (16, 16, 64)
 
 
 def test_the_same_seed_gives_the_same_volume_and_another_seed_another(cascade):
-    one, two, other = (cascade().generate(WOMAN, seed)[0].voxels for seed in (3, 3, 4))
+    one, two, other = (cascade().run(WOMAN, seed)["CT"].voxels for seed in (3, 3, 4))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 
@@ -61,10 +79,42 @@ def test_windows_with_enough_context_equal_one_window(cascade):
     assert float((whole - cut)[..., 15:17].abs().max()) > 1e-3  # without context the cut shows
 
 
+def test_fused_windows_are_one_volume(cascade):
+    """One window is one window; two that are averaged come nearer to it than two that are put side by side."""
+
+    low = cascade().generate_low(WOMAN, 1)
+
+    def refined(**tiling):
+        sampling = dict(sampler="euler", steps=3)
+        made = cascade(sr_sampling=sampling, **tiling)
+        return made.refine(low, WOMAN, 1)
+
+    whole = refined(slab=64)
+    assert torch.allclose(refined(slab=64, windows="fused"), whole, atol=1e-5)
+    apart, fused = refined(slab=32), refined(slab=40, windows="fused", overlap=16)
+    assert (fused - whole).abs().mean() < 0.5 * (apart - whole).abs().mean()
+    assert len(cascade(slab=40, windows="fused", overlap=16).tiles()) == 2
+    narrow = dict(slab=40, windows="fused", overlap=6, width=12)
+    assert len(cascade(**narrow).tiles()) == 2 * 2 * 2
+    assert (refined(**narrow) - whole).abs().mean() < 2e-3  # as two borders of slabs: here every voxel is near one
+
+
+@pytest.mark.parametrize("windows", ["slabs", "fused"])
+def test_a_self_start_begins_at_the_upsampled_volume(cascade, windows):
+    """From next to no noise it stays there; from much noise it is what pure noise gives, but for the start itself."""
+    low = cascade().generate_low(WOMAN, 1)
+    upsampled = LowResolution(WOMAN, low).upsampled(Box.whole(cascade().shape))
+    tiling = dict(windows=windows, slab=32, sr_sampling=dict(sampler="euler", steps=2))
+    assert torch.allclose(cascade(self_start=0.01, **tiling).refine(low, WOMAN, 1), upsampled, atol=6e-3)
+    pure, late = cascade(**tiling).refine(low, WOMAN, 1), cascade(self_start=80.0, **tiling).refine(low, WOMAN, 1)
+    assert not torch.allclose(pure, upsampled, atol=2e-2)
+    assert torch.allclose(late, pure, atol=1e-5)  # the residual's mean is 0: the start adds nothing
+
+
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):
     """An sr stage whose samples are next to nothing adds nothing: the voxels of a phase come back in their places."""
     zero = dict(out_gain=torch.zeros(()))
-    silent = Stage.load(changed(stage_files[1], tmp_path / "silent.safetensors", **zero), "sr")
+    silent = load_stage(changed(stage_files[1], tmp_path / "silent.safetensors", **zero), "sr")
     still = replace(cascade(), sr_stage=silent)
     low = still.generate_low(WOMAN, 1)
     for phase in (0, 27):
@@ -82,7 +132,7 @@ def test_demographics_reach_both_stages(cascade):
 
 def test_a_stage_in_the_place_of_the_other_is_refused(stage_files):
     with pytest.raises(InputError, match="holds stage sr, global is needed"):
-        Stage.load(stage_files[1], "global")
+        load_stage(stage_files[1], "global")
 
 
 EULER = dict(sampler="euler", steps=1)
@@ -115,7 +165,7 @@ def test_a_guide_that_cannot_guide_is_refused(cascade, stage_files, tmp_path):
         cascade(global_sampling=guided)
     with pytest.raises(InputError, match="guidance is 1 and global_guide is given"):
         cascade(global_guide=stage_files[0])
-    with pytest.raises(InputError, match="holds stage sr, global is needed"):
+    with pytest.raises(InputError, match="does not sample what"):
         cascade(global_sampling=guided, global_guide=stage_files[1])
     other = load_weights(stage_files[0])[1]["data"] | dict(voxel_mm=3.0)
     alien = changed(stage_files[0], tmp_path / "alien.safetensors", dict(data=other))
@@ -123,12 +173,18 @@ def test_a_guide_that_cannot_guide_is_refused(cascade, stage_files, tmp_path):
         cascade(global_sampling=guided, global_guide=alien)
 
 
+def test_an_average_of_before_ranges_were_kept_may_guide(cascade, stage_files, tmp_path):
+    newer = dict(load_weights(stage_files[0])[1]["data"], ranges=dict(age_years=[20, 90]))
+    newer = changed(stage_files[0], tmp_path / "newer.safetensors", dict(data=newer))
+    assert cascade(global_weights=newer, global_guide=stage_files[0], global_sampling=EULER | dict(guidance=2.0))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (dict(global_sampling="heun"), "not a dict of settings"),
         (dict(global_sampling=EULER | dict(step=3)), 'Did you mean "steps"'),
-        (dict(global_sampling=EULER | dict(sampler="ancestral")), "unknown name"),
+        (dict(global_sampling=EULER | dict(sampler="milstein")), "unknown name"),
         (dict(global_sampling=EULER | dict(steps=0)), "steps is 0; allowed is from 1"),
         (dict(sr_sampling=EULER | dict(sigma_min=0)), "sigma_min is 0; allowed is above 0"),
         (dict(sr_sampling=EULER | dict(sigma_min=90)), "sigma_min 90 is not below sigma_max 80"),
@@ -152,7 +208,7 @@ def test_more_steps_than_ddpm_has_are_refused(cascade):
 def test_a_compiled_stage_samples_the_same(stage_files):
     noise = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(5))
     plain, compiled = (
-        Stage.load(stage_files[0], "global", compute=ComputeSettings("float32", compiled=compiled)).sample(
+        load_stage(stage_files[0], "global", compute=ComputeSettings("float32", compiled=compiled)).sample(
             Person(WOMAN), Box.whole((4, 4, 16)), noise, SamplingSettings(**EULER)
         )
         for compiled in (False, True)
@@ -186,7 +242,7 @@ def test_bfloat16_changes_a_sample_less_than_the_sampler_errs(stage_files):
     """The error of 8 Heun steps against 64 is larger than what bfloat16 does to them."""
     shape = (4, 4, 16)
     exact, short, rounded = (
-        Stage.load(stage_files[0], "global", compute=ComputeSettings(precision=precision)).sample(
+        load_stage(stage_files[0], "global", compute=ComputeSettings(precision=precision)).sample(
             Person(WOMAN), Box.whole(shape), torch.randn(2, *shape, generator=torch.Generator().manual_seed(5)),
             SamplingSettings(sampler="heun", steps=steps),
         )

@@ -1,7 +1,9 @@
 """A generated cohort is complete, resumable and reads like a real one."""
 
+import html
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,19 +11,23 @@ import sys
 from pathlib import Path
 
 import imageio.v3 as imageio
+import numpy as np
 import pandas as pd
 import pytest
 
 from totalgen.data.demographics import Demographics, ranges, read_cohort
+from totalgen.data.organs import MEASURED
 from totalgen.data.subjects import read_table
-from totalgen.data.volume import read_nifti
+from totalgen.data.volume import Volume, read_nifti
 from totalgen.errors import InputError
 from totalgen.generation.cohort import Request, generate_cohort, matched_requests, study_seed
+from totalgen.generation.organ_export import organ_export
 
 WOMAN = dict(sex="F", age_years=60.0, height_m=1.65, weight_kg=66.0)
 MAN = dict(sex="M", age_years=50.0, height_m=1.8, weight_kg=90.0)
 REQUESTS = [Request("a", WOMAN, 1), Request("b", MAN, 2)]
 SCRIPT = Path(__file__).resolve().parents[2] / "2_Tests" / "generate_petct.py"
+RESOURCE = SCRIPT.parents[1] / "Resource"
 
 
 def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
@@ -81,6 +87,30 @@ def test_running_again_makes_only_what_is_missing(cascade, tmp_path):
     generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     assert (tmp_path / "a" / "CT.nii.gz").stat().st_mtime_ns == kept
     assert (read_nifti(tmp_path / "b" / "CT.nii.gz").voxels == before).all()
+
+
+def test_the_page_of_a_cohort_shows_every_study_and_links_only_to_what_is_there(cascade, tmp_path):
+    odd = Request('a<b>&"c', WOMAN, 1)
+    generate_cohort(cascade(), [*REQUESTS, odd], tmp_path, "tiny")
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<article>") == 3
+    assert "weight 66 kg" in page
+    assert "a&lt;b&gt;&amp;" in page
+    assert "a<b>" not in page
+    links = [html.unescape(link) for link in re.findall(r'(?:href|src)="([^"]*)"', page)]
+    assert all((tmp_path / link).exists() for link in links)
+    assert "http" not in "".join(links)  # opens without a network
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_missing_or_cut_volume_is_made_again_to_the_byte(cascade, tmp_path, capsys, harm):
+    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    harm(tmp_path / "b" / "SUV.nii.gz")
+    (tmp_path / "b" / "comparison.png").write_bytes(b"of the damaged study")
+    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
+    assert f"{tmp_path / 'b' / 'SUV.nii.gz'}: is missing or damaged" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 
 def test_a_study_made_with_other_settings_is_neither_kept_nor_replaced(cascade, tmp_path):
@@ -143,3 +173,52 @@ def test_a_split_that_is_not_there_is_refused(cascade, tmp_path):
     generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     with pytest.raises(InputError, match="no subject of split validation"):
         matched_requests(read_cohort(tmp_path / "manifest.csv"), 1, "validation")
+
+
+class Doubler:
+    """A pipeline that knows no person and makes one volume of another."""
+
+    outputs = ("SUV",)
+
+    def source(self, row):
+        return read_nifti(row["input"])
+
+    def doubts(self, source):
+        return ["it is only a test"]
+
+    def describe(self, source):
+        return dict(source="doubled", highest=float(source.voxels.max()))
+
+    def run(self, source, seed=0, progress=iter):
+        (_,) = progress(["whole"])
+        return dict(SUV=Volume(2 * source.voxels, source.affine))
+
+
+def test_any_pipeline_makes_a_resumable_cohort(tmp_path, cropped_cohort, capsys):
+    root = cropped_cohort(tmp_path / "root")
+    files = {name: root / "cropped" / name / "SUV.nii.gz" for name in ("s0", "s1")}
+    requests = [Request(name, dict(input=path), 1) for name, path in files.items()]
+    generate_cohort(Doubler(), requests, tmp_path / "out", "test", compare_with=root)
+    assert capsys.readouterr().err.count("it is only a test") == 2
+    table = read_table(tmp_path / "out" / "manifest.csv")
+    assert list(table.columns) == ["subject", "split", "source", "seed", "preset", "highest", "totalgen", "torch"]
+    found = {path.name for path in (tmp_path / "out" / "s0").iterdir()}
+    assert found == {"SUV.nii.gz", "preview.png", "mip.gif", "study.json", "comparison.png"}
+    assert read_nifti(tmp_path / "out" / "s0" / "SUV.nii.gz").voxels.max() == 2 * read_nifti(files["s0"]).voxels.max()
+    generate_cohort(Doubler(), requests, tmp_path / "out", "test")
+    assert "0 subjects done, 2 were done before" in capsys.readouterr().out
+
+
+def test_masks_and_their_measures_stand_beside_a_study(cascade, tmp_path):
+    """The shipped segmenter on an untrained network's noise finds something or nothing; the table says which."""
+    export = organ_export("network", RESOURCE / "demo-segmenter.safetensors")
+    generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny", export=export)
+    folder = tmp_path / REQUESTS[0].name
+    organs, ct = (read_nifti(folder / f"{name}.nii.gz", np.float32) for name in ("organs", "CT"))
+    assert organs.shape == ct.shape
+    assert np.allclose(organs.affine, ct.affine)
+    table = pd.read_csv(folder / "organs.csv")
+    assert list(table["organ"]) == ["liver", "heart", "kidneys", "spleen"]
+    expected = [np.isin(organs.voxels, ids).sum() * organs.voxel_ml / 1000 for ids in MEASURED.values()]
+    assert table["volume_l"].to_numpy() == pytest.approx(expected)
+    assert organ_export("none", None) is None

@@ -49,11 +49,17 @@ def test_windows_of_the_published_denoiser(size, starts):
     assert [t.box.start[2] for t in tiles((192, 288, size), (192, 288, 96), (0, 0, 10))] == starts
 
 
+def test_a_shift_moves_inner_borders_and_nothing_else():
+    plain, shifted = ([t.kept.start[0] for t in tiles((128,), (32,), 16, shift=shift)] for shift in (0, 8))
+    assert (plain, shifted) == ([0, 24, 40, 56, 72, 88, 104], [0, 16, 32, 48, 64, 80, 96, 112])
+
+
 @pytest.mark.parametrize("shape", [(40, 33, 57), (16, 50, 16), (7, 5, 90)])
 @pytest.mark.parametrize("stride", [1, 4])
-def test_every_voxel_is_kept_once_on_three_axes(shape, stride):
+@pytest.mark.parametrize("shift", [0, 4])
+def test_every_voxel_is_kept_once_on_three_axes(shape, stride, shift):
     count = torch.zeros(shape)
-    for tile in tiles(shape, (16, 24, 32), 8, stride):
+    for tile in tiles(shape, (16, 24, 32), 8, stride, shift):
         assert all(start % stride == 0 for start in tile.box.start)
         count[tile.kept.slices] += 1
         assert all(k >= 0 for k in (s.start for s in tile.kept_inside))
@@ -144,5 +150,5 @@ def test_every_sampler_takes_a_tiled_denoiser_and_a_tiled_guide():
 
 
 def test_an_unknown_blend_is_refused():
-    with pytest.raises(ValueError, match="blend 'sharp' is not one of smooth, keep"):
+    with pytest.raises(ValueError, match="blend 'sharp' is not one of smooth, ramp, keep"):
         TiledDenoiser(torch.nn.Identity(), (8, 8), blend="sharp")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from totalgen.models.processes import FAMILIES, NOISE_LEVELS, Denoiser, ddpm, ddpm_sigmas, edm, flow
+from totalgen.models.processes import FAMILIES, LOSSES, NOISE_LEVELS, Denoiser, ddpm, ddpm_sigmas, edm, flow
 
 SIGMA = torch.tensor([0.002, 0.05, 0.5, 3.0, 80.0], dtype=torch.float64)
 
@@ -14,7 +14,7 @@ class Oracle(nn.Module):
 
     def __init__(self, clean, noise, family):
         super().__init__()
-        self.answer = {"flow": clean - noise, "ddpm": noise}.get(family)
+        self.answer = {"flow": clean - noise, "ddpm": noise, "regression": clean}.get(family)
         self.clean, self.noise = clean, noise
 
     def forward(self, x, c_noise):
@@ -79,3 +79,13 @@ def test_noise_levels_have_their_distributions():
     assert float(t.mean()) == pytest.approx(0.5, abs=1e-3)
     assert float(t.std()) == pytest.approx(0.998 / 12**0.5, abs=1e-3)
     assert len(NOISE_LEVELS["uniform_step"](uniform).unique()) == 1000
+
+
+def test_losses_are_their_formulas():
+    error = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(LOSSES["mse"](error), (error**2).mean((1, 2, 3, 4)))
+    assert torch.allclose(LOSSES["l1"](error), error.abs().mean((1, 2, 3, 4)))
+    steps = ((error[..., 1:] - error[..., :-1]) ** 2).mean((1, 2, 3, 4))
+    assert torch.allclose(LOSSES["double"](error), 0.8 * error.abs().mean((1, 2, 3, 4)) + 0.2 * steps)
+    along_x = error[..., :1].expand_as(error)  # the same in all slices: no difference between them is wrong
+    assert torch.allclose(LOSSES["double"](along_x), 0.8 * LOSSES["l1"](along_x))

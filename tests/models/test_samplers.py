@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from totalgen.errors import InputError
 from totalgen.models.networks import UNet
 from totalgen.models.processes import Denoiser, ddpm_sigmas
 from totalgen.models.samplers import (
@@ -19,6 +20,7 @@ from totalgen.models.samplers import (
     sample,
     seeded_generator,
 )
+from totalgen.settings import SamplingSettings
 
 MEAN, STD = 0.7, 0.5
 
@@ -37,6 +39,19 @@ def error(sampler, steps):
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
     sigmas = karras_sigmas(steps, sigma_min=0.002, sigma_max=10)
     return float((sampler(gaussian, noise, sigmas) - exact(noise, 10)).abs().max())
+
+
+def test_churn_keeps_the_distribution_and_forgets_the_noise():
+    noise = torch.randn(4000, 1, generator=seeded_generator(0), dtype=torch.float64)
+    sigmas = karras_sigmas(40, sigma_min=0.002, sigma_max=10)
+    plain, none, churned = (heun(gaussian, noise, sigmas, churn) for churn in (0.0, 0.0, 40.0))
+    assert torch.equal(plain, none)
+    assert torch.equal(churned, heun(gaussian, noise, sigmas, 40.0))  # the same seed, the same sample
+    assert float(churned.mean()) == pytest.approx(MEAN, abs=0.03)
+    assert float(churned.std()) == pytest.approx(STD, rel=0.05)
+    assert abs(np.corrcoef(plain[:, 0], churned[:, 0])[0, 1]) < 0.2
+    with pytest.raises(InputError, match="only heun has it"):
+        SamplingSettings(sampler="euler", churn=1.0)
 
 
 def mixture(z, sigma, means=(-1.0, 0.4, 1.5), weights=(0.3, 0.5, 0.2), std=0.25):
@@ -203,3 +218,13 @@ def test_a_seeded_generator_depends_on_its_key_alone():
     numbers = [torch.randn(3, generator=seeded_generator(*key)) for key in [(1, 2), (1, 2), (2, 1)]]
     assert torch.equal(numbers[0], numbers[1])
     assert not torch.equal(numbers[0], numbers[2])
+
+
+def test_the_noise_of_ancestral_steps_follows_from_the_noise_given():
+    one, other = torch.randn(2, 1, 1, 4, 4, 4)
+
+    def made(noise):
+        return sample(lambda z, sigma, condition: z / (1 + sigma), torch.zeros(1, 0, 4, 4, 4), noise, "ancestral", 5)
+
+    assert torch.equal(made(one), made(one))
+    assert not torch.allclose(made(one), made(other))

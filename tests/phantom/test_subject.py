@@ -4,8 +4,10 @@ from scipy import ndimage
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.organs import MEASURED, ORGANS
+from totalgen.errors import InputError
 from totalgen.phantom import make_subject, sample_demographics
 from totalgen.phantom.population import POPULATION, VOLUME_ML, sample_organs
+from totalgen.phantom.uptake import TRACERS
 
 COARSE_MM = 8.0
 WOMAN = Demographics("F", 59, 1.65, 76)
@@ -158,3 +160,43 @@ def test_a_sampled_cohort_has_the_published_organ_volumes():
             volumes = np.array([t[f"{organ}_volume_ml"] for t in truths])
             assert abs(volumes.mean() - mean) < 4 * std / np.sqrt(len(truths))  # four standard errors
             assert 0.5 < volumes.std() / std < 1.6
+
+
+def test_options_of_scanner_tracer_and_spheres_leave_the_rest_as_it_was():
+    plain = make_subject(WOMAN, seed=4, voxel_mm=10.0)
+    hot = make_subject(WOMAN, seed=4, voxel_mm=10.0, spheres=6)
+    labels = hot.spheres.voxels
+    assert np.array_equal(plain.organs.voxels, hot.organs.voxels)
+    assert np.array_equal(plain.ct.voxels, hot.ct.voxels)
+    assert not plain.spheres.voxels.any()
+    far = ndimage.distance_transform_edt(labels == 0) > 3
+    assert np.allclose(plain.noise_free.voxels[far], hot.noise_free.voxels[far], atol=1e-3)
+    for number in range(1, labels.max() + 1):
+        inside = labels == number
+        volume_ml = np.pi / 6 * hot.truth[f"sphere_{number}_mm"] ** 3 / 1000
+        assert abs(np.count_nonzero(inside) - volume_ml) <= max(3, 0.6 * volume_ml)  # voxels of 1 mL
+        assert hot.noise_free.voxels[inside].mean() > 1.2 * plain.noise_free.voxels[inside].mean()
+
+
+def test_noise_is_unbiased_before_it_is_cut_and_biased_after():
+    made = make_subject(WOMAN, seed=4, voxel_mm=10.0)
+    assert np.array_equal(made.suv.voxels, np.maximum(made.unclipped.voxels, 0))
+    cold = (made.noise_free.voxels > 0.02) & (made.noise_free.voxels < 0.3)
+    assert made.unclipped.voxels[cold].mean() == pytest.approx(made.noise_free.voxels[cold].mean(), rel=0.02)
+
+
+def test_tracers_differ_where_they_should():
+    subjects = {name: make_subject(WOMAN, seed=4, voxel_mm=10.0, tracer=name) for name in TRACERS}
+    mean = {name: {organ: s.truth[f"{organ}_suv_mean"] for organ in ("kidneys", "spleen", "sacrum")}
+            for name, s in subjects.items()}  # fmt: skip
+    assert mean["psma"]["kidneys"] > 4 * mean["fdg"]["kidneys"]
+    assert mean["dotatate"]["spleen"] > 4 * mean["fdg"]["spleen"]
+    assert mean["fluoride"]["sacrum"] > 3 * mean["fdg"]["sacrum"]
+    with pytest.raises(InputError, match='Did you mean "psma"'):
+        make_subject(WOMAN, seed=4, voxel_mm=12.0, tracer="psmaa")
+
+
+def test_a_wider_blur_lowers_small_hot_things():
+    narrow, wide = (make_subject(WOMAN, seed=4, voxel_mm=8.0, spheres=3, fwhm_mm=mm) for mm in (4.0, 9.0))
+    inside = narrow.spheres.voxels == 1
+    assert wide.noise_free.voxels[inside].mean() < 0.9 * narrow.noise_free.voxels[inside].mean()

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from totalgen.data.archive import Archive, pack
-from totalgen.data.intensity import decode_pet
+from totalgen.data.intensity import SUV
 from totalgen.data.pictures import PET_WINDOW, coronal, grey
+from totalgen.data.recipes import PetCt
 from totalgen.models.codec import Standardise
 from totalgen.models.networks import UNet
 from totalgen.models.processes import Denoiser
@@ -34,8 +35,7 @@ class PetFromCt(Task[Scan]):
 
     def __init__(self, shape, statistics):
         self.shape = self.space = shape
-        self.codec_settings = dict(mean=statistics["low_mean"][1:], std=statistics["low_std"][1:])
-        self.codec = Standardise(**self.codec_settings)
+        self.codec = Standardise(statistics["low_mean"][1:], statistics["low_std"][1:])
 
     def choose(self, archive, row, random):
         low = archive.tensor(row, "low", int(random.integers(64)))
@@ -51,23 +51,23 @@ class PetFromCt(Task[Scan]):
         return decoded
 
     def picture(self, volume):
-        return grey(coronal(decode_pet(volume[0].numpy())), PET_WINDOW)
+        return grey(coronal(SUV.decode(volume[0].numpy())), PET_WINDOW)
 
 
 def test_a_new_task_trains_resumes_and_is_sampled_by_what_is_there(tmp_path, cropped_cohort):
-    archive = Archive(pack(cropped_cohort(tmp_path), (16, 16, 24))[0])
+    archive = Archive(pack(cropped_cohort(tmp_path), PetCt(shape=(16, 16, 24)))[0])
     task = PetFromCt((4, 4, 6), archive.statistics)
     small = dict(channels=4, multipliers=(1,), blocks=1, attention=(), batch=2, microbatch=2, rampup_items=2)
     settings = build(TrainingSettings, small | dict(items=8, loader_processes=0, precision="float32"))
     channels = dict(target=task.target, condition=task.given)
-    about = dict(preset="example", settings=to_dict(settings), channels=channels, codec=task.codec_settings, data={})
+    about = dict(preset="example", settings=to_dict(settings), channels=channels, codec=task.codec.settings, data={})
 
     def train(outdir):
         torch.manual_seed(0)
         network = UNet(len(task.target) + len(task.given), len(task.target), channels=4, multipliers=(1,), blocks=1,
                        attention=())  # fmt: skip
         denoiser = Denoiser(network, "edm")
-        items = Items(task, archive, archive.shape)
+        items = Items(task, archive)
         return denoiser, fit(Denoising(denoiser, settings.process), items, outdir, about, settings)
 
     denoiser, path = train(tmp_path / "run")

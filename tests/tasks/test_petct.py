@@ -5,12 +5,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from totalgen import settings
 from totalgen.data.archive import Archive, pack
+from totalgen.data.recipes import PetCt
 from totalgen.data.resolution import phase_offsets, position
 from totalgen.errors import InputError
 from totalgen.settings import TaskSettings
 from totalgen.tasks.items import Items
-from totalgen.tasks.petct import STAGES, LowResolution, Person, SuperResolutionTask
+from totalgen.tasks.petct import TASKS, WEIGHTS, LowResolution, Person, SuperResolutionTask
 from totalgen.tasks.task import Box
 
 SHAPE, PATCH = (16, 16, 24), (8, 8, 12)
@@ -19,12 +21,12 @@ SHAPE, PATCH = (16, 16, 24), (8, 8, 12)
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory, cropped_cohort):
     root = cropped_cohort(tmp_path_factory.mktemp("cohort"), subjects=4)
-    return Archive(pack(root, SHAPE)[0])
+    return Archive(pack(root, PetCt(shape=SHAPE))[0])
 
 
 def make(archive, stage, seed=0, split="train", **changes):
     settings = TaskSettings(**dict(shape=SHAPE, patch=PATCH) | changes)
-    return Items(STAGES[stage](settings, dict(statistics=archive.statistics)), archive, settings.shape, split, seed)
+    return Items(TASKS[stage](settings, archive.data), archive, split, seed)
 
 
 def test_items_depend_on_seed_and_number_alone(archive):
@@ -44,14 +46,14 @@ def test_global_target_has_sigma_data_and_decodes_to_a_stored_phase(archive):
     targets = torch.stack([items[n][1] for n in range(60)])
     assert torch.allclose(targets.std((0, 2, 3, 4)), torch.full((2,), 0.5), rtol=0.15)
     volume, row = items.volume(3, items[3][1]).numpy(), items.row(3)
-    assert min(np.abs(volume - archive.low(row)[p].astype(np.float32)).max() for p in range(64)) < 1e-3
+    assert min(np.abs(volume - archive.array(row, "low")[p].astype(np.float32)).max() for p in range(64)) < 1e-3
 
 
 @pytest.mark.parametrize("target", ["residual", "direct"])
 def test_sr_target_and_source_give_the_true_patch_back(archive, target):
     items = make(archive, "sr", target=target)
     _, box = items.source(8)
-    truth = archive.high(items.row(8))[(slice(None), *box.slices)].astype(np.float32)
+    truth = archive.array(items.row(8), "high")[(slice(None), *box.slices)].astype(np.float32)
     assert np.abs(items.volume(8, items[8][1]).numpy() - truth).max() < 1e-3
 
 
@@ -76,7 +78,7 @@ def test_the_condition_of_a_box_is_a_cut_of_that_of_the_volume(archive):
     assert torch.allclose(items.task.condition(source, box), all_of_it[(slice(None), *box.slices)], atol=1e-6)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", TASKS)
 def test_channels_are_named(archive, stage):
     """A channel is an index with a name: another weight changes that of the weight, and no other."""
     items = make(archive, stage)
@@ -136,7 +138,7 @@ def test_a_patch_start_is_uniform_unless_weighted(archive):
     assert torch.allclose(first, position(expected, PATCH, SHAPE)[:, 0, 0, 0])
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", TASKS)
 def test_items_are_loaded_by_processes_that_inherit_nothing(archive, stage):
     """As on macOS and Windows, and on Linux from Python 3.14 on."""
     items = make(archive, stage)
@@ -145,3 +147,8 @@ def test_items_are_loaded_by_processes_that_inherit_nothing(archive, stage):
     for numbers, targets, conditions in loaded:
         for n, *item in zip(numbers.tolist(), targets, conditions, strict=True):
             assert all(torch.equal(here, there) for here, there in zip(first[n], item, strict=True))
+
+
+def test_settings_name_every_stage_and_placement():
+    assert tuple(TASKS) == settings.STAGES
+    assert tuple(WEIGHTS) == settings.PLACEMENTS

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from totalgen.data.archive import pack
+from totalgen.data.recipes import PetCt
 from totalgen.errors import InputError
 from totalgen.schema import build
 from totalgen.settings import TrainingSettings
 from totalgen.training.averages import reconstruct
-from totalgen.training.stage import train_stage
+from totalgen.training.diffusion import train_diffusion
 from totalgen.weights import load_weights
 
 RUN = dict(
@@ -22,9 +23,9 @@ RUN = dict(
 def runs(tmp_path_factory, cropped_cohort):
     """(run that kept snapshots of two profiles, run of the same seed that tracked a third)."""
     folder = tmp_path_factory.mktemp("runs")
-    pack(cropped_cohort(folder, subjects=4), RUN["shape"])
+    pack(cropped_cohort(folder, subjects=4), PetCt(shape=RUN["shape"]))
     for name, ema in (("kept", (0.05, 0.10)), ("direct", (0.08,))):
-        train_stage(folder, folder / name, name, build(TrainingSettings, RUN | dict(ema=ema, snapshot_steps=3)))
+        train_diffusion(folder, folder / name, name, build(TrainingSettings, RUN | dict(ema=ema, snapshot_steps=3)))
     return folder / "kept", folder / "direct"
 
 

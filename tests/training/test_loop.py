@@ -18,13 +18,14 @@ from tensorboardX.proto import event_pb2
 
 from totalgen.checkpoints import save_checkpoint
 from totalgen.data.archive import pack
+from totalgen.data.recipes import PetCt
 from totalgen.errors import InputError
 from totalgen.schema import build
 from totalgen.settings import RunSettings, TrainingSettings
-from totalgen.training import loop, objectives, stage
+from totalgen.training import diffusion, loop, objectives
 from totalgen.training.loop import Order, Share, clean_gradients, learning_rate
 from totalgen.training.objectives import noise_of_item
-from totalgen.weights import load_weights
+from totalgen.weights import load_weights, save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "1_Trainings" / "train_totalgen.py"
@@ -38,12 +39,12 @@ TINY = dict(
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, cropped_cohort):
     root = cropped_cohort(tmp_path_factory.mktemp("cohort"), subjects=4)
-    pack(root, TINY["shape"])
+    pack(root, PetCt(shape=TINY["shape"]))
     return root
 
 
 def train_stage(root, outdir, preset, **settings):
-    return stage.train_stage(root, outdir, preset, build(TrainingSettings, settings))
+    return diffusion.train_diffusion(root, outdir, preset, build(TrainingSettings, settings))
 
 
 def weights(outdir):
@@ -174,10 +175,11 @@ def test_learning_rate_ramps_up_then_decays_as_one_over_the_root():
 
 
 def test_noise_belongs_to_the_item():
-    one, again, other = (noise_of_item(3, n, (2, 4)) for n in (9, 9, 5))
+    like = torch.empty(2, 4)
+    one, again, other = (noise_of_item(3, n, like) for n in (9, 9, 5))
     assert all(torch.equal(x, y) for x, y in zip(one, again, strict=True))
     assert not torch.equal(one[1], other[1])
-    assert not torch.equal(noise_of_item(4, 9, (2, 4))[1], one[1])
+    assert not torch.equal(noise_of_item(4, 9, like)[1], one[1])
 
 
 def test_the_order_of_millions_of_items_is_made_as_it_is_needed():
@@ -249,8 +251,8 @@ def test_bfloat16_trains_nearly_the_same_weights(root, tmp_path):
 
 def test_losses_that_stay_non_finite_stop_the_run(root, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "PATIENCE", 3)
-    broken = staticmethod(lambda *arguments: tuple(x * math.nan for x in noise_of_item(*arguments[:2], (2, 4, 4, 6))))
-    monkeypatch.setattr(objectives.Denoising, "extras", broken)
+    broken = lambda *arguments: tuple(x * math.nan for x in noise_of_item(*arguments))  # noqa: E731
+    monkeypatch.setattr(objectives, "noise_of_item", broken)
     with pytest.raises(InputError, match=r"not finite for 3 steps in a row \(step 3\).*last checkpoint is intact"):
         train_stage(root, tmp_path / "run", "tiny", **TINY)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -272,10 +274,10 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(ro
     train_stage(root, straight, "tiny", **TINY)
     saved = loop.save_checkpoint
 
-    def full(folder, step, tensors, kind):
+    def full(folder, step, tensors):
         if step > 4:
             raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
-        saved(folder, step, tensors, kind)
+        saved(folder, step, tensors)
 
     monkeypatch.setattr(loop, "save_checkpoint", full)
     with pytest.raises(InputError, match=r"stopped: no space is left there. Free some"):
@@ -354,6 +356,19 @@ def as_format_1(outdir):
     (outdir / "configuration.json").write_text(json.dumps(old | dict(training=training)))
     log = (outdir / "log.jsonl").read_text()
     (outdir / "log.jsonl").write_text(log.replace('"items"', '"volumes"').replace("items_per_s", "volumes_per_s"))
+
+
+def test_weights_of_before_a_setting_existed_start_a_run(root, tmp_path):
+    """Those of the first format know no strides; how a network is computed does not matter either."""
+    train_stage(root, tmp_path / "first", "tiny", **TINY | dict(items=4))
+    state, configuration = load_weights(tmp_path / "first" / "ema-0.100.safetensors")
+    for name in ("strides", "any_shape"):
+        del configuration["settings"]["network"][name]
+    save_weights(tmp_path / "old.safetensors", state, configuration)
+    given = dict(init_from=tmp_path / "old.safetensors")
+    train_stage(root, tmp_path / "second", "tiny", **TINY | dict(items=4, any_shape=True) | given)
+    with pytest.raises(InputError, match="differs in network"):
+        train_stage(root, tmp_path / "third", "tiny", **TINY | dict(strides=(2, 2, 1)) | given)
 
 
 def test_a_run_begun_in_the_first_format_goes_on(root, tmp_path):

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.linear_model import LinearRegression, RANSACRegressor
 
 from totalgen.data.files import atomic
+from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
 
 Numbers = TypeVar("Numbers", float, np.ndarray)
@@ -106,8 +107,8 @@ def read_axial_extent(path: str | Path) -> AxialExtent:
     if not path.exists():
         raise InputError(f"{path}: no such file. Run 0_Preprocess/5_fit_axial_extent.py on its folder first.")
     try:
-        return AxialExtent.from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        return AxialExtent.from_dict(read_json(path, "Run 0_Preprocess/5_fit_axial_extent.py."))
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: is not an axial extent ({error}). Run 0_Preprocess/5_fit_axial_extent.py.") from None
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import pydicom
 
 from totalgen.data.dicom import Series
-from totalgen.data.suv import SUVError, check_units
+from totalgen.data.header_numbers import optional_number
+from totalgen.data.suv import check_units, uptake_min
+from totalgen.errors import InputError
 
 FEWEST_SLICES = 10  # fewer slices are a scout or a key image, not a torso
 SAME_OVERLAP = 0.98  # of the largest overlap: reformats and other slice thicknesses of one scan differ by less
@@ -17,6 +19,9 @@ PAGE = re.compile(r"dose[ _-]*(report|record|info|summary|page|sheet)|(patient|e
 PROJECTION = re.compile(r"(?<![a-z])m(ax)?[ _-]?ip(?![a-z])|maximum intensity|projection image", re.IGNORECASE)
 UNCORRECTED = re.compile(r"(?<![a-z])n(on?[ _-]?)?ac(?![a-z])|uncorrected|no[nt]?[ _-]?att|"
                          r"(w/o|without)[ _-]*(ac(?![a-z])|att)", re.IGNORECASE)  # fmt: skip
+MOVING = ("DYNAMIC", "GATED")  # values of Series Type: not the static image that SUV are about
+STANDARD_UPTAKE_MIN, SAME_UPTAKE_MIN = 60.0, 30.0  # EANM and QIBA: 60 min; beds of one scan differ by half an hour
+OTHER_STUDY = "another study of the subject is used"
 DERIVED = {"DERIVED", "SECONDARY", "REFORMATTED", "MPR"}  # values of Image Type
 
 
@@ -48,7 +53,7 @@ def choose(all_series: Sequence[Series]) -> tuple[Series | None, Series | None, 
         elif series is ct:
             reasons[series.uid] = f"CT that overlaps the PET by {overlap_ml(ct, pet) / 1000:.1f} L"
         elif series.study != pet.study:
-            reasons[series.uid] = "another study of the subject is used"
+            reasons[series.uid] = OTHER_STUDY
         elif series.modality == "PT":
             if pet_rank(series) < pet_rank(pet):
                 reasons[series.uid] = "no CT shares its frame of reference and overlaps it"
@@ -88,12 +93,15 @@ def refusal(series: Series) -> str:
         if pattern.search(kind) or pattern.search(series.description):
             return what
     if series.count < FEWEST_SLICES:
-        return f"only {series.count} slices"
+        return "a single slice" if series.count == 1 else f"only {series.count} slices"
     if series.modality == "PT":
         try:
             check_units(header)
-        except SUVError as error:
+        except InputError as error:
             return str(error)
+        moving = [kind for kind in MOVING if kind in _values(header, "SeriesType")]
+        if moving:  # not by Number of Time Slices, where some scanners count beds
+            return f"{moving[0].lower()} by its Series Type (0054,1000), not a static image"
         if _values(header, "CorrectedImage") and not says_corrected(series):
             return "not corrected for attenuation: Corrected Image lacks ATTN"
         if UNCORRECTED.search(series.description):
@@ -116,6 +124,8 @@ PET_REASONS = (  # why another PET of its study is preferred to a PET, in the or
     "derived from other images; the chosen PET is original",
     "covers less than the chosen PET",
     "fewer slices than the chosen PET",
+    "imaged at another time after the injection; that of the chosen PET is nearer to 60 min",
+    "shorter frames than the chosen PET",
     "the chosen PET has the lower series number",
     "equal to the chosen PET",
 )
@@ -127,8 +137,12 @@ def begin(series: Series) -> str:
 
 
 def pet_rank(series: Series) -> tuple[Any, ...]:
-    """Sort key of the PET series of a study, best first: corrected, original, largest volume in mL, most slices."""
-    size = -round(overlap_ml(series, series)), -series.count
+    """Sort key of the PET series of a study, best first: corrected, original, largest volume in mL, most slices,
+    imaged near an hour after injection (a dynamic scan may not say that it is one), longest frames."""
+    seconds = round(optional_number(series.header, "ActualFrameDuration") / 1000)
+    minutes = uptake_min(series.header)
+    early = 0 if minutes is None else round(abs(minutes - STANDARD_UPTAKE_MIN) / SAME_UPTAKE_MIN)
+    size = -round(overlap_ml(series, series)), -series.count, early, -seconds
     return not says_corrected(series), is_derived(series), *size, series_number(series), series.uid
 
 
@@ -151,7 +165,7 @@ def ct_rank(series: Series, pet: Series, all_ct: Sequence[Series]) -> tuple[Any,
 
 def series_number(series: Series) -> int:
     """Series Number (0020,0011), 0 when missing."""
-    return int(series.header.get("SeriesNumber", 0) or 0)
+    return int(optional_number(series.header, "SeriesNumber"))
 
 
 def same_place(a: Series, b: Series) -> bool:

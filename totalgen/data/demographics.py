@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from totalgen.data.files import atomic, read_text
+from totalgen.data.files import atomic
 from totalgen.data.names import check_subjects
+from totalgen.data.text_files import check_numbers, read_csv, read_text
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
@@ -91,8 +92,8 @@ def outside(person: Demographics, known: dict[str, list[float]]) -> list[str]:
     return found
 
 
-def read_cohort(path: str | Path) -> pd.DataFrame:
-    """A cohort table as a DataFrame, subject as text.
+def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
+    """A cohort table as a DataFrame, subject as text. person: whether sex, age, height and weight must be there.
 
     Raises InputError when it is missing, empty or without a column, and when a subject occurs twice or cannot be the
     name of a folder.
@@ -100,13 +101,15 @@ def read_cohort(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such cohort table. Run 0_Preprocess/1_dicom_to_metadata.py on its folder first.")
-    table = pd.read_csv(path, dtype={"subject": str, "sex": str}, keep_default_na=False, na_values=[""])
-    missing = [name for name in ("subject", "sex", "age_years", "height_m", "weight_kg") if name not in table]
+    table = read_csv(path, dtype={"subject": str, "sex": str}, keep_default_na=False, na_values=[""])
+    needed = ("subject", "sex", "age_years", "height_m", "weight_kg") if person else ("subject",)
+    missing = [name for name in needed if name not in table]
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} is missing. A cohort table has {', '.join(COLUMNS)}.")
     if table.empty:
         raise InputError(f"{path}: lists no subject. Read the reasons in failures.csv in the same folder.")
     check_subjects(table["subject"], path, unique=True)
+    check_numbers(table, ("age_years", "height_m", "weight_kg"), path)
     return table
 
 
@@ -132,3 +135,15 @@ def write_cohort(path: str | Path, table: pd.DataFrame) -> None:
     """Write a cohort table, atomically."""
     with atomic(path) as part:
         table.to_csv(part, index=False)
+
+
+def write_with_others(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Write a cohort table whose subjects keep their split and further columns, and in which the subjects that it had
+    besides, such as those added by hand, stay. Returns what was written."""
+    if Path(path).exists():
+        table = carry_over(table, path, keep=("split",))
+        known = read_text(path)
+        table = pd.concat([known[~known["subject"].isin(table["subject"])], table], ignore_index=True)
+    table = table.sort_values("subject")
+    write_cohort(path, table)
+    return table

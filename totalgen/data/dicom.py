@@ -4,6 +4,7 @@ Headers contain names and birth dates; ``identity`` decides what of them may be 
 """
 
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from totalgen.data.enhanced import ENHANCED, frame_headers
+from totalgen.data.header_numbers import number, optional_number, stated
 from totalgen.data.identity import is_deidentified
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume
@@ -36,12 +38,18 @@ PIXELS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames", "PixelData"),
 )
+HU_TYPES = ("", "HU", "US")  # of a CT; where it is not stated, or unspecified, the values are HU (PS3.3 C.8.2.1)
 OUTSIDE = {"CT": AIR_HU, "PT": 0.0}  # what padding becomes: HU, Bq/mL
+PACKED = re.compile(r"(?<!\.nii)\.(zip|7z|rar|tar|tgz|gz|bz2|xz|zst)$", re.IGNORECASE)
+LOOP = "is a link to a folder that is read anyway, and is not followed. Take it away."
+NO_FILE = "is a device or pipe, no file. Take it away."
+LOCALIZER = ".localizer"  # what is added to the UID of a series for its localizers, which are a series of their own
 SAME_PLACE_MM = 0.05  # slices closer together than this are at the same place
 SPACING_TOLERANCE = 0.1  # of the slice spacing; scanners round positions, a missing slice doubles it
 OFF_LINE_MM = 0.5  # largest distance of a slice position from one straight line
 SAME_PLANE = 1e-3  # cosines, mm
 PERPENDICULAR = 0.01  # cosines; some headers round them to two decimals
+SLOPES = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))  # others give 0 or infinity as voxels
 
 Numbers = tuple[float, ...] | None  # None: the header does not state them
 Instance = tuple[str, int, Numbers]
@@ -136,7 +144,8 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class Damaged:
-    """A DICOM file that cannot be used: path, why, and Patient ID and series UID if the header has them (or None)."""
+    """A file that should be DICOM and cannot be used: path, why with its cure, and Patient ID and series UID if the
+    header has them (or None)."""
 
     path: Path
     why: str
@@ -156,11 +165,14 @@ def find_series(folder: str | Path) -> tuple[list[Series], list[Damaged]]:
         if why is not None:
             known = header or pydicom.Dataset()
             patient, uid = known.get("PatientID"), known.get("SeriesInstanceUID")
-            damaged.append(Damaged(path, why, str(patient) if patient else None, str(uid) if uid else None))
+            texts = (f"{why}. Restore the file.", str(patient) if patient else None, str(uid) if uid else None)
+            damaged.append(Damaged(path, *texts))
             continue
         if header is None:
             continue
         uid, fault, frames = series_uid(header, path), "", [header]
+        if "LOCALIZER" in stated(header, "ImageType").upper():  # some scanners put it into the series of the slices
+            uid += LOCALIZER
         if str(header.get("SOPClassUID", "")) in IMAGES:
             try:
                 frames = split(header)
@@ -180,18 +192,40 @@ def find_series(folder: str | Path) -> tuple[list[Series], list[Damaged]]:
 
 def walk(folder: Path) -> tuple[list[Path], list[Damaged]]:
     """(files, damaged): the files below a folder (or the file itself), sorted, hidden ones left out, links followed;
-    folders that cannot be opened count as damaged."""
-    if folder.is_file():
-        return [folder], []
-    files, damaged, seen = [], [], set()
+    folders that cannot be opened, archives and what is no file, such as a device, count as damaged."""
+    files: list[Path] = []
+    damaged: list[Damaged] = []
+    seen = {os.path.realpath(folder)}
+
+    def reject(path, why):
+        damaged.append(Damaged(Path(path), why, None, None))
 
     def closed(error):
-        damaged.append(Damaged(Path(error.filename), f"cannot be opened ({error.strerror})", None, None))
+        reject(error.filename, f"cannot be opened ({error.strerror}). Restore it.")
 
+    def sort(path):
+        packed = PACKED.search(path.name)
+        if packed:
+            reject(path, f"is a {packed[0]} file, whose content is not read. Unpack it.")
+        elif path.exists() and not path.is_file():  # a FIFO would be waited for
+            reject(path, NO_FILE)
+        else:
+            files.append(path)
+
+    if not folder.is_dir():
+        sort(folder)
+        return files, damaged
     for place, folders, names in os.walk(folder, onerror=closed, followlinks=True):
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen]
-        seen |= {os.path.realpath(os.path.join(place, name)) for name in folders}  # a link may lead back to one of them
-        files += [Path(place) / name for name in names if not name.startswith(".")]
+        for name in list(folders):
+            path = os.path.join(place, name)
+            real = os.path.realpath(path)
+            if real in seen or Path(os.path.realpath(place)).is_relative_to(real):  # read already, or above this place
+                folders.remove(name)
+                reject(path, LOOP)
+            seen.add(real)
+        for name in names:
+            if not name.startswith("."):
+                sort(Path(place) / name)
     return sorted(files), damaged
 
 
@@ -199,10 +233,10 @@ def join(parts: Iterable[tuple[list[Series], list[Damaged]]]) -> tuple[list[Seri
     """What ``find_series`` found in several folders, as if they were one: a series may be in more than one."""
     series: dict[tuple[str, str], Series] = {}
     damaged: list[Damaged] = []
-    for number, (found, bad) in enumerate(parts):
+    for place_of, (found, bad) in enumerate(parts):
         damaged += bad
         for each in found:
-            first = series.setdefault((str(each.header.get("PatientID", "") or number), each.uid), each)
+            first = series.setdefault((str(each.header.get("PatientID", "") or place_of), each.uid), each)
             if first is not each:
                 first.fault = first.fault or each.fault
                 first.deidentified &= each.deidentified
@@ -225,6 +259,8 @@ def read_file(path: Path, pixels: bool = False) -> tuple[pydicom.Dataset | None,
     Both are None for a file that is not DICOM and does not claim to be. Of a file that is neither CT nor PET, only
     short elements are kept.
     """
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for its other end
+        return None, NO_FILE.rstrip(".")
     try:
         size, opened = path.stat().st_size, path.open("rb")
     except OSError as error:
@@ -233,7 +269,7 @@ def read_file(path: Path, pixels: bool = False) -> tuple[pydicom.Dataset | None,
         start = file.read(132)
         named, bare = path.suffix.lower() == ".dcm", start[:2] in BARE
         if start[128:] != b"DICM" and not bare:
-            return None, ("is no DICOM file, or cut in its first bytes" if named else None)
+            return None, ("is no DICOM file" + ", or cut in its first bytes" * (len(start) < 132) if named else None)
         file.seek(0)
         try:
             dataset: Any = pydicom.dcmread(file, stop_before_pixels=not pixels, force=bare)
@@ -316,7 +352,7 @@ def place(header: pydicom.Dataset) -> tuple[Numbers, Numbers]:
 
 def promised(header: pydicom.Dataset) -> int:
     """Number of Slices of a PET header, or 0."""
-    return int(header.get("NumberOfSlices", 0) or 0)
+    return int(optional_number(header, "NumberOfSlices"))
 
 
 def stack(
@@ -331,7 +367,7 @@ def stack(
     count, order = len(origins), np.arange(len(origins))
     known = [plane for plane in planes if plane is not None]
     if len(known) < count:
-        return order, None, "its position, orientation or pixel spacing is missing", planes.index(None)
+        return order, None, "its position, orientation or pixel spacing is missing or no numbers", planes.index(None)
     first = known[0]
     for k, plane in enumerate(known):
         if plane is not first and not np.allclose(plane, first, rtol=0, atol=SAME_PLANE):
@@ -440,6 +476,7 @@ def stored_values(pixels: pydicom.Dataset, index: int) -> np.ndarray:
     frames = int(pixels.get("NumberOfFrames", 1) or 1)
     alone = pydicom.Dataset()
     alone.update({element.tag: element for element in pixels if element.keyword not in ("NumberOfFrames", "PixelData")})
+    alone.PhotometricInterpretation = "MONOCHROME2"  # how values are shown does not change them: GDCM would invert them
     alone.SOPClassUID, alone.SOPInstanceUID = SecondaryCaptureImageStorage, pydicom.uid.generate_uid()
     alone.PixelData = encapsulate([get_frame(pixels.PixelData, index, number_of_frames=frames)])
     alone.file_meta = pixels.file_meta
@@ -451,11 +488,18 @@ def stored_values(pixels: pydicom.Dataset, index: int) -> np.ndarray:
 
 def rescale(header: pydicom.Dataset, stored: np.ndarray, out: np.ndarray) -> None:
     """Write the [rows, columns] stored values of a slice to ``out`` (float32) in its unit, padding replaced."""
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
     modality = header.get("Modality")
-    if slope is None and modality == "PT":
+    if slope is None:
         raise InputError("Rescale Slope (0028,1053) is missing, so its values have no unit. Export the series again.")
-    np.multiply(stored, np.float32(1 if slope is None else slope), out=out)
+    if not SLOPES[0] <= slope <= SLOPES[1]:
+        raise InputError(
+            f"Rescale Slope (0028,1053) is {slope:g}, so its values are lost or inverted. Export the series again."
+        )
+    kind = stated(header, "RescaleType").upper()
+    if modality == "CT" and kind not in HU_TYPES:
+        raise InputError(f"Rescale Type (0028,1054) is {kind}, not HU. Export the series in HU.")
+    np.multiply(stored, np.float32(slope), out=out)
     out += np.float32(intercept or 0)
     padded = padding(header, stored)
     if padded is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import glob
 import io
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
+from totalgen.data.text_files import read_text
 from totalgen.errors import InputError
 
 
@@ -57,6 +59,46 @@ def _check_replaceable(path, new):
         raise InputError(f"{path}: holds {others[0]}, which would be lost. Move the folder, or choose another place.")
 
 
+HELD: set[Path] = set()  # folders that this process has locked
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path, what: str) -> Iterator[None]:
+    """Within this context no other process gets into a context of the same ``what`` on ``folder``, which is made.
+
+    what: is at work, such as "a training". The lock is the operating system's, and ends with its process. Raises
+    InputError that names the host and the process that holds it.
+    """
+    folder = Path(folder)
+    path = folder / f".{what.replace(' ', '-')}.lock"
+    if path.resolve() in HELD:  # this process is at work there already
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            raise InputError(f"{folder}: {what} is at work there ({holder}). Wait for it, or use another.") from None
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            break
+        file.close()  # its holder has just removed it
+    HELD.add(path.resolve())
+    try:
+        file.truncate(0)
+        file.write(f"host {platform.node()}, process {os.getpid()}")
+        file.flush()
+        yield
+    finally:
+        HELD.discard(path.resolve())
+        path.unlink(missing_ok=True)
+        file.close()
+
+
 def sweep(folder: str | Path) -> None:
     """Remove the temporary folders of ``atomic`` that killed processes of this machine left in ``folder``."""
     for left in Path(folder).glob(f".*.{glob.escape(platform.node())}-*-*"):
@@ -85,11 +127,6 @@ def require_folder(path: str | Path, cure: str) -> Path:
     return path
 
 
-def read_text(path: str | Path | io.StringIO) -> pd.DataFrame:
-    """A CSV table as a DataFrame of text, exactly as it is written: for what is only carried over."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
 def append_rows(path: str | Path, rows: Sequence[dict[str, Any]], instead_of: str | None = None) -> None:
     """Add rows (dicts) to a CSV table, made when missing; it is replaced atomically and keeps its earlier text.
 
@@ -101,7 +138,7 @@ def append_rows(path: str | Path, rows: Sequence[dict[str, Any]], instead_of: st
         old = read_text(path)
         if instead_of is not None:
             old = old[old["subject"] != instead_of]
-        table = pd.concat([old, read_text(io.StringIO(table.to_csv(index=False)))])
+        table = pd.concat([old, pd.read_csv(io.StringIO(table.to_csv(index=False)), dtype=str, keep_default_na=False)])
     with atomic(path) as part:
         table.to_csv(part, index=False)
 
@@ -124,7 +161,7 @@ def record_failure(root: str | Path, subject: str, step: str, error: BaseExcepti
     path = Path(root) / "failures.csv"
     row = dict(subject=subject, step=step, error=error_text(error))
     if path.exists():
-        known = pd.read_csv(path, dtype=str)
+        known = _failures(path)
         if (known[list(row)] == pd.Series(row)).all(axis=1).any():
             return
     append_rows(path, [row])
@@ -135,7 +172,7 @@ def forget_failures(root: str | Path, step: str, subject: str | None = None) -> 
     path = Path(root) / "failures.csv"
     if not path.exists():
         return
-    table = pd.read_csv(path, dtype=str)
+    table = _failures(path)
     gone = table["step"] == step
     if subject is not None:
         gone &= table["subject"] == subject
@@ -143,3 +180,11 @@ def forget_failures(root: str | Path, step: str, subject: str | None = None) -> 
         return
     with atomic(path) as part:
         table[~gone].to_csv(part, index=False)
+
+
+def _failures(path):
+    table = read_text(path)
+    missing = {"subject", "step", "error"} - set(table)
+    if missing:
+        raise InputError(f"{path}: lacks the column {sorted(missing)[0]}. Remove the file: it is written anew.")
+    return table

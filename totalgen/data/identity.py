@@ -10,7 +10,9 @@ keeps its Patient ID, and its folders and series are written as they are. Of eve
 The salt, <root>/.salt, links ids to patients for anyone who also has the DICOM files: it is as private as they are.
 """
 
+import ast
 import contextlib
+import functools
 import hashlib
 import logging
 import re
@@ -20,15 +22,25 @@ from pathlib import Path
 
 import pydicom
 import SimpleITK as sitk
+from pydicom.datadict import DicomDictionary
 
 from totalgen.data.files import atomic, error_text
 from totalgen.errors import InputError
 
 SUBJECT_IDS = ("auto", "patient-id", "hash")  # auto: hashed unless the headers state that they are de-identified
 HASHED_SERIES = "hash-"  # no UID begins like this
+NO_IDS = re.compile(  # what anonymisers and scanners write where there is no Patient ID
+    r"(anon(ym(i[sz]ed?|ous|e|isiert)?)?|removed|redacted|de-?identified|unknown|none|null|nil|n/?a|no ?(id|name)|"
+    r"patient|subject|test|dummy|default|id|x+|0+|1234(5(6(78?9?)?)?)?|[-._*?#]+)"
+    r"([ _^-]*(anon\w*|id|patient|subject|name))?",
+    re.IGNORECASE,
+)
 DIGITS = 12  # 48 bits: the chance that two of a million patients get the same ones is 0.2 %
 SHORTEST = 4  # characters; shorter values of a header are not searched for in a text (names: 3)
 TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UT")  # value representations with free text
+QUOTED_OR_TAG = re.compile(r'("[^"]*"|\([0-9A-Fa-f]{4},[0-9A-Fa-fx]{4}\))')  # parts of a message
+WORDS = re.compile(r"[^\W\d_][^\W_]+")  # from a letter on
+FIXED_WORDS = 3  # a piece of a message of so many words is ours, whatever a header contains
 STANDARD_UID = "1.2.840.10008."  # names a kind of object, not an object
 SAYABLE = {  # texts that reveal nothing about a person, and that reasons quote
     "CodeMeaning",
@@ -54,12 +66,11 @@ def is_deidentified(header: Header) -> bool:
     return str(header.get("PatientIdentityRemoved", "") or "").strip().upper() == "YES"
 
 
-def subject_name(header: Header, path: Path, dicom: Path) -> str:
-    """Subject id that can be a file name: the Patient ID, or the first folder below ``dicom`` when it has none.
+def file_name(name: str) -> str:
+    """A subject id made of a Patient ID, or of the folder that stands for one, that can be a file name.
 
     A character that has no place in a file name becomes "_", and a short hash keeps two such ids apart.
     """
-    name = patient(header, path, dicom)[0]
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
@@ -69,10 +80,16 @@ def hidden_name(root: str | Path, name: str, issuer: str) -> str:
     return f"sub-{hashed(root, name, issuer)}"
 
 
+def patient_id(header: Header) -> str:
+    """Patient ID; "" for a placeholder, such as ANONYMOUS, that says nothing of who it is."""
+    name = str(header.get("PatientID", "") or "").strip()
+    return "" if NO_IDS.fullmatch(name) else name
+
+
 def patient(header: Header, path: Path, dicom: Path) -> tuple[str, str]:
     """(Patient ID, Issuer of Patient ID); without an ID, the first folder below ``dicom`` is used."""
-    name, issuer = (str(header.get(tag, "") or "").strip() for tag in ("PatientID", "IssuerOfPatientID"))
-    return name or path.relative_to(dicom).parts[0], issuer
+    issuer = str(header.get("IssuerOfPatientID", "") or "").strip()
+    return patient_id(header) or path.relative_to(dicom).parts[0], issuer
 
 
 def hashed(root: str | Path, *texts: str) -> str:
@@ -136,14 +153,17 @@ def scrubber(dicom: str | Path, files: Iterable[Path] = (), headers: Iterable[py
     """A function text → text that removes what would identify a subject.
 
     files: the subject's files below ``dicom``; they, their folders and their names become ordinals.
-    headers: pydicom Datasets; names, identifiers, free texts, UIDs and dates in them become "[removed]".
+    headers: pydicom Datasets; names, identifiers, free texts, UIDs and dates in them become "[removed]": wherever they
+    are quoted, and elsewhere unless they are made of the words of our own messages, which say nothing of anybody
+    (a station called SERIES). Tags, such as (0054,1001), and the fixed parts of our messages stay as they are: values
+    are looked for between them, where something was inserted.
     """
     dicom, files = Path(dicom), list(files)
     below = {path for file in files for path in (file, *file.parents) if dicom in path.parents}
     paths = sorted(below, key=lambda path: -len(str(path)))
     names = sorted({file.name: file for file in reversed(files)}.items(), key=lambda item: -len(item[0]))
     values = sorted({value for header in headers for value in identifiers(header)}, key=len, reverse=True)
-    left_over = re.compile(rf"(?<=\b{re.escape(dicom.name)}/)((?:#\d+/)*)(?!#\d)(?=\S).*", re.DOTALL)
+    left_over = re.compile(rf"(?<=\b{re.escape(dicom.name)}/)((?:#\d+/)*)(?!#\d)(?=[^\s,;)]).*", re.DOTALL)
 
     def scrub(text):
         text = text.replace(str(dicom.resolve()), str(dicom))
@@ -152,15 +172,62 @@ def scrubber(dicom: str | Path, files: Iterable[Path] = (), headers: Iterable[py
             if written in text:
                 text = _replaced(rf"{re.escape(written)}(?!\w)", text, ordinals(path, dicom))
         text = left_over.sub(r"\1…", text)  # a path that was cut short, or spelled differently
+        parts = fixed_texts().split(text)
+        parts[::2] = [_without(values, without_names(part)) for part in parts[::2]]  # the others are ours, word by word
+        return "".join(parts)
+
+    def without_names(text):
         for name, file in names:
             if name in text and (len(name) >= SHORTEST or not name.isdigit()):
                 text = _replaced(_alone(name), text, ordinals(file, dicom).rpartition("/")[2])
-        for value in values:
-            if value.lower() in text.lower():
-                text = re.sub(_alone(value), "[removed]", text, flags=re.IGNORECASE)
         return text
 
     return scrub
+
+
+def _without(values, text):
+    """A text without values: anywhere in quotes, elsewhere unless they are words of ours; tags stay as they are."""
+    parts = QUOTED_OR_TAG.split(text)
+    for k, part in enumerate(parts):
+        quoted = part.startswith('"')
+        for value in () if part.startswith("(") and k % 2 else values:
+            if value.lower() in part.lower() and (quoted or not _is_own(value)):
+                part = re.sub(_alone(value), "[removed]", part, flags=re.IGNORECASE)
+        parts[k] = part
+    return "".join(parts)
+
+
+def _is_own(value):
+    """Whether all words of a value are words of our own messages, and it has one."""
+    words = WORDS.findall(value.lower())
+    return bool(words) and own_words().issuperset(words) and not re.sub(r"[\W_]", "", WORDS.sub("", value.lower()))
+
+
+@functools.cache
+def own_words() -> frozenset[str]:
+    """Words, in lower case, of the messages in this folder's sources and of the names of DICOM elements."""
+    texts = [entry[2] for entry in DicomDictionary.values()]
+    return frozenset(WORDS.findall(" ".join([*texts, *own_texts()]).lower()))
+
+
+@functools.cache
+def fixed_texts() -> re.Pattern[str]:
+    """Pattern of what our own messages contain word for word, numbers and names of files, too, in a group."""
+    pieces = {piece for text in own_texts() for piece in text.split('"') if len(piece.split()) >= FIXED_WORDS}
+    return re.compile(f"({'|'.join(re.escape(piece) for piece in sorted(pieces, key=len, reverse=True))})")
+
+
+@functools.cache
+def own_texts() -> frozenset[str]:
+    """The texts in this folder's sources, without docstrings; what is inserted into one parts it."""
+    texts: set[str] = set()
+    for path in Path(__file__).parent.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        docstrings = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
+        constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        texts |= {text for text in constants - docstrings if isinstance(text, str)}
+    return frozenset(texts)
 
 
 def identifiers(dataset: pydicom.Dataset) -> set[str]:
@@ -181,7 +248,7 @@ def identifiers(dataset: pydicom.Dataset) -> set[str]:
             elif element.VR in ("DA", "DT") and re.match(r"\d{8}", text):
                 found |= {text, text[:8], f"{text[:4]}-{text[4:6]}-{text[6:8]}"}
             elif element.VR == "UI":
-                found |= set() if text.startswith(STANDARD_UID) else {text}
+                found |= set() if text.startswith(STANDARD_UID) or len(text) < SHORTEST else {text}
             elif element.VR in TEXT and len(text) >= SHORTEST and element.keyword not in SAYABLE:
                 found |= set() if element.keyword in DESCRIPTIONS and text.isalpha() else {text}
     return found

@@ -1,30 +1,48 @@
-"""Physical units ↔ the unit interval (the paper, section 2.2). The inverses are exact inside the clip range."""
+"""Physical units ↔ what an archive stores and a network sees. The inverses are exact inside the range."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-HU_RANGE = (-500.0, 500.0)  # CT window of the paper
-SUV_MAX = 25.0  # PET clip of the paper, SUVbw in g/mL
+from totalgen.errors import InputError
+
+KINDS = ("window", "log", "linear")
 AIR_HU = -1000.0
 BODY_HU = -500.0  # what is denser belongs to the body (or to the table)
 
 
-def encode_ct(hu: np.ndarray | float) -> np.ndarray:
-    """HU → [0, 1]: clip to HU_RANGE, then linear."""
-    low, high = HU_RANGE
-    return (np.clip(hu, low, high) - low) / (high - low)
+@dataclass(frozen=True)
+class Encoding:
+    """How the values of a channel are stored: ``low`` becomes 0 and ``high`` becomes 1.
+
+    kind: "window", linear, and what lies outside is cut; "log", log(value − low + 1), cut too; "linear", nothing is
+    cut.
+    """
+
+    kind: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f'encoding "{self.kind}" is not known. Use one of {", ".join(KINDS)}.')
+        if not self.low < self.high:
+            raise InputError(f"encoding from {self.low:g} to {self.high:g}: the first is not below. Change one.")
+
+    def encode(self, values: np.ndarray | float) -> np.ndarray:
+        """Values in their unit → stored ones."""
+        if self.kind == "linear":
+            return (np.asarray(values) - self.low) / (self.high - self.low)
+        inside = np.clip(values, self.low, self.high) - self.low
+        span = self.high - self.low
+        return np.log1p(inside) / np.log1p(span) if self.kind == "log" else inside / span
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values → values in their unit."""
+        span = self.high - self.low
+        return (np.expm1(stored * np.log1p(span)) if self.kind == "log" else stored * span) + self.low
 
 
-def decode_ct(value: np.ndarray) -> np.ndarray:
-    """[0, 1] → HU."""
-    low, high = HU_RANGE
-    return value * (high - low) + low
-
-
-def encode_pet(suv: np.ndarray | float) -> np.ndarray:
-    """SUV → [0, 1]: clip to [0, SUV_MAX], then log(SUV + 1) / log(SUV_MAX + 1)."""
-    return np.log1p(np.clip(suv, 0, SUV_MAX)) / np.log1p(SUV_MAX)
-
-
-def decode_pet(value: np.ndarray) -> np.ndarray:
-    """[0, 1] → SUV: 26^value − 1."""
-    return np.expm1(value * np.log1p(SUV_MAX))
+CT = Encoding("window", -500.0, 500.0)  # HU (the paper, section 2.2)
+SUV = Encoding("log", 0.0, 25.0)  # SUVbw in g/mL: log(SUV + 1) / log 26 (the paper, section 2.2)
+PET_CT = {"CT": CT, "SUV": SUV}

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,19 @@ from tqdm import tqdm
 
 from totalgen.data import identity
 from totalgen.data.choice import choose
-from totalgen.data.demographics import AGE_YEARS, COLUMNS, HEIGHT_M, Demographics
+from totalgen.data.demographics import AGE_YEARS, COLUMNS, HEIGHT_M, WEIGHT_KG, Demographics
 from totalgen.data.dicom import Damaged, Series, find_series, join, read_file
 from totalgen.data.files import error_text
+from totalgen.data.header_numbers import number
 from totalgen.data.parallel import spread
 from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
 
 SAME_VALUE = 0.01  # relative; further apart, two series disagree about the patient
+NO_BIRTH_DATES = (date(1900, 1, 1), date(1901, 1, 1))  # what anonymisers write
+POSSIBLE = dict(age_years=AGE_YEARS, height_m=HEIGHT_M, weight_kg=WEIGHT_KG)
+BY_HAND = f"Add the subject to cohort.csv by hand ({', '.join(COLUMNS)})"
+HEIGHT_APART_M = 0.1  # between two studies: more than measuring explains
 AGE_UNIT_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 SERIES_COLUMNS = ("subject", "series", "path", "modality", "description", "slices", "chosen", "reason")
 DEMOGRAPHICS_COLUMNS = ("subject", "field", "value", "source")
@@ -58,35 +64,87 @@ def describe_cohort(
     for subject, (all_series, bad_files) in sorted(subjects.items()):
         disclosure = Disclosure.hiding(dicom, all_series, bad_files) if subject in hidden else Disclosure.openly(dicom)
         for file in bad_files:
-            error = f"{file.path.relative_to(dicom.parent)}: {file.why}. Restore the file."
+            error = f"{file.path.relative_to(dicom.parent)}: {file.why}"
             failures.append((subject, disclosure.clean(error)))
         if not all_series:
             continue
         try:
+            check_one_person(subject, all_series)
             pet, ct, reasons = choose(all_series)
             listed += [dict(subject=subject, **row) for row in series_rows(all_series, (pet, ct), reasons, disclosure)]
-            study = [series for series in all_series if not (pet and ct) or series.study == pet.study]
-            values, sources_of = merge_demographics([pet, ct, *study] if pet and ct else study, disclosure.label)
+            values, sources_of = merge_demographics(study_of(all_series, pet, ct), disclosure.label)
             for field, value in values.items():
                 shown = "" if value is None else value if isinstance(value, str) else round(value, 4)
                 source = disclosure.clean(sources_of[field])
                 sources.append(dict(subject=subject, field=field, value=shown, source=source))
             if pet is None or ct is None:
-                why = "; ".join(f"{disclosure.label(s)}: {reasons[s.uid]}" for s in all_series)
-                raise InputError(f"{subject}: no {'CT' if pet else 'PET'} can be used ({why}).")
+                raise unusable(subject, all_series, pet, reasons, disclosure.label)
             person = demographics(values, sources_of)
         except Exception as error:  # an odd header must not stop the others
-            failures.append((subject, disclosure.clean(error_text(error))))
+            failures.append((subject, disclosure.clean(error_text(error).removeprefix(f"{subject}: "))))
             continue
         place = share(seed, subject)
         split = "test" if place < test_fraction else "train"
         if test_fraction <= place < test_fraction + validation_fraction:
             split = "validation"
         who = (subject, person.sex, round(person.age_years, 3), round(person.height_m, 4), person.weight_kg)
-        maker = disclosure.clean(str(pet.header.get("Manufacturer", "") or "").strip())
+        maker = str(pet.header.get("Manufacturer", "") or "").strip()  # says who made the scanner, of nobody else
         rows.append(dict(zip(COLUMNS, (*who, split, maker or "unknown scanner"), strict=True)))
     tables = (rows, COLUMNS), (listed, SERIES_COLUMNS), (sources, DEMOGRAPHICS_COLUMNS)
     return *(pd.DataFrame(table, columns=columns) for table, columns in tables), failures
+
+
+def check_one_person(subject: str, all_series: Sequence[Series]) -> None:
+    """Raises InputError when the studies of a subject disagree on sex, birth date or height: an ID that several people
+    share, such as an anonymiser's, would make one of them."""
+    stated: dict[str, set[Any]] = {"sex": set(), "birth date": set(), "height": set()}
+    for series in all_series:
+        stated["sex"].add(sex(series.header)[0])
+        stated["birth date"].add(_date(series.header.get("PatientBirthDate")))
+        stated["height"].add(height_m(series.header)[0])
+    heights = stated.pop("height") - {None}
+    differ = [name for name, values in stated.items() if len(values - {None, *NO_BIRTH_DATES}) > 1]
+    differ += ["height"] if heights and max(heights) - min(heights) > HEIGHT_APART_M else []
+    if len({series.study for series in all_series}) == 1:
+        differ = [name for name in differ if name == "birth date"]  # sex and height may be mistyped in one series
+    if differ:
+        raise InputError(
+            f"{subject}: its studies disagree on {' and '.join(differ)}, so they are of several people. Give each "
+            "person a Patient ID of their own."
+        )
+
+
+def study_of(all_series: Sequence[Series], pet: Series | None, ct: Series | None) -> list[Series]:
+    """The series whose headers describe the person: the chosen ones first, then those of the PET's study; all of them
+    when nothing was chosen."""
+    if pet is None or ct is None:
+        return list(all_series)
+    return [pet, ct, *(series for series in all_series if series.study == pet.study)]
+
+
+def series_of_one(folder: Path, what: str) -> list[Series]:
+    """All series below ``folder``, which holds one patient. what: that is wanted, such as "study", for messages.
+
+    Raises InputError for a damaged file, for none and for several patients.
+    """
+    found, damaged = scan(folder)
+    for file in damaged:
+        raise InputError(f"{file.path}: {file.why}")
+    subjects = by_subject(found, damaged, folder, "patient-id")[0]
+    if len(subjects) != 1:
+        count = f"holds {len(subjects)} patients" if subjects else "holds no DICOM file"
+        raise InputError(f"{folder}: {count}. Give the folder of one {what}.")
+    ((all_series, _),) = subjects.values()
+    return list(all_series)
+
+
+def unusable(
+    subject: str, all_series: Sequence[Series], pet: Series | None, reasons: dict[str, str],
+    label: Callable[[Series], str],
+) -> InputError:  # fmt: skip
+    """The error of a subject without a PET, or without a CT, that can be used."""
+    why = "; ".join(f"{label(series)}: {reasons[series.uid]}" for series in all_series)
+    return InputError(f"{subject}: no {'CT' if pet else 'PET'} can be used ({why}).")
 
 
 def scan(dicom: Path, workers: int = 1, scheduler: str | None = None) -> tuple[list[Series], list[Damaged]]:
@@ -157,28 +215,29 @@ def by_subject(
             neighbours.setdefault(folder, []).append(each.header)
     for file in damaged:
         header: Any = read_file(file.path)[0]
-        if not (header or {}).get("PatientID"):
+        if not identity.patient_id(header or {}):
             near = neighbours.get(file.path.parent, [])
             header = near[0] if len({identity.patient(h, file.path, dicom) for h in near}) == 1 else {}
         things.append((header, file.path, None, file))
 
-    seen = {identity.patient(series.header, series.files[0], dicom)[0] for series in found}
+    patient = naming([(header, path) for header, path, *_ in things], dicom)
+    seen = {patient(series.header, series.files[0])[0] for series in found}
     not_deidentified = set()
     for header, path, series, _ in things:
-        name = identity.patient(header, path, dicom)[0]
+        name = patient(header, path)[0]
         silent = series is None and name in seen and "PatientIdentityRemoved" not in header  # cut before this element
         if not (silent or (series.deidentified if series else identity.is_deidentified(header))):
             not_deidentified.add(name)
     exposed = {"auto": not_deidentified, "patient-id": set(), "hash": None}[subject_ids]
     issuers: dict[str, set[str]] = {}
     for header, path, *_ in things:
-        name, issuer = identity.patient(header, path, dicom)
+        name, issuer = patient(header, path)
         issuers.setdefault(name, set()).update([issuer] if issuer else [])
     subjects: dict[str, tuple[list[Series], list[Damaged]]] = {}
     hidden, open_names = set(), set()
     for header, path, series, bad in things:
-        subject = identity.subject_name(header, path, dicom)
-        name, issuer = identity.patient(header, path, dicom)
+        name, issuer = patient(header, path)
+        subject = identity.file_name(name)
         if exposed is None or name in exposed:
             open_names.add(subject)
             if len(issuers[name]) == 1:  # some series of a patient state it, others do not
@@ -195,6 +254,30 @@ def by_subject(
             "only dicom/, or give --subject-ids patient-id."
         )
     return subjects, hidden
+
+
+def naming(things: Sequence[tuple[Any, Path]], dicom: Path) -> Callable[[Any, Path], tuple[str, str]]:
+    """A function (header, path) → (name of the patient, Issuer of Patient ID): see identity.patient.
+
+    things: all headers with their files. Without a Patient ID that says who it is, a study is a patient's own: it is
+    named after its first folder, and after itself where several studies have the same one.
+    """
+    folders: dict[str, str] = {}  # of studies without a Patient ID
+    for header, path in things:
+        study, folder = str(header.get("StudyInstanceUID", "") or ""), path.relative_to(dicom).parts[0]
+        if study and not identity.patient_id(header):
+            folders[study] = min(folder, folders.get(study, folder))
+
+    def name(header: Any, path: Path) -> tuple[str, str]:
+        own, issuer = identity.patient(header, path, dicom)
+        study = str(header.get("StudyInstanceUID", "") or "")
+        if study not in folders or identity.patient_id(header):
+            return own, issuer
+        own = folders[study]
+        several = list(folders.values()).count(own) > 1
+        return own + several * f"-{hashlib.sha256(study.encode()).hexdigest()[:6]}", issuer
+
+    return name
 
 
 def series_label(series: Series) -> str:
@@ -228,7 +311,7 @@ def chosen_files(root: Path, series: pd.DataFrame, subject: str, modality: str) 
     files = matching[0] if matching else []
     for file in damaged:
         if is_it(file.series) if file.series else file.path.parent in {f.parent for f in files}:
-            raise InputError(f"{file.path}: {file.why}. Restore the file.")
+            raise InputError(f"{file.path}: {file.why}")
     if not files:
         raise InputError(f"{root / row['path']}: changed since step 1. Run 1_dicom_to_metadata.py again.")
     return files
@@ -275,7 +358,8 @@ def merge_demographics(
     """(values, sources) of a study out of the headers of all its series: dicts over the columns of a cohort table.
 
     values: None for what is not known;  sources: in words, where a value comes from or why there is none.
-    PET before CT before others: the first that states a value is used, so the weight is the one the dose was given for.
+    PET before CT before others: the first that states a possible value is used, so the weight is the one
+    the dose was given for.
     A series with another value is named in the source; if two disagree about the sex, it counts as not known.
     label: series → what to call it.
     """
@@ -285,6 +369,8 @@ def merge_demographics(
     for field, (reader, unit) in READERS.items():
         read = [(label(series), *reader(series.header)) for series in order]
         stated = [(name, value, words) for name, value, words in read if value is not None]
+        # Stable: the first possible one. A birth date may be a placeholder that is not known as one, a stated age not.
+        stated.sort(key=lambda each: (not _possible(field, each[1]), each[2].startswith("birth")))
         unusable = list(dict.fromkeys(f"{words} in {name}" for name, value, words in read if value is None and words))
         if not stated:
             count = len({series.uid for series in order})
@@ -302,6 +388,12 @@ def merge_demographics(
     return values, sources
 
 
+def _possible(field, value):
+    """Whether a person can have the value of a column of a cohort table."""
+    low, high = POSSIBLE.get(field, (-math.inf, math.inf))
+    return isinstance(value, str) or low <= value <= high
+
+
 def _differ(a, b):
     return a != b if isinstance(a, str) else abs(a - b) > SAME_VALUE * abs(b)
 
@@ -310,7 +402,7 @@ def demographics(values: dict[str, Any], sources: dict[str, str]) -> Demographic
     """Demographics from what ``merge_demographics`` returns. Raises InputError naming what is missing or impossible."""
     missing = [f"{field}: {sources[field]}" for field, value in values.items() if value is None]
     if missing:
-        raise InputError(f"{'. '.join(missing)}. Add the subject to cohort.csv by hand.")
+        raise InputError(f"{'. '.join(missing)}. {BY_HAND}, or the value to its headers.")
     return Demographics(**values)
 
 
@@ -328,7 +420,7 @@ def age_years(header: Dataset) -> tuple[float | None, str]:
     written = str(header.get("PatientAge", "") or "").strip()
     match = re.fullmatch(r"(\d{1,3})([YMWD])", written)
     years = int(match[1]) * AGE_UNIT_YEARS[match[2]] if match else 0
-    if 0 < years <= AGE_YEARS[1]:
+    if AGE_YEARS[0] <= years <= AGE_YEARS[1]:
         return years, "Patient's Age"
     unusable = f'Patient\'s Age is "{written}"' if written else ""
     born, then = (_date(header.get(tag)) for tag in ("PatientBirthDate", "StudyDate"))
@@ -336,6 +428,8 @@ def age_years(header: Dataset) -> tuple[float | None, str]:
         return None, unusable
     # as coarse as Patient's Age: whole years do not reveal a birth date
     years = then.year - born.year - ((then.month, then.day) < (born.month, born.day))
+    if born in NO_BIRTH_DATES or not 0 < years <= AGE_YEARS[1]:
+        return None, "; ".join(filter(None, [unusable, "the birth date is a placeholder or impossible"]))
     return years, "birth and study date" + (f" ({unusable})" if unusable else "")
 
 
@@ -355,10 +449,10 @@ def weight_kg(header: Dataset) -> tuple[float | None, str]:
 
 def _number(header, keyword, words):
     try:
-        value = float(header.get(keyword, 0) or 0)
-    except (TypeError, ValueError):  # text, or several values
+        value = number(header, keyword)
+    except InputError:  # text, such as a decimal comma, or several values
         return None, f"{words} is no number"
-    return (value, words) if value > 0 else (None, "")
+    return (value, words) if value is not None and value > 0 else (None, "")
 
 
 # Column of a cohort table → its reader, and the unit of what it returns.

@@ -56,3 +56,24 @@ def check_masks(name: str) -> str:
     if why is not None:
         raise InputError(f"--masks {name!r} {why}. Give a name such as segmented.")
     return name
+
+
+def pattern(text: str) -> str:
+    """A path with one {}, which stands for a subject. Raises InputError for another."""
+    if text.count("{}") != 1:
+        raise InputError(f'"{text}" does not contain {{}} once, which stands for the subject. Write it.')
+    return text
+
+
+def matching(first: str, *others: str) -> tuple[list[str], list[str]]:
+    """(complete, incomplete): the subjects that the files of the first pattern are of, by whether the files of the
+    ``others`` are there, too. Raises InputError when nobody is complete."""
+    before, _, after = pattern(first).partition("{}")
+    where, start = (Path(before), "") if before.endswith("/") else (Path(before).parent, Path(before).name)
+    inside = after.partition("/")[0]
+    names = [path.name.removeprefix(start).removesuffix(inside) for path in sorted(where.glob(f"{start}*{inside}"))]
+    names = [name for name in names if name and Path(first.format(name)).exists()]
+    complete = [name for name in names if all(Path(pattern(other).format(name)).exists() for other in others)]
+    if not complete:
+        raise InputError(f"no subject has all files: {', '.join((first, *others))}. Check the patterns.")
+    return complete, [name for name in names if name not in complete]

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from totalgen.data.crop import body_mask
 from totalgen.data.demographics import Demographics
 from totalgen.data.dicom import read_series
-from totalgen.data.intensity import AIR_HU, BODY_HU
+from totalgen.data.intensity import AIR_HU
+from totalgen.data.plausibility import body_doubts, check_hu, suv_doubts
 from totalgen.data.suv import suv_factors
-from totalgen.data.volume import Volume, isotropic_grid, moved, resample
+from totalgen.data.volume import Volume, isotropic_grid, moved, read_nifti, resample
 from totalgen.errors import InputError
-
-SUV_MAX_PLAUSIBLE = 1.0  # SUVmax below is no FDG scan
-SUV_BODY_PLAUSIBLE = 20.0  # mean over the body above is a wrong dose or weight
 
 
 def convert(
@@ -31,17 +30,14 @@ def convert(
     pet, headers = read_series(pet_files)
     found = suv_factors(headers, person, any_tracer)
     pet = Volume(pet.voxels * found.factors.astype(np.float32), pet.affine)
-    ct_out, suv_out = on_one_grid(read_series(ct_files)[0], pet, voxel_mm)
-
-    warnings, suv_max = list(found.warnings), float(pet.voxels.max())
-    if suv_max < SUV_MAX_PLAUSIBLE:
-        warnings.append(f"SUVmax is {suv_max:.2f}: check weight, dose and times")
-    body = ct_out.voxels > BODY_HU
-    if body.any() and (mean := float(suv_out.voxels[body].mean())) > SUV_BODY_PLAUSIBLE:
-        warnings.append(f"mean SUV of the body is {mean:.1f}: check weight, dose and times")
+    warnings = [*found.warnings, *suv_doubts(pet, person.weight_kg)]
+    ct = read_series(ct_files)[0]
+    check_hu(ct)
+    ct_out, suv_out = on_one_grid(ct, pet, voxel_mm)
+    warnings += body_doubts(suv_out, body_mask(ct_out))
     report = dict(
         factor=f"{found.factors[len(found.factors) // 2]:.6g}",
-        suv_max_native=f"{suv_max:.4g}",
+        suv_max_native=f"{pet.voxels.max():.4g}",
         reference=found.reference,
         warnings="; ".join(warnings),
     )
@@ -66,6 +62,15 @@ def on_one_grid(ct: Volume, pet: Volume, voxel_mm: float) -> tuple[Volume, Volum
         )
     shape, affine = (*shape[:2], len(both)), moved(affine, (0, 0, both[0]))
     return resample(ct, shape, affine, fill=AIR_HU), resample(pet, shape, affine, fill=0)
+
+
+def check_same_voxels(folder: Path, subjects: Sequence[str], voxel_mm: float) -> None:
+    """Raises InputError when the first of the subjects that are done in ``folder`` has other voxels than cubes of
+    ``voxel_mm``: two sizes in one cohort would go unnoticed until it is packed."""
+    if subjects:
+        there = read_nifti(folder / subjects[0] / "CT.nii.gz").voxel_mm
+        if abs(there - voxel_mm).max() > 1e-3:
+            raise InputError(f"{folder}: holds voxels of {there[0]:g} mm. Remove it, or use that size.")
 
 
 def axial_reach(volume: Volume) -> tuple[float, float]:

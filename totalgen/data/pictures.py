@@ -1,10 +1,24 @@
 """Grey pictures of volumes as radiologists view them: head up, front up, the patient's right on the viewer's left."""
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 import numpy as np
 from scipy import ndimage
 
 CT_WINDOW = (-300.0, 400.0)  # HU: soft tissue; bone and lung still differ
 PET_WINDOW = (0.0, 7.0)  # SUV, shown inverted: dark is active
+
+
+class Display(NamedTuple):
+    """How a volume is shown. unit: of its values;  window: values from black to white, or white to black when
+    ``inverted``;  views: of VIEWS, in order."""
+
+    title: str
+    unit: str
+    window: tuple[float, float]
+    inverted: bool
+    views: tuple[str, ...]
 
 
 def grey(values: np.ndarray, window: tuple[float, float], inverted: bool = False) -> np.ndarray:
@@ -20,10 +34,10 @@ def coronal(voxels: np.ndarray, y: int | None = None) -> np.ndarray:
     return voxels[::-1, y, ::-1].T
 
 
-def axial(voxels: np.ndarray, z: int | None = None) -> np.ndarray:
-    """[x, y, z] → picture of the axial plane ``z``."""
-    z = voxels.shape[2] // 2 if z is None else z
-    return voxels[::-1, ::-1, z].T
+def sagittal(voxels: np.ndarray, x: int | None = None) -> np.ndarray:
+    """[x, y, z] → picture of the sagittal plane ``x`` (the middle when not given), front to the left."""
+    x = voxels.shape[0] // 2 if x is None else x
+    return voxels[x, ::-1, ::-1].T
 
 
 def mip(voxels: np.ndarray, degrees: float = 0.0) -> np.ndarray:
@@ -31,6 +45,28 @@ def mip(voxels: np.ndarray, degrees: float = 0.0) -> np.ndarray:
     if degrees:
         voxels = ndimage.rotate(voxels, degrees, axes=(0, 1), reshape=False, order=1)
     return voxels.max(1)[::-1, ::-1].T
+
+
+class View(NamedTuple):
+    """How a volume is looked at. of: voxels → picture;  axes: of the volume, across and up;  sides: letters at the left
+    and at the right, for what of the patient is there."""
+
+    of: Callable[[np.ndarray], np.ndarray]
+    axes: tuple[int, int]
+    sides: tuple[str, str]
+
+
+VIEWS = {
+    "coronal": View(coronal, (0, 2), ("R", "L")),
+    "sagittal": View(sagittal, (1, 2), ("A", "P")),
+    "projection": View(mip, (0, 2), ("R", "L")),
+}
+DISPLAYS: Mapping[str, Display] = {  # name of a volume → how it is shown
+    "CT": Display("CT", "HU", CT_WINDOW, False, ("coronal", "sagittal")),
+    "MR": Display("MR", "as trained", (0.0, 1300.0), False, ("coronal", "sagittal")),
+    "SUV": Display("PET", "SUV", PET_WINDOW, True, ("coronal", "sagittal", "projection")),
+}
+FUSED = ("CT", "SUV")  # where both are there, the second is shown over the first, too
 
 
 def study_strip(ct: np.ndarray, suv: np.ndarray, window: tuple[float, float] = CT_WINDOW) -> np.ndarray:

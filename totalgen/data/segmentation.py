@@ -10,11 +10,20 @@ import nibabel
 import numpy as np
 
 from totalgen.data.organs import ORGANS
-from totalgen.data.volume import Volume, canonical, read_nifti, resample
+from totalgen.data.volume import Volume, canonical, read_labels, resample
 from totalgen.errors import InputError
 
 Backend = Callable[[str, Volume], Volume]
 
+BELOW = (  # organ, organ that lies nearer to the head in everybody
+    ("liver", "heart"), ("sacrum", "liver"), ("sacrum", "heart"), ("urinary_bladder", "liver"),
+    ("heart", "clavicula_left"), ("heart", "clavicula_right"), ("sacrum", "clavicula_left"),
+    ("sacrum", "clavicula_right"),
+)  # fmt: skip
+PAIRS = ("scapula", "clavicula", "hip")  # bones with a left and a right one
+APART_MM = 30.0  # at least, from the left to the right one; ribs of one side, which they are in version 1, are nearer
+TORSO_MM = 150.0  # at least, from the sacrum to the clavicles, even of a child of 1 m
+STRAY_ML = 5.0  # less is a network's mistake, or the rim of an organ at the end of a scan: it proves no numbering
 LAST_ID = 117  # of TotalSegmentator's `total` task, version 2
 FAST_MM = 3.0  # its `fast` network works at this voxel size: finer input than this deserves the full one
 
@@ -24,7 +33,7 @@ def given(root: str | Path) -> Backend:
 
     def backend(subject, ct):
         path = Path(root) / "given" / subject / "organs.nii.gz"
-        return on_grid_of(ct, read_nifti(path), path)
+        return on_grid_of(ct, read_labels(path), path)
 
     return backend
 
@@ -51,6 +60,32 @@ def totalsegmentator() -> Backend:
     return backend
 
 
+def check_anatomy(labels: Volume, name: str | Path) -> None:
+    """Raises InputError, naming ``name``, when organs lie where no body has them: ids of another numbering, such as
+    those of TotalSegmentator 1, or an affine that is upside down or mirrored. labels: Volume of any axes."""
+    names = {organ for pair in BELOW for organ in pair} | {f"{b}_{side}" for b in PAIRS for side in ("left", "right")}
+    middle = {}
+    for organ in sorted(names):
+        where = np.argwhere(labels.voxels == ORGANS[organ])
+        if len(where) * labels.voxel_ml > STRAY_ML:
+            middle[organ] = labels.world(where.mean(0))
+    cure = "Give the ids of TotalSegmentator's `total` task, version 2, on a correct affine."
+
+    def called(organ):
+        return f"label {ORGANS[organ]} ({organ})"
+
+    for low, high in BELOW:
+        if low in middle and high in middle and middle[low][2] >= middle[high][2]:
+            raise InputError(f"{name}: {called(low)} lies above {called(high)}. {cure}")
+    for bone in PAIRS:
+        left, right = f"{bone}_left", f"{bone}_right"
+        if left in middle and right in middle and middle[right][0] - middle[left][0] < APART_MM:
+            raise InputError(f"{name}: {called(right)} does not lie to the right of {called(left)}. {cure}")
+    for top in ("clavicula_left", "clavicula_right"):
+        if top in middle and "sacrum" in middle and middle[top][2] - middle["sacrum"][2] < TORSO_MM:
+            raise InputError(f"{name}: {called('sacrum')} is less than {TORSO_MM:g} mm below {called(top)}. {cure}")
+
+
 def on_grid_of(ct: Volume, labels: Volume, name: str | Path) -> Volume:
     """Labels (Volume) on the grid of ct, nearest neighbour, as uint8; 0 where they do not reach.
 
@@ -62,6 +97,7 @@ def on_grid_of(ct: Volume, labels: Volume, name: str | Path) -> Volume:
             f"{name}: holds {ids[0]:g} to {ids[-1]:g}; labels are whole ids from 0 to {LAST_ID} of TotalSegmentator's "
             "`total` task. Check that it is a label file."
         )
+    check_anatomy(labels, name)
     if not np.isin(ids, list(ORGANS.values())).any():
         raise InputError(f"{name}: none of the organs used here is labelled ({', '.join(ORGANS)}). Check its ids.")
     labels = Volume(labels.voxels.astype(np.uint8), labels.affine)

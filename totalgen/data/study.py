@@ -5,10 +5,16 @@ from typing import Any
 
 from totalgen.data.choice import choose
 from totalgen.data.files import require_folder
-from totalgen.data.metadata import by_subject, demographics, merge_demographics, scan, series_label
+from totalgen.data.metadata import (
+    demographics,
+    merge_demographics,
+    series_label,
+    series_of_one,
+    study_of,
+    unusable,
+)
 from totalgen.data.pair import convert
 from totalgen.data.volume import Volume
-from totalgen.errors import InputError
 
 
 def read_study(
@@ -22,18 +28,10 @@ def read_study(
     Raises InputError naming the file, the series or the tag when the study cannot be read or is not the only one.
     """
     folder = require_folder(folder, "Give the folder that holds the DICOM files of one study.").resolve()
-    found, damaged = scan(folder)
-    for file in damaged:
-        raise InputError(f"{file.path}: {file.why}. Restore the file.")
-    subjects = by_subject(found, damaged, folder, "patient-id")[0]
-    if len(subjects) != 1:
-        count = f"holds {len(subjects)} patients" if subjects else "holds no DICOM file"
-        raise InputError(f"{folder}: {count}. Give the folder of one study.")
-    ((all_series, _),) = subjects.values()
+    all_series = series_of_one(folder, "study")
     pet, ct, reasons = choose(all_series)
     if pet is None or ct is None:
-        why = "; ".join(f"{series_label(series)}: {reasons[series.uid]}" for series in all_series)
-        raise InputError(f"{folder}: no {'CT' if pet else 'PET'} can be used ({why}).")
-    person = demographics(*merge_demographics([pet, ct, *all_series]))
+        raise unusable(str(folder), all_series, pet, reasons, series_label)
+    person = demographics(*merge_demographics(study_of(all_series, pet, ct)))
     ct_volume, suv, report = convert(pet.files, ct.files, person, voxel_mm, any_tracer)
     return ct_volume, suv, vars(person) | report

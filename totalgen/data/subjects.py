@@ -8,10 +8,13 @@ import click
 import pandas as pd
 from tqdm import tqdm
 
-from totalgen.data.files import append_rows, atomic, forget_failures, read_text, record_failure, require_folder, sweep
+from totalgen.data.files import append_rows, atomic, forget_failures, locked, record_failure, require_folder, sweep
 from totalgen.data.names import check_subjects
 from totalgen.data.parallel import spread
+from totalgen.data.text_files import read_csv, read_text
 from totalgen.errors import InputError
+
+DOUBTS, SHOWN_DOUBTS = ("warnings", "note"), 10  # columns of tables that are said on the terminal, for so many subjects
 
 
 def subjects_in(folder: str | Path, cure: str) -> list[str]:
@@ -38,17 +41,22 @@ def for_each_subject(
     is nothing left that it describes.  An exception of work becomes a row of failures.csv, and the subject is tried
     again by the next run.  workers, scheduler: where the work is done (parallel.spread); tables are written here.
 
-    Prints one line of summary and returns the subjects that failed. Raises InputError when none succeeded, now or
-    before.
+    Prints one line of summary, what the rows of this run say in a column of DOUBTS, and returns the subjects that
+    failed. Raises InputError when none succeeded, now or before.
     """
     root, subjects = Path(root), list(subjects)
+    with locked(root, f"step {step}"):
+        return _each(root, step, subjects, work, done, table, workers, scheduler)
+
+
+def _each(root, step, subjects, work, done, table, workers, scheduler):
     for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
         sweep(folder)
     listed = set(read_table(table)["subject"]) if table is not None else set(subjects)
     outdated = Outdated(table)
     todo = [subject for subject in subjects if not (subject in listed and subject not in outdated and done(subject))]
     outdated.add(listed & set(todo))
-    failed = {}
+    failed, doubts = {}, []
     results = spread(work, todo, workers, scheduler)
     for subject, rows, error in tqdm(results, desc=step, total=len(todo), unit="subject", disable=None):
         if error is not None:
@@ -61,6 +69,7 @@ def for_each_subject(
         if table is not None:
             new = [dict(subject=subject, **row) for row in (rows if isinstance(rows, list) else [rows])]
             append_rows(table, new, instead_of=subject)
+            doubts += [f"{subject}: {row[name]}" for row in new for name in DOUBTS if row.get(name)]
     outdated.remove(set(todo) - set(failed))
     if table is not None:  # always: an earlier run may have been killed between its last row and this
         sort_rows(table, subjects)
@@ -73,6 +82,10 @@ def for_each_subject(
         names = f"{', '.join(sorted(failed)[:5])}{', …' if len(failed) > 5 else ''}"
         summary += f"; {len(failed)} of {len(subjects)} subjects failed ({names}), see {root / 'failures.csv'}"
     click.echo(f"{summary}.", err=bool(failed))
+    for doubt in doubts[:SHOWN_DOUBTS]:
+        click.echo(f"Warning: {doubt}.", err=True)
+    if len(doubts) > SHOWN_DOUBTS:
+        click.echo(f"Warning: {len(doubts) - SHOWN_DOUBTS} more subjects, see {table}.", err=True)
     return sorted(failed)
 
 
@@ -118,7 +131,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         return pd.DataFrame({"subject": pd.Series(dtype=str)})
-    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=[""])
+    table = read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=[""])
+    if "subject" not in table:
+        raise InputError(f"{path}: has no column subject. Run the step that writes it again, or remove it.")
     check_subjects(table["subject"], path)
     return table
 

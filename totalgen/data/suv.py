@@ -8,23 +8,34 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from datetime import time as clock
+from datetime import time as time_of_day
 
 import numpy as np
 import pydicom.valuerep
 from pydicom import Dataset
 
 from totalgen.data.demographics import Demographics
+from totalgen.data.header_numbers import named, number, optional_number, stated
 from totalgen.errors import InputError
 
 F18_HALF_LIFE_S = 6586.2
 HALF_LIFE_TOLERANCE = 0.01  # headers contain 6580 to 6600 s
-LONGEST_UPTAKE = 7  # half-lives; 12.8 h for F-18. Later than that no image can be taken.
+LONGEST_UPTAKE = 7  # half-lives; later than that no image can be taken
+LONGEST_F18_UPTAKE_S = 6 * 3600.0
+USUAL_F18_UPTAKE_MIN = (20.0, 180.0)
+NO_UPTAKE_S = 60.0  # an injection at the start of the scan is a copied time
+ROUND_HOUR_S = 60.0  # how near to whole hours two clocks differ that are in two time zones
 F18_HALF_LIFE_MIN = (109.4, 110.2)  # no PET nuclide has a half-life of so many seconds
 F18_CODES = ("C-111A1", "77004003")  # SNM3 or SRT, SCT
 DOSE_BQ = (1e6, 1e11)  # a dose outside is written in another unit
 DOSE_MBQ = (37.0, 1100.0)  # 1 to 30 mCi; as Bq these would be no dose
+AGREED = ("Units", "SUVType", "SeriesType", "DecayCorrection", "PatientWeight", "SeriesDate", "SeriesTime")
+AGREED_OF_DRUG = (
+    *("RadionuclideTotalDose", "RadionuclideHalfLife", "Radiopharmaceutical"),
+    *("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime"),
+)
 SAME_CLOCK_S = 60.0  # how far two statements of the injection's time of day may differ
+MIDNIGHT = time_of_day(0)
 NO_DATE = date(1900, 1, 2)  # used where a header has a time but no date
 SAME_START_S = 60.0  # how far the Decay Factor may put the scan start from where the times put it
 FDG_NAMES = ("fdg", "fluorodeoxyglucose", "fludeoxyglucose", "fluoro-2-deoxy", "fluorodesoxyglucose")
@@ -87,10 +98,7 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
     Raises SUVError naming the tag when units, dose, times or tracer do not allow a conversion.
     """
     first = headers[0]
-    for keyword in ("Units", "SUVType", "DecayCorrection"):
-        values = {str(header.get(keyword, "")) for header in headers}
-        if len(values) > 1:
-            raise SUVError(f"{keyword} differs between slices ({', '.join(sorted(values))}). Export one series alone.")
+    check_agreement(headers)
     units = check_units(first)
     if units != "BQML":
         already = _already_suv(headers, units, person)
@@ -98,7 +106,7 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
             drugs = first.get("RadiopharmaceuticalInformationSequence") or ()
             return SUV(*already, _once(text for drug in drugs for text in check_tracer(drug, any_tracer)))
         to_bqml = _philips(headers, PHILIPS_ACTIVITY)
-        if min(to_bqml) <= 0:
+        if not np.all(to_bqml > 0):
             raise SUVError("Units is CNTS and Philips's activity factor (7053,1009) is missing in some slices.")
     else:
         to_bqml = np.ones(len(headers))
@@ -128,15 +136,50 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
     else:
         shown = f'"{correction}"' if correction else "missing"
         raise SUVError(f"Decay Correction (0054,1102) is {shown}; SUV needs START, ADMIN or NONE.")
+    warnings += uptake_doubts(headers, drug, half_life)
     factors = to_bqml * 1000 * person.weight_kg / (dose * 0.5 ** (elapsed / half_life))
     return SUV(factors, reference, _once(warnings))
+
+
+def check_agreement(headers: Sequence[Dataset]) -> None:
+    """Raises SUVError, naming the tag, when the slices of a series disagree on what its SUV depends on: slices of two
+    series were mixed, and which is believed would depend on the order of files."""
+    for keyword in AGREED:
+        values = {_comparable(stated(header, keyword)) for header in headers}
+        if len(values) > 1:
+            raise SUVError(_disagreement(named(keyword), keyword, values))
+    drugs = [header.get("RadiopharmaceuticalInformationSequence") or () for header in headers]
+    if len({len(items) for items in drugs}) > 1:
+        raise SUVError("some slices list more radiopharmaceuticals (0054,0016) than others. Export one series alone.")
+    for keyword in AGREED_OF_DRUG:
+        values = {tuple(_comparable(stated(item, keyword)) for item in items) for items in drugs}
+        if len(values) > 1:
+            raise SUVError(_disagreement(named(keyword), keyword, values))
+
+
+def _comparable(text):
+    """A number by its value, however it is written; everything else as text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _disagreement(named, keyword, values):
+    shown = "" if "Date" in keyword else f" ({', '.join(sorted(_shown(value) for value in values))})"
+    return f"{named} differs between slices{shown}. Export one series alone."
+
+
+def _shown(value):
+    parts = value if isinstance(value, tuple) else (value,)
+    return " and ".join("missing" if part == "" else f"{part:g}" if isinstance(part, float) else part for part in parts)
 
 
 def _already_suv(headers: Sequence[Dataset], units: str, person: Demographics) -> tuple[np.ndarray, str] | None:
     """(factors, reference) of values that are SUV before any dose is known; None when they are not."""
     if units == "CNTS":
         factors = _philips(headers, PHILIPS_SUV)
-        return (factors, "none: Philips SUV factor (7053,1000)") if min(factors) > 0 else None
+        return (factors, "none: Philips SUV factor (7053,1000)") if np.all(factors > 0) else None
     kind = _suv_type(headers[0], units)
     by = NORMALISATIONS[kind](person)
     if by <= 0:
@@ -152,13 +195,36 @@ def _once(texts):
     return tuple(dict.fromkeys(texts))
 
 
+def needs_whole_person(header: Dataset) -> bool:
+    """Whether the SUV depends on sex and height, not on weight alone."""
+    units = str(header.get("Units", ""))
+    return units in ("GML", "CM2ML") and _suv_type(header, units) != "BW"
+
+
+def tracer(header: Dataset) -> str:
+    """Name of a tracer that is stated and is not F-18 FDG; otherwise ""."""
+    drugs = header.get("RadiopharmaceuticalInformationSequence") or ()
+    other = [drug for drug in drugs if _other_tracer(drug)]
+    if not other or len(other) < len(drugs):
+        return ""
+    nuclide = _nuclide(other[0])
+    return (_names(other[0]) or [nuclide[1] if nuclide else "unnamed"])[0]
+
+
 def _suv_type(header, units):
     return str(header.get("SUVType", "") or ("BSA" if units == "CM2ML" else "BW"))
 
 
 def _philips(headers, element):
     """[n] float64 of a Philips factor of the group (7053,xx), 0 where it is missing."""
-    return np.array([float(_private(header, 0x7053, PHILIPS_PRIVATE, element) or 0) for header in headers])
+    texts = [private_text(header, 0x7053, PHILIPS_PRIVATE, element) or "0" for header in headers]
+    try:
+        factors = np.array([float(text) for text in texts])
+    except ValueError:
+        factors = np.array([np.nan])
+    if not np.isfinite(factors).all():
+        raise SUVError(f"Philips's factor (7053,10{element:02X}) is no number in some slices. Correct it.")
+    return factors
 
 
 def check_units(header: Dataset) -> str:
@@ -169,7 +235,7 @@ def check_units(header: Dataset) -> str:
         if kind not in NORMALISATIONS:
             raise SUVError(f"SUV Type (0054,1006) is {kind}; one of {', '.join(NORMALISATIONS)} is read.")
     elif units == "CNTS":
-        if max(*_philips([header], PHILIPS_SUV), *_philips([header], PHILIPS_ACTIVITY)) <= 0:
+        if not max(*_philips([header], PHILIPS_SUV), *_philips([header], PHILIPS_ACTIVITY)) > 0:
             raise SUVError("Units is CNTS without Philips's SUV factor (7053,1000) or activity factor (7053,1009).")
     elif units != "BQML":
         raise SUVError(f"Units (0054,1001) is {units}; SUV needs BQML, GML, CM2ML or CNTS with (7053,1000).")
@@ -199,18 +265,20 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
         if (earliest - series).total_seconds() > LONGEST_UPTAKE * half_life:
             warnings.append(f"series and acquisition dates {_apart(series, earliest)}; times of day were used")
             series = datetime.combine(earliest.date(), series.time())
+        if earliest > series and (hours := _whole_hours((earliest - series).total_seconds())):
+            warnings.append(f"the first acquisition is {hours} h after the series time: a time zone?")
     if start is not None:
         source = "Decay Correction DateTime (0018,9701)"
     elif not acquired or (series is not None and series <= acquired[0][0]):
         start, source = series, "series date-time"
         warnings += _ge_scan_start(headers[0], series)[1]
     else:
-        start, source, more = _start_before_processing(headers, acquired, half_life)
+        start, source, more = _start_before_processing(headers, acquired, series, half_life)
         warnings += more
     return start, source, warnings + _decay_factor_disagrees(headers, acquired, start, half_life)
 
 
-def _start_before_processing(headers, acquired, half_life):
+def _start_before_processing(headers, acquired, series, half_life):
     earliest, index = acquired[0]
     header = headers[index]
     own, warnings = _ge_scan_start(header, earliest)
@@ -218,9 +286,12 @@ def _start_before_processing(headers, acquired, half_life):
         if 0 <= (earliest - own).total_seconds() <= half_life:
             return own, "GE scan date-time (0009,100D)", warnings
         warnings.append("GE scan date-time (0009,100D) contradicts the acquisition time; not used")
-    reference_ms, duration_ms = header.get("FrameReferenceTime"), header.get("ActualFrameDuration")
+    if series is not None and (hours := _whole_hours((series - earliest).total_seconds())):
+        warnings.append(f"the first acquisition is {hours} h before the series time: processed later, or a time zone?")
+    times = "FrameReferenceTime", "ActualFrameDuration"
+    reference_ms, duration_ms = (optional_number(header, name) for name in times)
     if reference_ms and duration_ms:
-        into = float(reference_ms) / 1000 - average_count_time(float(duration_ms) / 1000, half_life)
+        into = reference_ms / 1000 - average_count_time(duration_ms / 1000, half_life)
         if 0 <= into <= half_life:
             source = "acquisition − frame reference time + average-count-rate time"
             return earliest - timedelta(seconds=into), source, warnings
@@ -230,7 +301,7 @@ def _start_before_processing(headers, acquired, half_life):
 def _ge_scan_start(header, like):
     """(datetime or None, warnings): GE's own scan start, on the date of ``like``: de-identification may shift one of
     the two dates and forget the other."""
-    own = local_time(_private(header, 0x0009, GE_PRIVATE, GE_SCAN_DATETIME), header.get("TimezoneOffsetFromUTC"))
+    own = local_time(private_text(header, 0x0009, GE_PRIVATE, GE_SCAN_DATETIME), header.get("TimezoneOffsetFromUTC"))
     if own is None:
         return None, []
     warnings = []
@@ -244,16 +315,57 @@ def _decay_factor_disagrees(headers, acquired, start, half_life):
     if not acquired:
         return []
     earliest = acquired[0][0]
-    first = [headers[i] for time, i in acquired if time == earliest and headers[i].get("DecayFactor")]
-    factors = [float(header.DecayFactor) for header in first if float(header.DecayFactor) >= 1]
-    if not factors:
+    first = [headers[i] for time, i in acquired if time == earliest and optional_number(headers[i], "DecayFactor") >= 1]
+    if not first:
         return []
-    before = half_life * np.log2(min(factors))  # from the scan start to the middle of the frame
-    duration_s = float(first[0].get("ActualFrameDuration") or 0) / 1000
+    factor = min(optional_number(header, "DecayFactor") for header in first)
+    before = half_life * np.log2(factor)  # from the scan start to the middle of the frame
+    duration_s = optional_number(first[0], "ActualFrameDuration") / 1000
     off = (earliest - start).total_seconds() + duration_s / 2 - before
     if abs(off) <= SAME_START_S + duration_s / 2:  # some scanners count to the frame's start, not to its middle
         return []
-    return [f"Decay Factor puts the scan start {off:.0f} s after {start:%H:%M:%S}"]
+    zone = ", whole hours: a time zone?" if _whole_hours(off) or _whole_hours(off - duration_s / 2) else ""
+    return [f"Decay Factor puts the scan start {off:.0f} s after {start:%H:%M:%S}{zone}"]
+
+
+def _whole_hours(seconds):
+    """How many hours, from 1 on, a difference of two clocks is; 0 when it is not nearly a whole number of them."""
+    hours = round(abs(seconds) / 3600)
+    return hours if abs(abs(seconds) - 3600 * hours) <= ROUND_HOUR_S else 0
+
+
+def uptake_doubts(headers: Sequence[Dataset], drug: Dataset, half_life: float) -> list[str]:
+    """Doubts about the time from the injection of F-18 to the first acquisition. Raises SUVError where they are one
+    time: it was copied from one to the other."""
+    acquired = [time for header in headers if (time := _moment(header, "Acquisition")) is not None]
+    moment = min(acquired, default=_moment(headers[0], "Series"))
+    if moment is None or not _decays_like_f18(half_life):
+        return []
+    try:
+        seconds = uptake_s(drug, moment, half_life, headers[0].get("TimezoneOffsetFromUTC"))[0]
+    except SUVError as error:  # of a series whose SUV does not depend on it; any other has been refused
+        return [f"the uptake time is not known: {error}"]
+    if seconds < NO_UPTAKE_S:
+        raise SUVError(
+            "Radiopharmaceutical Start Time (0018,1072) is the start of the scan: FDG is not imaged as it is injected. "
+            "Correct it."
+        )
+    minutes = seconds / 60
+    if USUAL_F18_UPTAKE_MIN[0] <= minutes <= USUAL_F18_UPTAKE_MIN[1]:
+        return []
+    return [f"{minutes:.0f} min from injection to scan, usually 50 to 100: check the times"]
+
+
+def uptake_min(header: Dataset) -> float | None:
+    """Minutes from the injection of F-18 to the acquisition of a slice; None where they are not known or impossible."""
+    drugs = header.get("RadiopharmaceuticalInformationSequence") or ()
+    moment = _moment(header, "Acquisition") or _moment(header, "Series")
+    try:
+        if moment is None or not drugs or not _decays_like_f18(half_life_s(drugs[0])[0]):
+            return None
+        return uptake_s(drugs[0], moment, F18_HALF_LIFE_S, header.get("TimezoneOffsetFromUTC"))[0] / 60
+    except InputError:
+        return None
 
 
 def frame_time(header: Dataset, half_life: float) -> datetime:
@@ -262,7 +374,7 @@ def frame_time(header: Dataset, half_life: float) -> datetime:
     if start is None:
         raise SUVError("Acquisition Time (0008,0032) is missing; Decay Correction NONE needs it.")
     return start + timedelta(
-        seconds=average_count_time(float(header.get("ActualFrameDuration") or 0) / 1000, half_life)
+        seconds=average_count_time(optional_number(header, "ActualFrameDuration") / 1000, half_life)
     )
 
 
@@ -284,13 +396,13 @@ def uptake_s(
     de-identified dates, or a start time without a date – the times of day are taken, and an injection later than the
     scan is one of the evening before.
     """
-    warnings, longest = [], LONGEST_UPTAKE * half_life
+    warnings, longest = [], LONGEST_F18_UPTAKE_S if _decays_like_f18(half_life) else LONGEST_UPTAKE * half_life
     written = str(drug.get("RadiopharmaceuticalStartDateTime", "") or "")
     full = local_time(written, zone)
     time = _parse(None, drug.get("RadiopharmaceuticalStartTime"))
-    if full is not None and time is not None and full.time() == clock(0) != time.time():
+    if full is None and time is not None and (emptied := re.fullmatch(r"(\d{8})0[0.:]*", written.strip())):
         warnings.append("Radiopharmaceutical Start DateTime (0018,1078) has no time of day; Start Time was used")
-        full = datetime.combine(full.date(), time.time())
+        full = _parse(emptied[1], f"{time:%H%M%S.%f}")
     if full is not None and time is not None:
         apart = abs((datetime.combine(full.date(), time.time()) - full).total_seconds())
         if min(apart, 24 * 3600 - apart) > SAME_CLOCK_S:
@@ -299,6 +411,7 @@ def uptake_s(
             warnings.append(
                 f"Radiopharmaceutical Start DateTime (0018,1078) states {full:%H:%M:%S}, Start Time (0018,1072) "
                 f"{time:%H:%M:%S}; the {'latter' if adrift else 'former'} is preferred"
+                + (", whole hours apart: a time zone?" if _whole_hours(min(apart, 24 * 3600 - apart)) else "")
             )
             full = datetime.combine(full.date(), time.time()) if adrift else full
     if full is not None:
@@ -308,7 +421,9 @@ def uptake_s(
         warnings.append(f"injection contradicts the scan (dates {_apart(full, moment)}); times of day were used")
         time = time or full
     if time is None:
-        raise SUVError("Radiopharmaceutical Start Time (0018,1072) is missing or unreadable; SUV needs it.")
+        raise SUVError(
+            "Radiopharmaceutical Start Time (0018,1072) is missing, unreadable or set to 0; SUV needs it. Correct it."
+        )
     if longest > 24 * 3600:
         raise SUVError(
             "Radiopharmaceutical Start DateTime (0018,1078) is missing or contradicts the scan's date; at a half-life "
@@ -409,13 +524,13 @@ def _decays_like_f18(half_life):
 
 def dose_bq(drug: Dataset) -> tuple[float, list[str]]:
     """(Radionuclide Total Dose in Bq, warnings). Raises SUVError when it is missing or in no known unit."""
-    value = drug.get("RadionuclideTotalDose")
-    if value is not None and DOSE_MBQ[0] <= float(value) <= DOSE_MBQ[1]:
-        return float(value) * 1e6, [f"Radionuclide Total Dose (0018,1074) of {float(value):g} read as MBq"]
-    if value is None or not DOSE_BQ[0] <= float(value) <= DOSE_BQ[1]:
-        shown = "missing" if value is None else f"{float(value):g}, which is no dose in Bq"
+    value = number(drug, "RadionuclideTotalDose")
+    if value is not None and DOSE_MBQ[0] <= value <= DOSE_MBQ[1]:
+        return value * 1e6, [f"Radionuclide Total Dose (0018,1074) of {value:g} read as MBq"]
+    if value is None or not DOSE_BQ[0] <= value <= DOSE_BQ[1]:
+        shown = "missing" if value is None else f"{value:g}, which is no dose in Bq"
         raise SUVError(f"Radionuclide Total Dose (0018,1074) is {shown}. Correct it in the PET headers.")
-    return float(value), []
+    return value, []
 
 
 def half_life_s(drug: Dataset) -> tuple[float, list[str]]:
@@ -427,13 +542,13 @@ def half_life_s(drug: Dataset) -> tuple[float, list[str]]:
 
 
 def _half_life(drug):
-    value = float(drug.get("RadionuclideHalfLife") or 0)
+    value = number(drug, "RadionuclideHalfLife") or 0.0
     if F18_HALF_LIFE_MIN[0] <= value <= F18_HALF_LIFE_MIN[1]:
         return value * 60, [f"Radionuclide Half Life (0018,1075) of {value:g} read as minutes"]
     return (value if value > 0 else None), []
 
 
-def _private(header, group, creator, element):
+def private_text(header: Dataset, group: int, creator: str, element: int) -> str | None:
     """A private value as text; None when missing."""
     try:
         value = header.private_block(group, creator)[element].value
@@ -468,12 +583,13 @@ def _offset(zone):
 
 
 def _parse(day, time):
-    """Datetime of a DA and a TM value; None without a readable time. NO_DATE is used where the date is not readable."""
+    """Datetime of a DA and a TM value; None without a readable time, and for 00:00:00, which anonymisers write where
+    there was a time. NO_DATE is used where the date is not readable."""
     try:
         clock = pydicom.valuerep.TM(str(time or "").strip().replace(":", ""))  # hh:mm:ss was legal before 1993
     except ValueError:
         return None
-    if not clock:
+    if not clock or clock == MIDNIGHT:
         return None
     try:
         return datetime.combine(pydicom.valuerep.DA(str(day or "")) or NO_DATE, clock)

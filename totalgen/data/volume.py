@@ -3,9 +3,11 @@
 World coordinates are millimetres, RAS+ (x to the right, y to the front, z to the head of the patient), as in NIfTI.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from totalgen.data.files import atomic
 from totalgen.errors import InputError
 
+LABEL_TOLERANCE = 0.01
 LPS = np.diag([-1.0, -1.0, 1.0])  # RAS <-> LPS, the convention of DICOM and ITK
 
 
@@ -101,20 +104,66 @@ def resample(
     return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), np.array(affine, dtype=float))
 
 
-def read_nifti(path: str | Path, dtype: DTypeLike = np.float32) -> Volume:
-    """A NIfTI file as a Volume in RAS+ order. Raises InputError when it is missing, damaged or not 3-D."""
+def read_nifti(path: str | Path, dtype: DTypeLike = np.float32, reorder: bool = True) -> Volume:
+    """A NIfTI file as a Volume, in RAS+ order, or, without ``reorder``, with its axes as they are in the file.
+
+    Further axes of length 1 are dropped. Raises InputError when it is missing, damaged, not 3-D, or states no
+    orientation.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file. Run the step that writes it, or check the folder.")
     try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
+        image: Any = nibabel.load(path)
+        oriented = int(image.header["qform_code"]) or int(image.header["sform_code"])
+        unit = image.header.get_xyzt_units()[0]
+        image = nibabel.as_closest_canonical(image) if reorder else image
         voxels = np.asarray(image.dataobj, dtype=dtype)
     except Exception as error:  # nibabel, gzip and zlib each raise their own kinds for a damaged file
         cure = "Delete it and run the step that writes it."
         raise InputError(f"{path}: cannot be read as NIfTI ({error}). {cure}") from None
+    if not oriented:
+        raise InputError(
+            f"{path}: states no orientation (qform and sform codes are 0). Export it again with one, or set it "
+            "(nibabel: image.set_sform(affine, code=1)) once you know it."
+        )
+    if unit not in ("mm", "unknown"):
+        raise InputError(f"{path}: is in units of {unit}; mm are read. Scale its affine and set its unit.")
+    if voxels.ndim > 3 and set(voxels.shape[3:]) == {1}:
+        voxels = voxels.reshape(voxels.shape[:3])
     if voxels.ndim != 3:
         raise InputError(f"{path}: has {voxels.ndim} dimensions; one 3-D volume per file is needed. Split it.")
     return Volume(voxels, image.affine)
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a compressed NIfTI file is there and as long as its header says; its voxels are not read."""
+    try:
+        image: Any = nibabel.load(path)
+        with Path(path).open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            length = int.from_bytes(file.read(), "little")  # of what was compressed, modulo 2³² (RFC 1952)
+        voxels = int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+        return length == (int(image.dataobj.offset) + voxels) % 2**32
+    except Exception:  # nibabel, gzip and zlib each raise their own kinds for a damaged file
+        return False
+
+
+def read_labels(path: str | Path) -> Volume:
+    """A NIfTI file of labels as a Volume of uint8, in RAS+ order.
+
+    Values within LABEL_TOLERANCE of a whole number are rounded: some programs store labels with a scale factor. Raises
+    InputError for others, negative ones and those above 255, and as ``read_nifti``.
+    """
+    volume = read_nifti(path)
+    rounded = np.rint(volume.voxels)
+    off = ~(np.abs(volume.voxels - rounded) <= LABEL_TOLERANCE)
+    if off.any():
+        raise InputError(f"{path}: holds {volume.voxels[off][0]:g}; labels are whole numbers. Is it a label file?")
+    if rounded.min() < 0 or rounded.max() > 255:
+        ends = f"{rounded.min():g} to {rounded.max():g}"
+        raise InputError(f"{path}: holds labels {ends}; 0 to 255 are read. Renumber them.")
+    return Volume(rounded.astype(np.uint8), volume.affine)
 
 
 def write_nifti(path: str | Path, volume: Volume, note: str = "") -> None:

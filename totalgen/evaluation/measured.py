@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from totalgen.data.measures import measure_study
 from totalgen.data.names import check_masks
+from totalgen.data.studies import read_studies
 from totalgen.data.subjects import drop_rows, for_each_subject
-from totalgen.data.volume import read_nifti
+from totalgen.data.text_files import read_csv
+from totalgen.data.volume import read_labels, read_nifti
 from totalgen.errors import InputError
-from totalgen.evaluation.studies import read_studies
 
 
 def measure_cohort(
@@ -31,7 +31,7 @@ def measure_cohort(
     written = path.stat().st_mtime if path.exists() else 0
 
     def work(subject: str) -> list[dict[str, Any]]:
-        organs = read_nifti(folders[subject] / f"{masks}.nii.gz", np.uint8)
+        organs = read_labels(folders[subject] / f"{masks}.nii.gz")
         rows = measure_study(read_nifti(folders[subject] / "SUV.nii.gz"), organs)
         return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
@@ -53,7 +53,7 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
     path = Path(root) / f"{check_masks(masks)}.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
-    table = studies.merge(pd.read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")
+    table = studies.merge(read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")
     if table.empty:
         raise InputError(f"{path}: contains none of the {len(studies)} requested subjects. Measure the cohort again.")
     return table

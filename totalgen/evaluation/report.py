@@ -10,11 +10,11 @@ import pandas as pd
 from totalgen.data.files import atomic
 from totalgen.data.measures import MEASURES, TINY_L
 from totalgen.data.organs import MEASURED
+from totalgen.data.studies import read_studies
 from totalgen.errors import InputError
 from totalgen.evaluation import statistics
 from totalgen.evaluation.figures import SEX, violins
 from totalgen.evaluation.measured import read_measured
-from totalgen.evaluation.studies import read_studies
 
 PHANTOM_NOTE = "phantom: not evidence about patients"
 PRINTED = {"volume_l": "Volume (L)", "suv_mean": "SUVmean", "suv_max": "SUVmax"}  # rows of the published table

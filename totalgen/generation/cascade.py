@@ -1,126 +1,69 @@
 """From demographics to a PET/CT: the global stage, then the super-resolution stage window by window."""
 
-import hashlib
 import importlib.resources
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from totalgen.data import intensity
 from totalgen.data.axial_extent import AxialExtent
+from totalgen.data.crop import body_mask
 from totalgen.data.demographics import Demographics, outside
+from totalgen.data.intensity import AIR_HU
 from totalgen.data.resolution import CENTRE, FACTOR, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
+from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
-from totalgen.models.codec import Standardise
-from totalgen.models.networks import UNet, cost, mp_layers
-from totalgen.models.precision import autocast, resolved
-from totalgen.models.processes import DDPM_STEPS, Denoiser
-from totalgen.models.samplers import evaluations, sample, seeded_generator
-from totalgen.schema import build, from_dict
-from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, TrainingSettings
-from totalgen.tasks.petct import STAGES, LowResolution, Person
-from totalgen.tasks.task import Box, Task
-from totalgen.weights import STAGE_KIND, load_weights, network_arguments
+from totalgen.generation.trained import Trained
+from totalgen.generation.window_sampler import WindowSampler
+from totalgen.models.samplers import seeded_generator
+from totalgen.schema import build
+from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, WindowSettings
+from totalgen.tasks.petct import LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
+from totalgen.tasks.task import Box
+from totalgen.weights import STAGE_KIND, load_weights
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
+ROUGH_HU = 200.0  # generated air is rough: the body is what is denser than the lowest value by so much
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
-Progress = Callable[[list[Tile]], Iterable[Tile]]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A trained stage, ready to be sampled.
+def load_stage(
+    path: str | Path, stage: str, device: torch.device | None = None, compute: ComputeSettings | None = None,
+    guide: str | Path | None = None,
+) -> Trained:  # fmt: skip
+    """A stage of the cascade, "global" or "sr". Raises InputError for the other one, too (see Trained.load)."""
+    found = Trained.load(path, STAGE_KIND, device, compute, guide)
+    if found.settings.stage != stage:
+        raise InputError(f"{path}: holds stage {found.settings.stage}, {stage} is needed. Swap the files?")
+    return found
 
-    task: target, condition and codec, as in training;  settings: those it was trained with;
-    data: what its archive knew (voxel_mm, statistics, …);
-    sha256: of the weights file;  precision: "float32" or "bfloat16";  guide: a weaker stage (samplers.sample).
-    """
 
-    denoiser: Denoiser
-    task: Task
-    settings: TrainingSettings
-    data: dict[str, Any]
-    sha256: str
-    device: torch.device
-    precision: str
-    guide: "Stage | None" = None
-
-    @classmethod
-    def load(
-        cls, path: str | Path, stage: str, device: torch.device | None = None,
-        compute: ComputeSettings | None = None, guide: str | Path | None = None,
-    ) -> "Stage":  # fmt: skip
-        """Rebuild a stage from its weights file.
-
-        guide: weights file of a weaker network.
-        Raises InputError when a file is for the other stage, damaged, or a guide of something else.
-        """
-        compute = compute or ComputeSettings()
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        state, configuration = load_weights(path)
-        if configuration.get("kind") != STAGE_KIND:
-            raise InputError(f"{path}: holds no stage of the cascade. Give weights of train_totalgen.py.")
-        settings = from_dict(TrainingSettings, configuration["settings"])
-        if settings.stage != stage:
-            raise InputError(f"{path}: holds stage {settings.stage}, {stage} is needed. Swap the files?")
-        network = UNet(**network_arguments(configuration))
-        network.load_state_dict({name: value.float() for name, value in state.items()})
-        for layer in mp_layers(network):
-            layer.fold_()
-        denoiser = Denoiser(network, settings.process.family).to(device).eval()
-        if compute.compiled:
-            network.compile()
-        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        task = STAGES[stage](settings.task, configuration["data"])
-        task.codec = Standardise(**configuration["codec"]).to(device)
-        weaker = None
-        if guide is not None:
-            weaker = cls.load(guide, stage, device, compute)
-            same_task = weaker.settings.task == settings.task and weaker.settings.stage == settings.stage
-            if not same_task or weaker.data != configuration["data"]:
-                raise InputError(f"{guide}: does not sample what {path} samples. Give an earlier average of that run.")
-        precision = resolved(device, compute.precision)
-        return cls(denoiser, task, settings, configuration["data"], sha256, device, precision, weaker)
-
-    def sample(self, source: Any, box: Box, noise: torch.Tensor, sampling: SamplingSettings) -> torch.Tensor:
-        """The volume of a box, [2, *box.shape] in [0, 1], for a source of the task and unit noise [2, *box.shape]."""
-        condition = self.task.condition(source, box, self.device)
-        with torch.no_grad(), autocast(self.device, self.precision):
-            guide = None if self.guide is None else self.guide.denoiser
-            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **asdict(sampling), guide=guide)
-        return self.task.compose(self.task.codec.decode(z.float())[0], source, box)
-
-    def noise(self, seed: int, shape: Sequence[int]) -> torch.Tensor:
-        """The noise of a whole volume, [2, *shape]: sampled once per seed, whatever the windows."""
-        generator = seeded_generator(seed, NOISE_STREAMS[self.settings.stage])
-        return torch.randn((2, *shape), generator=generator)
-
-    def operations(self, sampling: SamplingSettings, space: Sequence[int]) -> int:
-        """Floating-point operations of one sample of ``space`` voxels, the guide's included."""
-        networks = [stage.denoiser.network for stage in (self, self.guide) if stage is not None]
-        count = evaluations(sampling.sampler, sampling.steps)
-        return sum(count * cost(network.settings, space)[1] for network in networks)
+def whole_noise(stage: str, seed: int, shape: Sequence[int]) -> torch.Tensor:
+    """The noise of a whole volume, [2, *shape]: sampled once per seed, whatever the windows."""
+    return torch.randn((2, *shape), generator=seeded_generator(seed, NOISE_STREAMS[stage]))
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """Both stages, and how to sample them and to go over a volume."""
+    """Both stages, and how to sample them and to go over a volume: the pipeline from demographics to CT and SUV."""
 
-    global_stage: Stage
-    sr_stage: Stage
+    outputs: ClassVar[tuple[str, ...]] = ("CT", "SUV")
+    global_stage: Trained
+    sr_stage: Trained
     global_sampling: SamplingSettings
     sr_sampling: SamplingSettings
     tiling: TilingSettings
+    air: bool = True
+    self_start: float = 0.0
 
     def __post_init__(self) -> None:
-        check_sampling(self.global_stage, self.global_sampling)
-        check_sampling(self.sr_stage, self.sr_sampling)
+        self.global_stage.check(self.global_sampling, "global")
+        self.sr_stage.check(self.sr_sampling, "sr")
         both = (self.global_stage, self.sr_stage)
         shapes = [(*stage.settings.task.shape, stage.settings.task.axial) for stage in both]
         voxels_mm = [stage.data["voxel_mm"] for stage in both]
@@ -131,17 +74,19 @@ class Cascade:
             )
         for stage in filter(None, (self.sr_stage, self.sr_stage.guide)):
             network = stage.denoiser.network
-            if not network.any_shape and self.tiling.slab % (stride := network.stride[2]):
-                raise InputError(f"slab {self.tiling.slab} is not divisible by {stride}. Change it.")
+            for name, stride in (("width", network.stride[0]), ("slab", network.stride[2])):
+                length = getattr(self.tiling, name)
+                if not network.any_shape and length % stride:
+                    raise InputError(f"{name} {length} is not divisible by {stride}. Change it.")
 
     @classmethod
     def load(cls, settings: GenerationSettings, device: torch.device | None = None) -> "Cascade":
         """A cascade from weights files. Raises InputError when they do not fit each other (see Stage.load)."""
         weights, compute = settings.weights, settings.compute
         return cls(
-            Stage.load(weights.global_weights, "global", device, compute, weights.global_guide),
-            Stage.load(weights.sr_weights, "sr", device, compute, weights.sr_guide),
-            settings.global_sampling, settings.sr_sampling, settings.tiling,
+            load_stage(weights.global_weights, "global", device, compute, weights.global_guide),
+            load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
+            settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
         )  # fmt: skip
 
     @classmethod
@@ -163,27 +108,53 @@ class Cascade:
         """Voxels of the full resolution, z stretched."""
         return self.global_stage.settings.task.shape
 
-    def doubts(self, person: Demographics) -> list[str]:
-        """In words, what is doubtful about generating a person: values outside those of the training cohort.
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Voxels that the sr stage sees at once."""
+        width, slab = self.tiling.width or max(self.shape), self.tiling.slab
+        x, y, z = (min(n, length) for n, length in zip(self.shape, (width, width, slab), strict=True))
+        return x, y, z
 
-        Weights made before these were kept give none.
-        """
-        return outside(person, self.global_stage.data.get("ranges", {}))
+    def source(self, row: Mapping[str, Any]) -> Demographics:
+        """The person of a row of a cohort table."""
+        return Demographics.from_row(row)
+
+    def doubts(self, source: Demographics) -> list[str]:
+        """Values outside those of the training cohort; weights made before these were kept give none."""
+        doubts = outside(source, self.global_stage.data.get("ranges", {}))
+        return [f"{doubt}; expect an implausible body" for doubt in doubts]
+
+    def describe(self, source: Demographics) -> dict[str, Any]:
+        """The person, and what makes the study: weights, precision, sampling, tiling."""
+        one, two = self.global_stage, self.sr_stage
+        fused = self.tiling.windows == "fused"
+        windows = dict(windows="fused", overlap=self.tiling.overlap) if fused else {}  # slabs had no name once
+        windows |= dict(width=self.tiling.width) if self.tiling.width else {}
+        windows |= dict(self_start=self.self_start) if self.self_start else {}
+        return vars(source) | windows | dict(
+            source=f"generated, trained on {', '.join(one.data['sources'])} data",
+            global_weights=one.sha256[:16], sr_weights=two.sha256[:16],
+            global_guide=one.guide and one.guide.sha256[:16], sr_guide=two.guide and two.guide.sha256[:16],
+            precision=one.precision,
+            global_sampling=self.global_sampling.text(), sr_sampling=self.sr_sampling.text(),
+            slab=self.tiling.slab, context=self.tiling.context, air=self.air,
+        ) | {f"{name}_window": f"{e.low:g} to {e.high:g}" for name, e in encodings_of(one.data).items()}  # fmt: skip
 
     def tiles(self) -> list[Tile]:
-        """Windows of the sr stage: slabs along z."""
-        window, overlap = (*self.shape[:2], self.tiling.slab), (0, 0, 2 * self.tiling.context)
-        return tiles(self.shape, window, overlap)
+        """Windows of the sr stage."""
+        if self.tiling.windows == "slabs":
+            return tiles(self.shape, self.window, (0, 0, 2 * self.tiling.context))
+        return tiles(self.shape, self.window, [min(self.tiling.overlap, n // 2) for n in self.window])
 
-    def operations(self) -> int:
-        """Floating-point operations of the networks for one subject."""
+    def operations(self, shape: Sequence[int] | None = None) -> int:
+        """Floating-point operations of the networks for one subject; it has one shape only."""
         first = self.global_stage.operations(self.global_sampling, [n // FACTOR for n in self.shape])
         return first + sum(self.sr_stage.operations(self.sr_sampling, tile.box.shape) for tile in self.tiles())
 
     def generate_low(self, demographics: Demographics, seed: int) -> torch.Tensor:
         """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage."""
         stage = self.global_stage
-        noise, box = stage.noise(seed, stage.task.shape), Box.whole(stage.task.shape)
+        noise, box = whole_noise("global", seed, stage.task.shape), Box.whole(stage.task.shape)
         return stage.sample(Person(demographics), box, noise, self.global_sampling)
 
     def refine(
@@ -195,23 +166,37 @@ class Cascade:
         progress: wraps the list of windows, such as tqdm;  offsets: where the low-resolution voxels lie in their boxes
         (resolution.upsample); those of a generated volume are at the middle of their box.
         """
-        stage, source = self.sr_stage, LowResolution(demographics, low, offsets)
-        noise = stage.noise(seed, self.shape)
+        source = LowResolution(demographics, low, offsets)
+        noise = whole_noise("sr", seed, self.shape)[None]
+        begin = self._upsampled if self.self_start else None
+        sampler = WindowSampler(self.sr_stage, self.sr_sampling, WindowSettings(overlap=self.tiling.overlap), begin)
+        if self.tiling.windows == "fused":
+            return sampler.fused([source], noise, self.window, progress)[0]
         result = torch.empty(2, *self.shape)
         for tile in progress(self.tiles()):
-            sampled = stage.sample(source, tile.box, noise[(slice(None), *tile.box.slices)], self.sr_sampling)
-            result[(slice(None), *tile.kept.slices)] = sampled[(slice(None), *tile.kept_inside)].cpu()
+            sampled = sampler.box([source], tile.box, noise[(..., *tile.box.slices)])[0]
+            result[(slice(None), *tile.kept.slices)] = sampled[(slice(None), *tile.kept_inside)]
         return result
 
-    def generate(self, demographics: Demographics, seed: int, progress: Progress = iter) -> tuple[Volume, Volume]:
-        """(CT in HU, SUV) with true extent: z is brought back from the stretched grid by the height."""
-        high = self.refine(self.generate_low(demographics, seed), demographics, seed, progress).numpy()
-        return self.to_volumes(high, demographics)
+    def _upsampled(self, source, box):
+        """What self-start begins from: the upsampled volume, without a residual, and the noise level there."""
+        task = self.sr_stage.task
+        assert isinstance(task, SuperResolutionTask)
+        upsampled = source.upsampled(box, self.sr_stage.device)
+        known = torch.zeros_like(upsampled) if task.residual else upsampled
+        return task.codec.encode(known[None]), self.self_start
 
-    def to_volumes(self, high: np.ndarray, demographics: Demographics) -> tuple[Volume, Volume]:
-        """Encoded [2, x, y, z] on the archive's grid → (CT in HU, SUV) Volumes, RAS+, centred in x and y.
+    def run(self, source: Demographics, seed: int = 0, progress: Progress = iter) -> dict[str, Volume]:
+        """dict of CT (HU) and SUV with true extent: z is brought back from the stretched grid by the height."""
+        high = self.refine(self.generate_low(source, seed), source, seed, progress).numpy()
+        return self.to_volumes(high, source)
 
-        A stretched axis z is brought back to the extent of the height; a padded one is kept, air included.
+    def to_volumes(self, high: np.ndarray, demographics: Demographics) -> dict[str, Volume]:
+        """Encoded [2, x, y, z] on the archive's grid → dict of CT (HU, int16) and SUV (float32), RAS+, centred in x, y.
+
+        A stretched axis z is brought back to the extent of the height; a padded one is kept, air included. No value is
+        beyond the windows of the training, but that outside the body CT is AIR_HU, where ``air`` is asked for and there
+        is a body.
         """
         data = self.global_stage.data
         voxel_mm = data["voxel_mm"]
@@ -220,21 +205,11 @@ class Cascade:
             slices = round(AxialExtent.from_dict(data["axial_extent"]).mm(demographics.height_m) / voxel_mm)
         affine = np.diag([voxel_mm] * 3 + [1.0])
         affine[:2, 3] = -(np.array(high.shape[1:3]) - 1) / 2 * voxel_mm
-        high = np.clip(high, 0, 1)
-        ct, suv = (stretch(v, slices) for v in (intensity.decode_ct(high[0]), intensity.decode_pet(high[1])))
-        return Volume(ct.astype(np.float32), affine), Volume(suv.astype(np.float32), affine)
-
-
-def check_sampling(stage: Stage, sampling: SamplingSettings) -> None:
-    """InputError unless a guide comes with a guidance other than 1, and the reverse, and DDPM has as many steps."""
-    name = stage.settings.stage
-    if (sampling.guidance != 1) != (stage.guide is not None):
-        raise InputError(
-            f"{name}_sampling: guidance is {sampling.guidance:g} and {name}_guide is "
-            f"{'given' if stage.guide else 'not given'}. Give both, --set {name}_guide=FILE with an earlier average, "
-            "and a guidance other than 1; or neither."
-        )
-    family = stage.settings.process.family
-    own_steps = sampling.levels == "ddpm" or (sampling.levels == "auto" and family == "ddpm")
-    if own_steps and sampling.steps > DDPM_STEPS:
-        raise InputError(f"{name}_sampling: steps is {sampling.steps}; DDPM has {DDPM_STEPS}. Lower it.")
+        codes = encodings_of(data)
+        channels = decoded_channels(np.clip(high, 0, 1), codes)
+        ct, suv = (np.clip(stretch(v, slices), codes[name].low, codes[name].high) for name, v in channels.items())
+        dense = ct > codes["CT"].low + ROUGH_HU
+        if self.air and dense.any():
+            outside = ~body_mask(Volume(np.where(dense, 0.0, AIR_HU), affine))
+            ct[outside], suv[outside] = AIR_HU, 0.0
+        return dict(CT=Volume(np.rint(ct).astype(np.int16), affine), SUV=Volume(suv.astype(np.float32), affine))

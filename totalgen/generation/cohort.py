@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,21 +13,24 @@ import pandas as pd
 from tqdm import tqdm
 
 from totalgen import distributed
-from totalgen.data.demographics import Demographics
+from totalgen.data.demographics import COLUMNS
+from totalgen.data.files import locked
 from totalgen.data.parallel import spread
 from totalgen.data.subjects import for_each_subject
-from totalgen.data.volume import read_nifti
+from totalgen.data.text_files import read_json
+from totalgen.data.volume import Volume, is_whole, read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.cascade import Cascade
+from totalgen.generation.cohort_page import write_index
 from totalgen.generation.export import caption, write_manifest, write_preview, write_study
-from totalgen.settings import SamplingSettings
+from totalgen.generation.pipeline import Pipeline
 
 WHERE_MADE = ("precision", "totalgen", "torch")  # columns of the manifest: what the machine, not the user, chose
 COMPARISON = "comparison.png"
+REMOVE = "Remove its folder: the study is generated again."
 
 
 class Request(NamedTuple):
-    """A study that is asked for. row: sex, age_years, height_m, weight_kg and perhaps split, as in a cohort table."""
+    """A study that is asked for. row: what the pipeline makes a source of, and perhaps split, as in a cohort table."""
 
     name: str
     row: dict[str, Any]
@@ -42,44 +44,58 @@ class Request(NamedTuple):
 
 
 def generate_cohort(
-    cascade: Cascade, requests: Sequence[Request], outdir: str | Path, preset: str, rank: int = 0, ranks: int = 1,
+    pipeline: Pipeline, requests: Sequence[Request], outdir: str | Path, preset: str, rank: int = 0, ranks: int = 1,
     compare_with: str | Path | None = None,
+    export: Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object] | None = None,
 ) -> None:  # fmt: skip
     """Write <outdir>/<name>/ for every request that is not there yet, and manifest.csv.
 
     rank, ranks: this process and the number that torchrun started: each makes every ranks-th subject, process 0 keeps
     the tables;  compare_with: cohort root whose study of the same name is shown above the generated one in
-    <name>/comparison.png.
+    <name>/comparison.png;  export(folder, source, volumes, manifest row): writes more into a study's folder.
     A subject that fails is listed in <outdir>/failures.csv and does not stop the others. Raises InputError when all of
     them failed, and when a study that is there was made with other settings.
     """
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
+    with locked(outdir, "step generate") if rank == 0 else contextlib.nullcontext():
+        _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export)
+
+
+def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export):
     asked = {request.name: request for request in requests}
 
     def described(name):
-        return manifest_row(cascade, asked[name], preset)
+        return manifest_row(pipeline, asked[name], preset)
 
     def bar(items):
-        return tqdm(items, desc="sr stage", unit="window", disable=len(asked) > 1)
+        return tqdm(items, desc="parts", unit="part", disable=len(asked) > 1)
 
     def exists(name):
-        files = ["study.json"] if compare_with is None else ["study.json", COMPARISON]
-        return all((outdir / name / file).exists() for file in files)
+        return is_made(name) and (compare_with is None or (outdir / name / COMPARISON).exists())
+
+    def is_made(name):
+        return (outdir / name / "study.json").exists() and not damaged(outdir / name, pipeline.outputs)
 
     def work(name):
         folder, row = outdir / name, described(name)
-        if not (folder / "study.json").exists():
-            ct, suv = cascade.generate(Demographics.from_row(row), row["seed"], bar)
-            write_study(folder, ct, suv, row)
+        if not is_made(name):
+            (folder / COMPARISON).unlink(missing_ok=True)
+            source = pipeline.source(asked[name].row)
+            volumes = pipeline.run(source, row["seed"], bar)
+            also = None if export is None else lambda part: export(part, source, volumes, row)
+            write_study(folder, volumes, row, also)
         if compare_with is not None:
-            compare(Path(compare_with) / "cropped" / name, folder, row)
+            compare(Path(compare_with) / "cropped" / name, folder, row, pipeline.outputs)
         if rank == 0:
             write_manifest(outdir)
 
     distributed.first(rank, lambda: refuse_others(outdir, list(asked), described))
     if rank == 0:
-        report_doubts(cascade, requests)
+        report_doubts(pipeline, requests)
+        for name in asked:
+            for bad in damaged(outdir / name, pipeline.outputs) if (outdir / name / "study.json").exists() else ():
+                click.echo(f"Warning: {bad}: is missing or damaged; the study is made again.", err=True)
     before = {name for name in asked if exists(name)}
     if ranks > 1:
         distributed.barrier()  # until all have seen what was there
@@ -94,22 +110,44 @@ def generate_cohort(
                 raise InputError(failed[name])
 
     for_each_subject(outdir, "generate", asked, work, before.__contains__)
-    write_manifest(outdir)
+    write_index(outdir, write_manifest(outdir))
 
 
-def report_doubts(cascade: Cascade, requests: Sequence[Request]) -> None:
+def damaged(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The volumes of a study that are missing or cut."""
+    return [path for path in (folder / f"{name}.nii.gz" for name in names) if not is_whole(path)]
+
+
+def written(outdir: Path, requests: Sequence[Request]) -> str:
+    """Where the first study, its pictures and the table are: what a command says at its end."""
+    shown = outdir / requests[0].name
+    units = {"CT": "HU", "SUV": "SUV", "MR": "as trained", "SUV_std": "SUV", "MR_std": "as trained"}
+    volumes = [f"{shown / name}.nii.gz ({unit})" for name, unit in units.items() if (shown / f"{name}.nii.gz").exists()]
+    lines = [f"Volumes: {' and '.join(volumes)}"]
+    if (shown / "organs.nii.gz").exists():
+        lines.append(f"Organs:  {shown / 'organs.nii.gz'}, measured in organs.csv")
+    if (shown / "dicom").exists():
+        lines.append(f"DICOM:   {shown / 'dicom'}")
+    pictures = [str(shown / name) for name in ("preview.png", "mip.gif") if (shown / name).exists()]
+    if pictures:
+        lines.append(f"Picture: {' and '.join(pictures)}")
+    lines.append(f"All:     {outdir / 'index.html'} and {outdir / 'manifest.csv'} ({len(requests)} studies asked for)")
+    return "\n".join(lines)
+
+
+def report_doubts(pipeline: Pipeline, requests: Sequence[Request]) -> None:
     """A line on standard error for every request that the weights were not trained for."""
     for request in requests:
         with contextlib.suppress(InputError):  # an impossible one is listed in failures.csv
-            for doubt in cascade.doubts(Demographics.from_row(request.row)):
-                click.echo(f"Warning: {request.name}: {doubt}; expect an implausible body.", err=True)
+            for doubt in pipeline.doubts(pipeline.source(request.row)):
+                click.echo(f"Warning: {request.name}: {doubt}.", err=True)
 
 
-def compare(real: Path, generated: Path, row: dict[str, Any]) -> None:
-    """Write <generated>/comparison.png: the study in the folder ``real`` above the generated one."""
+def compare(real: Path, generated: Path, row: dict[str, Any], names: Sequence[str]) -> None:
+    """Write <generated>/comparison.png: volumes of the study in ``real`` above the generated ones."""
     captions = {real: f"{row['subject']}, as acquired", generated: caption(row)}
     strips = [
-        (text, read_nifti(folder / "CT.nii.gz"), read_nifti(folder / "SUV.nii.gz")) for folder, text in captions.items()
+        (text, {name: read_nifti(folder / f"{name}.nii.gz") for name in names}) for folder, text in captions.items()
     ]
     write_preview(generated / COMPARISON, strips)
 
@@ -120,7 +158,7 @@ def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str],
         path = outdir / name / "study.json"
         if not path.exists():
             continue
-        old, new = json.loads(path.read_text()), json.loads(json.dumps(described(name)))
+        old, new = read_json(path, REMOVE), json.loads(json.dumps(described(name)))
         changed = [key for key in new if key not in WHERE_MADE and old.get(key) != new[key]]
         if changed:
             raise InputError(
@@ -129,28 +167,12 @@ def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str],
             )
 
 
-def manifest_row(cascade: Cascade, request: Request, preset: str) -> dict[str, Any]:
-    """Columns of a cohort table, and what made the study: seed, preset, weights, sampling, versions."""
-    person = Demographics.from_row(request.row)
-    one, two = cascade.global_stage, cascade.sr_stage
-    return dict(
-        subject=request.name, sex=person.sex, age_years=person.age_years, height_m=person.height_m,
-        weight_kg=person.weight_kg, split=request.split,
-        source=f"generated, trained on {', '.join(one.data['sources'])} data", seed=request.seed, preset=preset,
-        global_weights=one.sha256[:16], sr_weights=two.sha256[:16],
-        global_guide=one.guide and one.guide.sha256[:16], sr_guide=two.guide and two.guide.sha256[:16],
-        precision=one.precision,
-        global_sampling=sampling_text(cascade.global_sampling), sr_sampling=sampling_text(cascade.sr_sampling),
-        slab=cascade.tiling.slab, context=cascade.tiling.context,
-        totalgen=version("totalgen"), torch=version("torch"),
-    )  # fmt: skip
-
-
-def sampling_text(sampling: SamplingSettings) -> str:
-    """sampler, steps and what differs from the defaults, such as "sampler=heun steps=35"."""
-    values = {item.name: (getattr(sampling, item.name), item.default) for item in fields(sampling)}
-    always = ("sampler", "steps")
-    return " ".join(f"{name}={value}" for name, (value, usual) in values.items() if name in always or value != usual)
+def manifest_row(pipeline: Pipeline, request: Request, preset: str) -> dict[str, Any]:
+    """Columns of a cohort table, and what made the study: seed, preset, what the pipeline says of itself, versions."""
+    row = dict(subject=request.name, split=request.split, seed=request.seed, preset=preset)
+    row |= pipeline.describe(pipeline.source(request.row))
+    row |= {name: version(name) for name in ("totalgen", "torch")}
+    return {name: row[name] for name in COLUMNS if name in row} | row
 
 
 def study_seed(seed: int, subject: str, sample: int = 0) -> int:

@@ -43,14 +43,14 @@ def combination(stored: Sequence[tuple[int, float]], step: int, sigma_rel: float
 
 
 class PowerEMA:
-    """Averages of a module's parameters with one profile per ``sigma_rel``.
+    """Averages of a module's learnt parameters with one profile per ``sigma_rel``.
 
-    Buffers are not averaged: fixed ones stay, and those a module changes itself (a codebook) are taken as they are.
+    All else is not averaged: fixed numbers stay, and what a module changes itself (a codebook) is taken as it is.
     """
 
     def __init__(self, module: nn.Module, sigma_rels: Sequence[float] = (0.05, 0.10)) -> None:
         self.source = module.state_dict()  # shares the module's memory
-        learnt = [name for name, _ in module.named_parameters()]
+        learnt = [name for name, value in module.named_parameters() if value.requires_grad]
         self.averages = {rel: {name: self.source[name].clone() for name in learnt} for rel in sigma_rels}
 
     @torch.no_grad()

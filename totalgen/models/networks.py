@@ -20,6 +20,8 @@ CONVOLUTION = {4: F.conv2d, 5: F.conv3d}  # chosen by weight.ndim
 MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 ONEDNN = torch.backends.mkldnn.is_available()
 CLIP = 256.0  # activations beyond ±256 would overflow half precision
+SILU_RMS = 0.596  # root-mean-square of SiLU of a unit Gaussian (Eq. 81)
+BRANCH = 0.3  # weight of a residual branch (Eq. 88, table 6)
 
 # What a training step computes a second time, block by block, instead of storing it for the gradients:
 CONVOLUTIONS = [torch.ops.aten.convolution.default, torch.ops.aten.mkldnn_convolution.default]
@@ -49,12 +51,12 @@ def pixel_norm(x: torch.Tensor, dim: int = 1, eps: float = 1e-4) -> torch.Tensor
 
 def mp_silu(x: torch.Tensor) -> torch.Tensor:
     """SiLU divided by its gain on unit Gaussian input (Eq. 81)."""
-    return F.silu(x) / 0.596
+    return F.silu(x) / SILU_RMS
 
 
 def mp_sum(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
     """Weighted sum that keeps unit variance for independent a, b (Eq. 88)."""
-    return a.lerp(b, t) / math.sqrt((1 - t) ** 2 + t**2)
+    return a.lerp(b, t) / math.hypot(1 - t, t)
 
 
 def mp_cat(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -191,16 +193,26 @@ class Block(nn.Module):
             if self.skip is not None:
                 x = self.skip(x)
             x = pixel_norm(x)
-        y = self.first(mp_silu(x))
+        y = self._after_silu(self.first, x)
         scale = self.embed(embedding, gain=self.embed_gain) + 1
         y = y * scale.to(y.dtype).reshape(*scale.shape, *[1] * (y.ndim - 2))
-        y = self.second(mp_silu(y))
         if self.decoder and self.skip is not None:
             x = self.skip(x)
-        x = mp_sum(x, y, 0.3)
+        x = self._sum(x, functools.partial(self._after_silu, self.second, y))
         if self.heads:
-            x = mp_sum(x, self.project(self._attend(self.query_key_value(x))), 0.3)
+            x = self._sum(x, functools.partial(self.project, self._attend(self.query_key_value(x))))
         return x.clamp(-CLIP, CLIP)
+
+    def _after_silu(self, layer, x, gain=1.0):
+        """layer(mp_silu(x)), its constant in the weights: a pass over the activations less."""
+        return layer(mp_silu(x), gain) if self.plain else layer(F.silu(x), gain / SILU_RMS)
+
+    def _sum(self, x, branch):
+        """mp_sum of x and branch(), whose weights take their share of it: a pass over the activations less."""
+        if self.plain:
+            return mp_sum(x, branch(), BRANCH)
+        norm = math.hypot(1 - BRANCH, BRANCH)
+        return torch.add(branch(gain=BRANCH / norm), x, alpha=(1 - BRANCH) / norm)
 
     def _attend(self, qkv):
         """Cosine self-attention over all voxels; memory is linear in their number."""
@@ -246,7 +258,7 @@ class UNet(nn.Module):
             any_shape=any_shape,
         )  # fmt: skip
         strides = tuple(strides) or (2,) * dims
-        self.stride = tuple(n ** (len(multipliers) - 1) for n in strides)  # voxels of a coarsest one, per axis
+        self.stride = coarsest(multipliers, strides, dims)
         self.any_shape = any_shape
         widths = [channels * m for m in multipliers]
         embedding = max(widths)
@@ -304,6 +316,11 @@ class UNet(nn.Module):
         contexts = RECOMPUTE[self.recompute]
         options: dict[str, Any] = dict(context_fn=contexts) if contexts else {}
         return checkpoint(block, x, embedding, size, use_reentrant=False, **options)
+
+
+def coarsest(multipliers: Sequence[int], strides: Sequence[int], dims: int) -> tuple[int, ...]:
+    """Voxels, per axis, that one of the coarsest level covers (see UNet)."""
+    return tuple(n ** (len(multipliers) - 1) for n in strides or (2,) * dims)
 
 
 def as_reference(module: nn.Module) -> nn.Module:

@@ -49,7 +49,18 @@ def ddpm(sigma: torch.Tensor) -> Coefficients:
     return torch.ones_like(sigma), -sigma, (1 + sigma**2).rsqrt(), (step / DDPM_STEPS).to(sigma.dtype)
 
 
-FAMILIES: dict[str, Callable[[torch.Tensor], Coefficients]] = {"edm": edm, "flow": flow, "ddpm": ddpm}
+def regression(sigma: torch.Tensor) -> Coefficients:
+    """No diffusion: the network never sees z and predicts the clean volume itself, in one evaluation."""
+    zero = torch.zeros_like(sigma)
+    return zero, torch.ones_like(sigma), zero, zero
+
+
+FAMILIES: dict[str, Callable[[torch.Tensor], Coefficients]] = {
+    "edm": edm,
+    "flow": flow,
+    "ddpm": ddpm,
+    "regression": regression,
+}
 
 
 def lognormal(uniform: torch.Tensor, mean: float = -0.4, std: float = 1.0) -> torch.Tensor:
@@ -79,18 +90,33 @@ def training_sigmas(uniform: torch.Tensor, levels: str, mean: float = -0.4, std:
     return NOISE_LEVELS[levels](uniform, **(dict(mean=mean, std=std) if levels == "lognormal" else {}))
 
 
+def double(error: torch.Tensor) -> torch.Tensor:
+    """0.8 of the mean absolute error and 0.2 of the mean squared difference of neighbouring slices' errors, which is
+    that of the differences themselves; slices follow each other along the last axis."""
+    steps = error.diff(dim=-1).square().flatten(1).mean(1)
+    return 0.8 * error.abs().flatten(1).mean(1) + 0.2 * steps
+
+
+LOSSES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # error of F [B, C, *space] → [B]
+    "mse": lambda error: error.square().flatten(1).mean(1),
+    "l1": lambda error: error.abs().flatten(1).mean(1),
+    "double": double,
+}
+
+
 class Denoiser(nn.Module):
     """A network and a family: denoiser(z, sigma, condition) → clean.
 
     network: maps ([B, C + K, *space], c_noise [B]) to [B, C, *space];  family: a key of FAMILIES;
-    uncertainty: learn the log-variance u(σ) of the loss (EDM2, equation 14), used in training only.
+    uncertainty: learn the log-variance u(σ) of the loss (EDM2, equation 14), used in training only;
+    measure: a key of LOSSES.
     """
 
-    def __init__(self, network: UNet, family: str, uncertainty: bool = False) -> None:
+    def __init__(self, network: UNet, family: str, uncertainty: bool = False, measure: str = "mse") -> None:
         super().__init__()
         self.network = network
         self.family = family
-        self.coefficients = FAMILIES[family]
+        self.coefficients, self.measure = FAMILIES[family], LOSSES[measure]
         self.log_variance = nn.Sequential(FourierFeatures(128), MPLayer(128, 1)) if uncertainty else None
 
     def raw(
@@ -110,13 +136,13 @@ class Denoiser(nn.Module):
     def loss(
         self, clean: torch.Tensor, condition: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss to minimise, plain mean squared error), both [B]: |D − clean|²/c_out², weighted as e^−u·loss + u.
+        """(loss to minimise, plain error), both [B]: a key of LOSSES of (D − clean)/c_out, weighted as e^−u·loss + u.
 
         Computed in the space of F, where nothing is divided by a small c_out twice.
         """
         z = clean + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
         prediction, c_skip, c_out = self.raw(z, sigma, condition)
-        error = (prediction - (clean - c_skip * z) / c_out).square().flatten(1).mean(1)
+        error = self.measure(prediction - (clean - c_skip * z) / c_out)
         if self.log_variance is None:
             return error, error
         u = self.log_variance(self.coefficients(sigma)[3]).flatten()

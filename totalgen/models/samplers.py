@@ -35,10 +35,19 @@ def euler(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.
 
 
 @torch.no_grad()
-def heun(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
-    """Second order (Karras 2022, algorithm 1). 2N − 1 evaluations."""
-    z = noise * float(sigmas[0])
+def heun(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor, churn: float = 0.0) -> torch.Tensor:
+    """Second order (Karras 2022, algorithm 1). 2N − 1 evaluations.
+
+    churn: S_churn of algorithm 2: before each step noise is added that raises σ by the factor
+    1 + min(churn / N, √2 − 1), at all levels and unscaled (S_tmin 0, S_tmax ∞, S_noise 1).
+    """
+    z, gamma = noise * float(sigmas[0]), min(churn / (len(sigmas) - 1), 2**0.5 - 1)
+    fresh = _fresh(noise) if gamma else None
     for sigma, after in _pairs(sigmas):
+        if fresh is not None:
+            raised = sigma * (1 + gamma)
+            z = z + fresh() * (raised**2 - sigma**2).sqrt()
+            sigma = raised
         slope = (z - denoise(z, sigma)) / sigma
         ahead = z + (after - sigma) * slope
         if after > 0:
@@ -70,16 +79,32 @@ def dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> t
 def ancestral(
     denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """DDPM (Ho 2020, algorithm 2) in z = x_t / √ᾱ: the posterior of the next level given z and the clean estimate."""
+    """DDPM (Ho 2020, algorithm 2) in z = x_t / √ᾱ: the posterior of the next level given z and the clean estimate.
+
+    generator: of the noise of the steps; by default that of each sample follows from its ``noise``, whatever the batch.
+    """
+    fresh = _fresh(noise, generator)
     z = noise * float(sigmas[0])
     for sigma, after in _pairs(sigmas):
         clean = denoise(z, sigma)
         keep = (after / sigma) ** 2
         z = clean + (z - clean) * keep
         if after > 0:
-            fresh = torch.randn(z.shape, generator=generator, dtype=torch.float32).to(z)
-            z = z + fresh * (after**2 * (1 - keep)).sqrt()
+            z = z + fresh() * (after**2 * (1 - keep)).sqrt()
     return z
+
+
+def _fresh(noise: torch.Tensor, generator: torch.Generator | None = None) -> Callable[[], torch.Tensor]:
+    """A function that gives new unit noise like ``noise`` at each call; without a generator it follows from ``noise``,
+    that of each sample from its own."""
+    first = [each.flatten()[:2].float().cpu().numpy().tobytes() for each in noise]
+    generators = [generator or seeded_generator(int.from_bytes(seed)) for seed in first]
+
+    def fresh():
+        made = [torch.randn(noise.shape[1:], generator=own, dtype=torch.float32) for own in generators]
+        return torch.stack(made).to(noise)
+
+    return fresh
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -114,13 +139,15 @@ def ddpm_steps(steps: int) -> torch.Tensor:
 def sample(
     denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
     levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
-    guide: ConditionalDenoiser | None = None, guidance: float = 1.0,
+    guide: ConditionalDenoiser | None = None, guidance: float = 1.0, start: torch.Tensor | None = None,
+    churn: float = 0.0,
 ) -> torch.Tensor:  # fmt: skip
     """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
 
     levels: "karras", the grid of sigma_min, sigma_max and rho; "ddpm", DDPM's own steps; "auto": by the family of the
     denoiser;  guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding
-    a diffusion model with a bad version of itself"); w = 1 needs no guide.
+    a diffusion model with a bad version of itself"); w = 1 needs no guide;  start: [B, C, *space] that the noise of the
+    highest level is added to; None: 0, pure noise;  churn: of heun.
     """
 
     def denoise(z, sigma):
@@ -134,7 +161,9 @@ def sample(
     if levels == "auto":
         levels = "ddpm" if getattr(denoiser, "family", None) == "ddpm" else "karras"
     sigmas = ddpm_steps(steps) if levels == "ddpm" else karras_sigmas(steps, sigma_min, sigma_max, rho)
-    return SAMPLERS[sampler](denoise, noise, sigmas)
+    if start is not None:
+        noise = noise + start / float(sigmas[0])  # samplers begin at noise · σ
+    return heun(denoise, noise, sigmas, churn) if churn else SAMPLERS[sampler](denoise, noise, sigmas)
 
 
 def seeded_generator(*key: int) -> torch.Generator:

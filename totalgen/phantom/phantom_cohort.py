@@ -1,5 +1,6 @@
 """A cohort of phantom subjects on disk, in the layout of a cohort of patients."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,16 @@ import pandas as pd
 
 from totalgen.data.demographics import COLUMNS, TEST_FRACTION, carry_over
 from totalgen.data.demographics import write_cohort as write_table
+from totalgen.data.doses import NoiseModel, check_doses, has_doses, write_doses
+from totalgen.data.files import atomic
 from totalgen.data.subjects import for_each_subject, read_table
+from totalgen.data.text_files import read_text
 from totalgen.data.volume import write_nifti
-from totalgen.errors import InputError
+from totalgen.errors import InputError, closest
 from totalgen.phantom.population import sample_demographics
+from totalgen.phantom.scanner import PET
 from totalgen.phantom.subject import make_subject
+from totalgen.phantom.uptake import TRACERS
 
 SOURCE = "phantom"
 NOTE = "Computer-generated phantom, not a patient (TotalGen)"
@@ -54,31 +60,49 @@ def _steps(index, share):
 def write_cohort(
     root: str | Path, subjects: int, seed: int = 0, format: str = "nifti", voxel_mm: float = 4.0,
     test_fraction: float = TEST_FRACTION, validation_fraction: float = 0.0, variability: float = 1.0,
-    workers: int = 1, scheduler: str | None = None,
+    workers: int = 1, scheduler: str | None = None, tracer: str = "fdg", fwhm_mm: float = PET.fwhm_mm,
+    spheres: int = 0, doses: Sequence[float] = (), mr: bool = False,
 ) -> list[str]:  # fmt: skip
     """Make ``subjects`` phantom subjects under ``root``; existing ones are kept. Returns the names that failed.
 
     format "nifti": resampled/<subject>/{CT,SUV}.nii.gz, given/<subject>/organs.nii.gz, cohort.csv and truth.csv, ready
     for the segmentation step. format "dicom": dicom/<patient>/<study>/<series>/*.dcm, given/<patient>/organs.nii.gz and
     truth.csv, ready for the first step, which writes cohort.csv.
+    tracer, fwhm_mm, spheres: as of make_subject.  doses: fractions of the normal one; with any, doses/<subject>/ gets
+    SUV (the normal dose), SUV_<dose>, truth (noise-free), organs and spheres; its SUVs are not cut at 0.
+    mr: pairs/<subject>/ gets CT, MR, truth (the MR without bias field and noise) and organs.
     workers, scheduler: where the work is done (subjects.for_each_subject).
     Raises InputError for impossible numbers and for a root that contains something else.
     """
     root = Path(root)
     plan = _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction, validation_fraction)
+    closest(tracer, TRACERS)
+    check_doses(doses)
     settings = dict(cohort_seed=seed, format=format, voxel_mm=voxel_mm, variability=variability)
+    settings |= dict(tracer=tracer, fwhm_mm=fwhm_mm, spheres=spheres, mr=mr)
     _check_settings(root / "truth.csv", settings)
     rows = {row.subject: row for row in plan.itertuples()}
     write = {"nifti": _write_nifti, "dicom": _write_dicom}[format]
 
     def work(subject: str) -> dict[str, Any]:
         row = rows[subject]
-        made = make_subject(row.demographics, row.seed, voxel_mm, variability)
+        made = make_subject(row.demographics, row.seed, voxel_mm, variability, tracer, fwhm_mm, spheres, mr)
         write(root, row, made)
+        if doses:
+            known = dict(truth=made.noise_free, organs=made.organs, spheres=made.spheres)
+            model = NoiseModel(fwhm_mm=fwhm_mm)
+            write_doses(root / "doses" / subject, made.unclipped, doses, row.seed, NOTE, model, known)
+        if made.mr is not None:
+            pair = dict(CT=made.ct, MR=made.mr, truth=made.mr_truth, organs=made.organs)
+            with atomic(root / "pairs" / subject) as part:
+                for name, volume in pair.items():
+                    write_nifti(part / f"{name}.nii.gz", volume, NOTE)
         return settings | made.truth
 
     def done(subject: str) -> bool:
-        return all((root / file.format(subject)).exists() for file in FILES[format])
+        there = all((root / file.format(subject)).exists() for file in FILES[format])
+        there &= not mr or (root / "pairs" / subject).is_dir()
+        return there and has_doses(root / "doses" / subject, doses)
 
     failed = for_each_subject(root, "make_phantom", list(rows), work, done, root / "truth.csv", workers, scheduler)
     if format == "nifti":
@@ -103,7 +127,7 @@ def _checked_plan(root, subjects, seed, format, voxel_mm, test_fraction, validat
         raise InputError(f"--validation-fraction is {validation_fraction:g}; give a number {limit}.")
     table = root / "cohort.csv"
     if format == "nifti" and table.exists():
-        sources = set(pd.read_csv(table, dtype=str, keep_default_na=False).get("source", [""]))
+        sources = set(read_text(table).get("source", [""]))
         if sources != {SOURCE}:
             raise InputError(f"{table}: lists subjects that are no phantoms. Choose another --root for the phantoms.")
     plan = plan_cohort(subjects, seed, test_fraction, validation_fraction)
@@ -132,7 +156,7 @@ def _write_nifti(root, row, made):
 
 
 def _write_dicom(root, row, made):
-    from totalgen.phantom.dicom_writer import write_study  # pydicom is only needed here
+    from totalgen.phantom.phantom_dicom import write_study  # pydicom is only needed here
 
     write_study(root / "dicom" / row.subject, row.subject, made, row.demographics, row.seed)
     write_nifti(root / "given" / row.subject / "organs.nii.gz", made.organs, NOTE)

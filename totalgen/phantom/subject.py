@@ -1,7 +1,7 @@
 """One phantom subject: from demographics and a seed to CT, SUV, organ labels and their truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,25 +14,40 @@ from totalgen.data.volume import Volume
 from totalgen.phantom.anatomy import paint_torso
 from totalgen.phantom.canvas import Box, Canvas
 from totalgen.phantom.frame import Frame
+from totalgen.phantom.magnetic_resonance import rician, scan_mr
 from totalgen.phantom.population import sample_organs
-from totalgen.phantom.scanner import scan_ct, scan_pet
-from totalgen.phantom.uptake import attenuation, tracer
+from totalgen.phantom.scanner import PET, scan_ct, scan_pet
+from totalgen.phantom.spheres import place_spheres, sphere_labels, sphere_truth
+from totalgen.phantom.uptake import attenuation, organ_means, tissue_uptake
+
+SPHERE_STREAM, MR_STREAM = 7, 13  # random numbers of their own: without spheres or MR a subject is what it was
 
 
 @dataclass(frozen=True)
 class PhantomSubject:
-    """ct: HU;  suv: SUVbw in g/mL;  organs: TotalSegmentator ids (uint8), all on one grid;  truth: name → number."""
+    """ct: HU;  suv: SUVbw in g/mL;  organs: TotalSegmentator ids (uint8), all on one grid;  truth: name → number.
+
+    noise_free: the SUV without noise;  unclipped: the SUV with its noise, which may be negative (suv is cut at 0);
+    spheres: number of the hot sphere that each voxel belongs to, from 1 (uint8), when there are some;
+    mr, mr_truth: T1-weighted signal with bias field and noise, and without both, when asked for.
+    """
 
     ct: Volume
     suv: Volume
     organs: Volume
     truth: dict[str, Any]
+    noise_free: Volume
+    unclipped: Volume
+    spheres: Volume
+    mr: Volume | None = None
+    mr_truth: Volume | None = None
 
 
 @threadpool_limits.wrap(limits=1)  # small products: threads make it slower, and could change the last bit
 def make_subject(
-    demographics: Demographics, seed: int | Sequence[int], voxel_mm: float = 4.0, variability: float = 1.0
-) -> PhantomSubject:
+    demographics: Demographics, seed: int | Sequence[int], voxel_mm: float = 4.0, variability: float = 1.0,
+    tracer: str = "fdg", fwhm_mm: float = PET.fwhm_mm, spheres: int = 0, mr: bool = False,
+) -> PhantomSubject:  # fmt: skip
     """A parametric torso of these demographics.
 
     seed: as for numpy's SeedSequence; the same demographics and seed give the same subject, bit for bit, and the same
@@ -40,6 +55,8 @@ def make_subject(
     voxel_mm: edge of the isotropic voxels.
     variability: 1 samples organ sizes, uptake, places and deformation as in a population; 0 gives the deterministic
     phantom, whose organs are typical of the demographics for every seed (image texture and noise depend on the seed).
+    tracer: a key of uptake.TRACERS;  fwhm_mm: blur of the PET scanner;  spheres: hot ones in liver, muscle and lung;
+    mr: make an MR, too.
     """
     _, _, ct_rng, pet_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4))
     patient = np.random.SeedSequence(seed if variability else 0)
@@ -56,19 +73,36 @@ def make_subject(
     paint_torso(canvas, frame, organs.volume_ml, demographics.age_years, anatomy_rng, variability)
 
     hu = attenuation(demographics, uptake_rng, variability)
-    uptake = tracer(demographics, organs.suv_mean, uptake_rng, variability)
+    suv_mean = organ_means(organs.suv_mean, tracer)
+    uptake = tissue_uptake(demographics, suv_mean, uptake_rng, variability, tracer)
     ct = scan_ct(canvas, hu, ct_rng)
-    suv, clean = scan_pet(canvas, uptake, organs.suv_mean, pet_rng)
+    hot = place_spheres(canvas, uptake, spheres, np.random.default_rng((*_key(seed), SPHERE_STREAM)))
+    unclipped, clean = scan_pet(canvas, uptake, suv_mean, pet_rng, fwhm_mm, hot)
+    suv = np.maximum(unclipped, 0)
 
     affine = np.diag([voxel_mm] * 3 + [1.0])
     affine[:3, 3] = first
-    truth = _truth(canvas, clean, suv, demographics, seed, frame)
-    volumes = []
-    for image, fill in ((ct, AIR_HU), (suv, 0.0), (canvas.organs, 0)):
+    truth = _truth(canvas, clean, suv, demographics, seed, frame) | sphere_truth(hot)
+
+    def whole(image, fill=0.0):
         field = np.full(shape, fill, dtype=image.dtype)
         field[inner] = image
-        volumes.append(Volume(field, affine.copy()))
-    return PhantomSubject(volumes[0], volumes[1], volumes[2], truth)
+        return Volume(field, affine.copy())
+
+    made = PhantomSubject(
+        whole(ct, AIR_HU), whole(suv), whole(canvas.organs), truth, whole(clean), whole(unclipped),
+        whole(sphere_labels(canvas, hot)),
+    )  # fmt: skip
+    if not mr:
+        return made
+    mr_rng = np.random.default_rng((*_key(seed), MR_STREAM))
+    image, mr_truth = (whole(each) for each in scan_mr(canvas, mr_rng, variability))
+    noisy = Volume(rician(image.voxels, mr_rng), image.affine)
+    return replace(made, mr=noisy, mr_truth=mr_truth)
+
+
+def _key(seed):
+    return [int(number) for number in np.atleast_1d(seed)]
 
 
 def _where_the_body_is(frame: Frame, axes: Sequence[np.ndarray]) -> Box:

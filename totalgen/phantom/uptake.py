@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from totalgen.data.demographics import Demographics
+from totalgen.errors import closest
 
 
 def attenuation(demographics: Demographics, rng: np.random.Generator, variability: float = 1.0) -> dict[str, float]:
@@ -35,13 +36,45 @@ def attenuation(demographics: Demographics, rng: np.random.Generator, variabilit
     }  # fmt: skip
 
 
-def tracer(
-    demographics: Demographics, suv_mean: Mapping[str, float], rng: np.random.Generator, variability: float = 1.0
-) -> dict[str, float]:
+# Other tracers than FDG, roughly: uptake relative to that of FDG in the organs of Table 1 and in tissues.
+TRACERS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "fdg": ({}, {}),
+    "psma": (
+        dict(liver=2.0, heart=0.5, kidneys=9.0, spleen=3.0),
+        {"muscle": 0.7, "marrow": 0.35, "rib": 0.4, "flat bone": 0.4, "bowel wall": 5.0, "bowel content": 2.0},
+    ),
+    "dotatate": (
+        dict(liver=2.2, heart=0.35, kidneys=4.5, spleen=9.0),
+        {"muscle": 0.6, "marrow": 0.5, "adrenal": 6.0, "bowel wall": 2.5, "pancreas": 2.5, "thyroid": 1.5},
+    ),
+    "fluoride": (
+        dict(liver=0.3, heart=0.4, kidneys=1.2, spleen=0.3),
+        {"marrow": 4.0, "cortical bone": 8.0, "flat bone": 7.0, "rib": 6.0, "muscle": 0.5, "bowel wall": 0.4,
+         "bowel content": 0.3, "stomach wall": 0.3},
+    ),
+}  # fmt: skip
+
+
+def organ_means(suv_mean: Mapping[str, float], tracer: str = "fdg") -> dict[str, float]:
+    """Organ → mean SUV for a tracer, from that of FDG."""
+    organs, _ = closest(tracer, TRACERS)
+    return {name: value * organs.get(name, 1.0) for name, value in suv_mean.items()}
+
+
+def tissue_uptake(
+    demographics: Demographics, suv_mean: Mapping[str, float], rng: np.random.Generator, variability: float = 1.0,
+    tracer: str = "fdg",
+) -> dict[str, float]:  # fmt: skip
     """Tissue → SUV of one subject; the organs of Table 1 start near their mean and are calibrated by the scanner.
 
-    suv_mean: organ → sampled mean (liver, heart, kidneys, spleen).
+    suv_mean: organ → sampled mean (liver, heart, kidneys, spleen) of this tracer;  tracer: a key of TRACERS.
     """
+    factors = closest(tracer, TRACERS)[1]
+    tissues = _fdg(demographics, suv_mean, rng, variability)
+    return {name: value * factors.get(name, 1.0) for name, value in tissues.items()}
+
+
+def _fdg(demographics, suv_mean, rng, variability):
 
     def sample(mean: float, spread: float) -> float:
         return float(mean * np.exp(spread * variability * np.clip(rng.standard_normal(), -2, 2)))

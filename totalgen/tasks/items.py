@@ -4,7 +4,6 @@ Item ``n`` depends on (seed, n) alone, never on what was asked before, so that t
 on, and any process can load any item.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,23 +19,15 @@ from totalgen.tasks.task import Box, Task
 class Items(Dataset):
     """Items (n, target in process units, condition), both float32 [channel, *task.space].
 
-    partial: with the subjects whose scan shows only part of the torso.
-    Raises InputError when the archive's shape is not ``shape``, or it has no subject of the split.
+    Raises InputError when the archive does not suit the task (Task.check), or has no subject of the split.
     """
 
     def __init__(
-        self, task: Task, archive: Archive, shape: Sequence[int], split: str = "train", seed: int = 0,
-        partial: bool = False,
-    ):  # fmt: skip
-        if archive.shape != tuple(shape):
-            raise InputError(
-                f"{archive.path}: holds volumes of {_x(archive.shape)} voxels, the preset expects {_x(shape)}. "
-                f"Pack again with --shape {' '.join(map(str, shape))}, or choose another preset."
-            )
-        if any(p > n for p, n in zip(task.space, task.shape, strict=True)):
-            raise InputError(f"patch {_x(task.space)} is larger than the volume {_x(shape)}. Choose a smaller patch.")
+        self, task: Task, archive: Archive, split: str = "train", seed: int = 0
+    ):
+        task.check(archive)
         self.task, self.archive, self.seed = task, archive, seed
-        self.subjects = archive.indices(split, partial)
+        self.subjects = archive.indices(split, task.partial)
         if not self.subjects:
             if cut := len(archive.indices(split, partial=True)):
                 raise InputError(
@@ -70,7 +61,3 @@ class Items(Dataset):
     def volume(self, n: int, encoded: torch.Tensor) -> torch.Tensor:
         """The composed volume of item n for a target or a sample in process units."""
         return self.task.compose(self.task.codec.decode(encoded[None])[0], *self.source(n))
-
-
-def _x(shape):
-    return "×".join(map(str, shape))

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from totalgen.data import intensity
-from totalgen.data.archive import CHANNELS, Archive
+from totalgen.data.archive import Archive
 from totalgen.data.conditions import DEMOGRAPHICS, POSITION, UPSAMPLED, demographic_maps, standardised
 from totalgen.data.demographics import Demographics
+from totalgen.data.intensity import PET_CT, Encoding
 from totalgen.data.pictures import study_strip
+from totalgen.data.recipes import PetCt
 from totalgen.data.resolution import CENTRE, FACTOR, PHASES, phase_offsets, position, upsample
+from totalgen.errors import InputError
 from totalgen.models.codec import Standardise
 from totalgen.settings import TaskSettings
-from totalgen.tasks.task import Box, Task
+from totalgen.tasks.task import Box, Task, sampled_start
 
 # Where patches are taken: weight of a start, from the share of the low-resolution voxels inside the patch that show
 # body (CT above −200 HU) and of those that are hot (SUV above 4).
@@ -25,8 +27,8 @@ WEIGHTS: dict[str, Callable[[float, float], float] | None] = {
     "body": lambda body, hot: 0.05 + body,
     "heat": lambda body, hot: 0.05 + body + 10 * hot,
 }
-STARTS = 4  # uniformly sampled, of which a weighted placement takes one
-BODY_CT, HOT_PET = float(intensity.encode_ct(-200.0)), float(intensity.encode_pet(4.0))
+BODY_HU, HOT_SUV = -200.0, 4.0
+CHANNELS = tuple(PET_CT)
 
 
 @dataclass
@@ -50,29 +52,60 @@ class LowResolution:
     offsets: Sequence[float] = CENTRE
     high: Callable[[Box], torch.Tensor] | None = None
     noise: torch.Tensor | None = None
-    _known: tuple[Box, torch.Tensor] | None = dataclasses.field(default=None, repr=False)
+    _known: tuple[Any, torch.Tensor] | None = dataclasses.field(default=None, repr=False)
 
     def upsampled(self, box: Box, device: torch.device | None = None) -> torch.Tensor:
         """The volume interpolated to the full resolution, [2, *box.shape]; the last one is remembered."""
-        if self._known is None or self._known[0] != box:
+        asked = box, device
+        if self._known is None or self._known[0] != asked:
             low = self.low if device is None else self.low.to(device)
-            self._known = box, upsample(low, self.offsets, box.start, box.shape)
+            self._known = asked, upsample(low, self.offsets, box.start, box.shape)
         return self._known[1]
 
 
-class GlobalTask(Task[Person]):
-    """Low-resolution volume of a random phase; condition: demographics.
+class CascadeTask(Task[Any]):
+    """What both stages share. data: what the archive knows (Archive.data): its statistics and encodings."""
 
-    data: dict with the ``statistics`` of the archive.
-    """
-
-    target, given = CHANNELS, DEMOGRAPHICS
+    target = CHANNELS
 
     def __init__(self, settings: TaskSettings, data: dict[str, Any]):
+        self.partial = settings.partial_torsos
+        self.settings, self.statistics, self.encodings = settings, data["statistics"], encodings_of(data)
+
+    def check(self, archive: Archive) -> None:
+        recipe, asked = archive.recipe, self.settings
+        if not isinstance(recipe, PetCt):
+            raise InputError(f"{archive.path}: is packed for something else. Pack it with --recipe petct.")
+        if recipe.shape != asked.shape:
+            raise InputError(
+                f"{archive.path}: holds volumes of {_x(recipe.shape)} voxels, the preset expects {_x(asked.shape)}. "
+                f"Pack again with --shape {' '.join(map(str, asked.shape))}, or choose another preset."
+            )
+        if recipe.axial != asked.axial:
+            raise InputError(
+                f"{archive.path}: was packed with --axial {recipe.axial}, the preset expects {asked.axial}. "
+                f"Pack it again, or choose another preset."
+            )
+        if any(p > n for p, n in zip(self.space, self.shape, strict=True)):
+            wide = f"patch {_x(self.space)} is larger than the volume {_x(asked.shape)}"
+            raise InputError(f"{wide}. Choose a smaller patch.")
+
+    def picture(self, volume: torch.Tensor) -> np.ndarray:
+        """CT, PET and PET projection."""
+        ct, suv = decoded_channels(volume.numpy(), self.encodings).values()
+        return study_strip(ct, suv)
+
+
+class GlobalTask(CascadeTask):
+    """Low-resolution volume of a random phase; condition: demographics."""
+
+    given = DEMOGRAPHICS
+
+    def __init__(self, settings: TaskSettings, data: dict[str, Any]):
+        super().__init__(settings, data)
         self.shape = self.space = tuple(n // FACTOR for n in settings.shape)
-        statistics = data["statistics"]
-        self.codec_settings = dict(mean=statistics["low_mean"], std=statistics["low_std"])
-        self.codec = Standardise(**self.codec_settings)
+        statistics = self.statistics
+        self.codec = Standardise(statistics["low_mean"], statistics["low_std"])
 
     def choose(self, archive: Archive, row: int, random: np.random.Generator) -> tuple[Person, Box]:
         low = archive.tensor(row, "low", int(random.integers(PHASES)))
@@ -88,29 +121,24 @@ class GlobalTask(Task[Person]):
     def compose(self, decoded: torch.Tensor, source: Person, box: Box) -> torch.Tensor:
         return decoded
 
-    def picture(self, volume: torch.Tensor) -> np.ndarray:
-        return _picture(volume)
 
-
-class SuperResolutionTask(Task[LowResolution]):
+class SuperResolutionTask(CascadeTask):
     """Patch of the residual I_HR − I_LU; condition: I_LU, demographics, position.
 
     settings: target "residual" (the paper) or "direct" (the released code: I_HR itself); condition_noise, the standard
     deviation of Gaussian noise on the standardised I_LU (conditioning augmentation); placement, a key of WEIGHTS:
     "uniform" is the paper's, the others take one of STARTS uniform starts, weighted by what the low-resolution volume
     shows there. That volume is part of the condition, so what is learnt stays unbiased.
-    data: dict with the ``statistics`` of the archive.
     """
 
-    target, given = CHANNELS, (*UPSAMPLED, *DEMOGRAPHICS, *POSITION)
+    given = (*UPSAMPLED, *DEMOGRAPHICS, *POSITION)
 
     def __init__(self, settings: TaskSettings, data: dict[str, Any]):
-        self.settings, self.statistics = settings, data["statistics"]
+        super().__init__(settings, data)
         self.shape, self.space = settings.shape, settings.patch
         self.residual = settings.target == "residual"
         name = "residual" if self.residual else "low"
-        self.codec_settings = dict(mean=self.statistics[f"{name}_mean"], std=self.statistics[f"{name}_std"])
-        self.codec = Standardise(**self.codec_settings)
+        self.codec = Standardise(self.statistics[f"{name}_mean"], self.statistics[f"{name}_std"])
 
     def choose(self, archive: Archive, row: int, random: np.random.Generator) -> tuple[LowResolution, Box]:
         phase = int(random.integers(PHASES))
@@ -126,16 +154,17 @@ class SuperResolutionTask(Task[LowResolution]):
 
     def _start(self, low, random):
         """First voxel of a patch along x, y and z."""
-        ends, weight = list(zip(self.shape, self.space, strict=True)), WEIGHTS[self.settings.placement]
-        count = STARTS if weight else 1
-        starts = [tuple(int(random.integers(n - p + 1)) for n, p in ends) for _ in range(count)]
+        weight = WEIGHTS[self.settings.placement]
+        body_ct, hot_pet = self.encodings["CT"].encode(BODY_HU), self.encodings["SUV"].encode(HOT_SUV)
+
         if weight is None:
-            return starts[0]
-        weights = []
-        for start in starts:
+            return sampled_start(self.shape, self.space, random)
+
+        def of(start):
             ct, pet = low[(slice(None), *Box(start, self.space).coarser(FACTOR))]
-            weights.append(weight(float((ct > BODY_CT).float().mean()), float((pet > HOT_PET).float().mean())))
-        return starts[int(random.choice(STARTS, p=np.array(weights) / sum(weights)))]
+            return weight(float((ct > body_ct).float().mean()), float((pet > hot_pet).float().mean()))
+
+        return sampled_start(self.shape, self.space, random, of)
 
     def clean(self, source: LowResolution, box: Box) -> torch.Tensor:
         assert source.high is not None, "known while training"
@@ -152,14 +181,19 @@ class SuperResolutionTask(Task[LowResolution]):
     def compose(self, decoded: torch.Tensor, source: LowResolution, box: Box) -> torch.Tensor:
         return decoded + source.upsampled(box, decoded.device) if self.residual else decoded
 
-    def picture(self, volume: torch.Tensor) -> np.ndarray:
-        return _picture(volume)
+
+TASKS: dict[str, type[GlobalTask] | type[SuperResolutionTask]] = {"global": GlobalTask, "sr": SuperResolutionTask}
 
 
-STAGES: dict[str, type[GlobalTask] | type[SuperResolutionTask]] = {"global": GlobalTask, "sr": SuperResolutionTask}
+def encodings_of(data: dict[str, Any]) -> dict[str, Encoding]:
+    """channel → Encoding, from what is kept with an archive or weights; until 2026 there were no others."""
+    return {name: Encoding(**code) for name, code in data["encodings"].items()} if "encodings" in data else PET_CT
 
 
-def _picture(volume):
-    """CT, PET and PET projection."""
-    ct, pet = volume.numpy()
-    return study_strip(intensity.decode_ct(ct), intensity.decode_pet(pet))
+def decoded_channels(volume: np.ndarray, encodings: dict[str, Encoding]) -> dict[str, np.ndarray]:
+    """Encoded [channel, …] → channel name → values in their unit."""
+    return {name: code.decode(values) for (name, code), values in zip(encodings.items(), volume, strict=True)}
+
+
+def _x(shape):
+    return "×".join(map(str, shape))

@@ -5,15 +5,16 @@ brings (demographics, a volume) while generating. Both go through the same ``con
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
 from totalgen.data.archive import Archive
-from totalgen.models.codec import Standardise
+from totalgen.errors import InputError
+from totalgen.models.codec import Codec, Standardise
 
 Source = TypeVar("Source")
 
@@ -41,24 +42,54 @@ class Box:
             yield slice(s // factor, -(-(s + n) // factor))
 
 
+VOXEL_TOLERANCE = 0.01  # relative
+MEASURED_ITEMS = 64  # training patches that a codec's means and standard deviations are of
+STARTS = 4  # uniformly sampled, of which a weighted placement takes one
+
+
+def sampled_start(
+    shape: Sequence[int], window: Sequence[int], random: np.random.Generator,
+    weight: Callable[[tuple[int, ...]], float] | None = None,
+) -> tuple[int, ...]:  # fmt: skip
+    """First voxel of a window somewhere in a volume; 0 along an axis that is not longer than the window.
+
+    weight: of a start; then one of STARTS uniform ones is taken, by their weights.
+    """
+    starts = [
+        tuple(int(random.integers(max(n - w, 0) + 1)) for n, w in zip(shape, window, strict=True))
+        for _ in range(STARTS if weight else 1)
+    ]
+    if weight is None:
+        return starts[0]
+    weights = np.array([weight(start) for start in starts])
+    return starts[int(random.choice(STARTS, p=weights / sum(weights)))]
+
+
 class Task(ABC, Generic[Source]):
     """One problem. Tensors are float32 without a batch axis, [channel, *box.shape].
 
     target, given: names of the channels of the target and of the condition;  shape: voxels of a complete volume;
-    space: voxels of a training item;  codec: between data units and the space of the process.
+    space: voxels of a training item;  codec: between data units and the space of the process;
+    partial: learn also from scans that end within the torso.
     """
 
     target: tuple[str, ...]
     given: tuple[str, ...]
     shape: tuple[int, ...]
     space: tuple[int, ...]
-    codec: Standardise
-    codec_settings: dict[str, Any]
+    codec: Codec
+    partial: bool = True
 
     @property
     def dims(self) -> int:
         """Number of spatial axes."""
         return len(self.space)
+
+    def check(self, archive: Archive) -> None:
+        """InputError when an archive is not what the task learns from."""
+
+    def prepare(self, archive: Archive, rows: Sequence[int]) -> None:
+        """Before a training on these rows: what is measured on them, such as the codec."""
 
     @abstractmethod
     def choose(self, archive: Archive, row: int, random: np.random.Generator) -> tuple[Source, Box]:
@@ -79,3 +110,24 @@ class Task(ABC, Generic[Source]):
     @abstractmethod
     def picture(self, volume: torch.Tensor) -> np.ndarray:
         """A composed item as a grey picture [rows, columns], uint8."""
+
+
+def measured_codec(task: Task[Source], archive: Archive, rows: Sequence[int]) -> Standardise:
+    """The codec that standardises each channel of the target, measured on MEASURED_ITEMS patches of these rows."""
+    random = np.random.default_rng(0)
+    items = [task.choose(archive, rows[n % len(rows)], random) for n in range(MEASURED_ITEMS)]
+    values = torch.stack([task.clean(*item) for item in items]).transpose(0, 1).flatten(1)
+    mean, std = ([round(float(value), 6) for value in each] for each in (values.mean(1), values.std(1)))
+    return Standardise(mean, std)
+
+
+def check_voxels(archive: Archive, voxel_mm: float, axes: int) -> None:
+    """Raises InputError when the first ``axes`` axes of a subject have other voxels than ``voxel_mm``."""
+    for row, subject in enumerate(archive.subjects):
+        edges = np.array(archive.attributes(row)["voxel_mm"])[:axes]
+        if np.abs(edges / voxel_mm - 1).max() > VOXEL_TOLERANCE:
+            found = "×".join(f"{edge:g}" for edge in edges)
+            raise InputError(
+                f"{archive.path}: {subject['subject']} has voxels of {found} mm, the preset expects {voxel_mm:g}. "
+                "Resample the cohort, or --set voxel_mm."
+            )

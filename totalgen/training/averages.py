@@ -61,7 +61,8 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
         hours[at] = progress["hours"]
         for name, value in tensors.items():
             total[name] = total.get(name, 0) + coefficient * value.double()
-    total |= {name: tensors[name] for name in buffers(configuration)}  # fixed numbers, not learnt: taken as they are
+    taken = configuration["taken"] if "taken" in configuration else buffers(configuration)
+    total |= {name: tensors[name] for name in taken}  # fixed numbers and codebooks, not learnt: as they are
     dtype = next(iter(tensors.values())).dtype
     items = progress["items"] // progress["steps"] * wanted
     spent = round(float(np.interp(wanted, [0, *hours], [0, *hours.values()])), 3)
@@ -72,6 +73,8 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
 
 
 def buffers(configuration: dict[str, Any]) -> set[str]:
-    """Names of the tensors of a network that are not learnt. Nothing is allocated."""
+    """Names of the tensors of a network that are not learnt, where its file does not list them: until 2026 there was
+    one kind of network. Nothing is allocated.
+    """
     with torch.device("meta"):
         return {name for name, _ in UNet(**network_arguments(configuration)).named_buffers()}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import imageio.v3 as imageio
 import numpy as np
@@ -30,28 +30,38 @@ from totalgen.checkpoints import (
     save_checkpoint,
     trim_log,
 )
-from totalgen.data.files import atomic
+from totalgen.data.files import atomic, locked
 from totalgen.data.pictures import enlarged
+from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
+from totalgen.models.codec import codec_from
 from totalgen.models.ema import PowerEMA
 from totalgen.models.networks import UNet, mp_layers
 from totalgen.models.precision import autocast, resolved
 from totalgen.schema import build, fixed
-from totalgen.settings import RunSettings, TrainingSettings
+from totalgen.settings import ComputeSettings, RunSettings
 from totalgen.tasks.items import Items
 from totalgen.training.averages import average_path, snapshot_path
 from totalgen.training.objectives import Objective
-from totalgen.weights import FORMAT_VERSION, converted, save_weights
+from totalgen.weights import FORMAT_VERSION, converted, known_data, save_weights
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam on the sum of the loss over the values of an item (Karras 2024)
-KIND = "diffusion model"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 PICTURE_ITEMS = 4
 PATIENCE = 100  # steps in a row with a non-finite gradient before the run stops
 
 
+class RunnableSettings(Protocol):
+    """The settings of any training: those of its run, and how it is computed."""
+
+    @property
+    def run(self) -> RunSettings: ...
+    @property
+    def compute(self) -> ComputeSettings: ...
+
+
 def fit(
-    objective: Objective, items: Items, outdir: str | Path, configuration: dict[str, Any], settings: TrainingSettings
+    objective: Objective, items: Items, outdir: str | Path, configuration: dict[str, Any], settings: RunnableSettings
 ) -> Path:
     """Minimise ``objective`` over ``items``; the same call again goes on where it stopped.
 
@@ -63,8 +73,13 @@ def fit(
     """
     rank, ranks, device = distributed.start()
     outdir = Path(outdir)
+    with locked(outdir, "a training") if rank == 0 else contextlib.nullcontext():
+        return _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
+
+
+def _fit(objective, items, outdir, configuration, settings, rank, ranks, device):
     share = Share(rank, ranks, settings.run)
-    distributed.first(rank, lambda: claim(outdir, configuration))
+    distributed.first(rank, lambda: claim(outdir, configuration, type(settings)))
     torch.manual_seed(settings.run.seed)
     values = len(items.task.target) * math.prod(items.task.space)
     trainer = Trainer(objective.to(device).train(), settings, share, device, values)
@@ -74,8 +89,8 @@ def fit(
     numbered = Numbered(items, objective.extras, settings.run.seed)
     batches = load(numbered, Order(share, done, steps), settings.run.loader_processes, device)
     for step in range(done + 1, steps + 1):
-        loss, rate, bad = trainer.step(step, batches)
-        state.seconds += watch.report(step, loss, rate, bad, state.seconds, device)
+        figures, rate, bad = trainer.step(step, batches)
+        state.seconds += watch.report(step, figures, rate, bad, state.seconds, device)
         if rank == 0 and _due(step, steps, settings.run.snapshot_steps):
             state.save_averages(step, functools.partial(snapshot_path, outdir, step))
         if rank == 0 and _due(step, steps, settings.run.picture_steps):
@@ -86,6 +101,8 @@ def fit(
             distributed.barrier()
     watch.close()
     distributed.stop()
+    if steps > done and not math.isfinite(figures["loss"]):
+        raise InputError(f"{outdir}: the loss is not finite at the end. Lower lr, or look for such values in the data.")
     return average_path(outdir, settings.run.ema[-1])
 
 
@@ -136,7 +153,7 @@ class Trainer:
     """
 
     def __init__(
-        self, objective: Objective, settings: TrainingSettings, share: Share, device: torch.device, values: int
+        self, objective: Objective, settings: RunnableSettings, share: Share, device: torch.device, values: int
     ):
         self.objective, self.settings, self.share, self.device = objective, settings, share, device
         compute, network = settings.compute, objective.network
@@ -146,23 +163,24 @@ class Trainer:
             network.compile()
         torch.backends.cudnn.benchmark = device.type == "cuda"  # items of a run have one shape
         self.loss = DistributedDataParallel(objective, broadcast_buffers=False) if share.ranks > 1 else objective
-        self.parameters = dict(objective.model.named_parameters())
+        self.parameters = {name: p for name, p in objective.model.named_parameters() if p.requires_grad}
         epsilon = EPSILON / values
         self.optimiser = torch.optim.Adam(self.parameters.values(), settings.run.lr, betas=BETAS, eps=epsilon)
         self.averages = PowerEMA(objective.model, settings.run.ema)
         self.layers = mp_layers(objective.model)
 
-    def step(self, step: int, batches: Iterator) -> tuple[float, float, int]:
+    def step(self, step: int, batches: Iterator) -> tuple[dict[str, float], float, int]:
         """Optimiser step number ``step`` (1, 2, …).
 
-        Returns (mean squared error over the items of all processes, learning rate, non-finite gradient values).
+        Returns (the objective's figures, means over the items of all processes; learning rate; non-finite gradient
+        values).
         """
         run, share = self.settings.run, self.share
         rate = learning_rate(step, step * run.batch, run.lr, run.lr_decay_steps, run.rampup_items)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)  # read once per step: the host waits for it
+        totals: dict[str, torch.Tensor] = {}  # read once per step: the host waits for them
         for turn in range(share.rounds):
             inputs = [tensor.to(self.device, non_blocking=True) for tensor in next_batch(batches)]
             last = turn == share.rounds - 1
@@ -171,30 +189,33 @@ class Trainer:
                 with autocast(self.device, self.settings.compute.precision):
                     weighted, figures = self.loss(*inputs)
                 (weighted.sum() * (share.ranks / run.batch)).backward()
-            total += figures["loss"].detach().sum()
+            for name, values in figures.items():
+                totals[name] = totals.get(name, 0) + values.detach().sum(dtype=torch.float64)
         bad = clean_gradients(self.parameters.values())
         self.optimiser.step()
         for layer in self.layers:
             layer.normalise_()
         self.averages.update(step)
-        return distributed.summed([float(total) / run.batch])[0], rate, bad
+        means = distributed.summed([float(total) / run.batch for total in totals.values()])
+        return dict(zip(totals, means, strict=True)), rate, bad
 
 
 class State:
     """What a run keeps in its folder: checkpoints, from which it goes on, and averages."""
 
-    def __init__(self, outdir: Path, trainer: Trainer, configuration: dict[str, Any], settings: TrainingSettings):
+    def __init__(self, outdir: Path, trainer: Trainer, configuration: dict[str, Any], settings: RunnableSettings):
         self.outdir, self.trainer, self.configuration, self.settings = outdir, trainer, configuration, settings
         self.seconds = 0.0  # spent on training
 
     def resume(self) -> int:
         """Put the newest checkpoint back; returns the number of steps done."""
-        checkpoint = newest_checkpoint(self.outdir / "checkpoints", KIND)
+        checkpoint = newest_checkpoint(self.outdir / "checkpoints")
         if checkpoint is None:
             return 0
-        done, tensors = checkpoint[0]["step"], checkpoint[1]
+        done, tensors = checkpoint
         self.seconds = float(tensors["spent"])
-        self.trainer.objective.model.load_state_dict(part(tensors, "denoiser"))
+        model = part(tensors, "model") or part(tensors, "denoiser")  # as the only kind of model was called until 2026
+        self.trainer.objective.model.load_state_dict(model)
         self.trainer.averages.load_state_dict(part(tensors, "ema"))
         load_adam_moments(self.trainer.optimiser, self.trainer.parameters, part(tensors, "adam"), done)
         return done
@@ -205,19 +226,23 @@ class State:
         trainer = self.trainer
         moments = adam_moments(trainer.optimiser, trainer.parameters)
         model = trainer.objective.model.state_dict()
-        tensors = flatten(denoiser=model, ema=trainer.averages.state_dict(), adam=moments)
+        tensors = flatten(model=model, ema=trainer.averages.state_dict(), adam=moments)
         tensors["spent"] = torch.tensor(self.seconds, dtype=torch.float64)
-        save_checkpoint(self.outdir / "checkpoints", step, tensors, KIND)
+        save_checkpoint(self.outdir / "checkpoints", step, tensors)
 
     def save_averages(self, step: int, path: Callable[[float], Path]) -> None:
         """Write the network of every averaging profile. path: σ_rel → file."""
         run = self.settings.run
         progress: dict[str, Any] = dict(steps=step, items=step * run.batch, hours=round(self.seconds / 3600, 3))
         progress["precision"] = resolved(self.trainer.device, self.settings.compute.precision)
+        objective = self.trainer.objective
+        prefix = "" if objective.network is objective.model else "network."
         for width in run.ema:
-            average = self.trainer.averages.state_of_module(width)
-            about = self.configuration | dict(progress=progress | dict(sigma_rel=width))
-            save_weights(path(width), part(average, "network", "."), about, DTYPES[run.weights_dtype])
+            state = self.trainer.averages.state_of_module(width)
+            average = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            taken = sorted(name for name in average if f"{prefix}{name}" not in self.trainer.parameters)
+            about = self.configuration | dict(progress=progress | dict(sigma_rel=width), taken=taken)
+            save_weights(path(width), average, about, DTYPES[run.weights_dtype])
 
 
 class Watch:
@@ -234,23 +259,25 @@ class Watch:
         self.bad_steps, self.total_bad = 0, 0
         self.clock = time.monotonic()
 
-    def report(self, step: int, loss: float, rate: float, bad: int, before: float, device: torch.device) -> float:
+    def report(
+        self, step: int, figures: dict[str, float], rate: float, bad: int, before: float, device: torch.device
+    ) -> float:
         """Report a step. before: seconds spent before it. Returns the seconds that it took.
 
         Raises InputError when the gradients were not finite for PATIENCE steps in a row.
         """
-        now = time.monotonic()
+        now, loss = time.monotonic(), figures["loss"]
         seconds, self.clock = now - self.clock, now
         self.total_bad += bad
         self.bad_steps = self.bad_steps + 1 if bad or not math.isfinite(loss) else 0  # the same in all processes
         if self.active:
             line = dict(
-                step=step, items=step * self.batch, loss=loss, lr=rate, nonfinite_gradients=bad,
+                step=step, items=step * self.batch, **figures, lr=rate, nonfinite_gradients=bad,
                 items_per_s=self.batch / seconds, memory_gb=memory_gb(device), hours=(before + seconds) / 3600,
             )  # fmt: skip
             with open(self.outdir / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
-            for name in ("loss", "lr", "nonfinite_gradients", "items_per_s"):
+            for name in (*figures, "lr", "nonfinite_gradients", "items_per_s"):
                 self.board.add_scalar(name, line[name], step)
             self.bar.update(self.batch)
             self.bar.set_postfix(loss=f"{loss:.4f}", nonfinite=self.total_bad, refresh=False)
@@ -301,16 +328,19 @@ def next_batch(loader: Iterator) -> list[torch.Tensor]:
         raise InputError(str(error).strip().splitlines()[-1].removeprefix("totalgen.errors.InputError: ")) from None
 
 
-def claim(outdir: Path, configuration: dict[str, Any]) -> None:
+def claim(outdir: Path, configuration: dict[str, Any], settings: Any) -> None:
     """Write configuration.json into a new run folder, or check that the folder's own is the same.
 
-    Settings that may change while a run goes on are not compared.
+    settings: the class of the configuration's settings. Settings that may change while a run goes on are not compared.
     """
     outdir.mkdir(parents=True, exist_ok=True)
     path = outdir / "configuration.json"
     text = json.dumps(dict(format_version=FORMAT_VERSION, **configuration), indent=1)
     if path.exists():
-        theirs, ours = _compared(read_configuration(outdir)), _compared(json.loads(json.dumps(configuration)))
+        begun, asked = read_configuration(outdir), json.loads(json.dumps(configuration))
+        if begun.get("kind") != asked.get("kind"):
+            raise InputError(f"{outdir}: holds a run of a {begun.get('kind')}. Choose another --outdir.")
+        theirs, ours = (_compared(each, settings) for each in (begun, asked))
         changed = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if changed:
             raise InputError(
@@ -325,15 +355,16 @@ def claim(outdir: Path, configuration: dict[str, Any]) -> None:
 def read_configuration(run: Path) -> dict[str, Any]:
     """The configuration of a run folder, in the present format."""
     path = run / "configuration.json"
-    stored = json.loads(path.read_text())
+    stored = read_json(path, "Restore it, or give another --outdir.")
     return converted(stored, stored.pop("format_version", 1), path)
 
 
-def _compared(configuration):
+def _compared(configuration, settings):
     """Name → value of what must stay the same."""
-    kept = {name: configuration[name] for name in ("preset", "channels", "codec")}
-    kept |= {f"data.{name}": value for name, value in configuration["data"].items() if name != "ranges"}
-    return kept | fixed(build(TrainingSettings, configuration["settings"]))
+    kept = {name: configuration[name] for name in ("preset", "channels")}
+    kept |= dict(codec=codec_from(configuration["codec"]).settings)
+    kept |= {f"data.{name}": value for name, value in known_data(configuration["data"]).items()}
+    return kept | fixed(build(settings, configuration["settings"]))
 
 
 def learning_rate(step: int, items: int, peak: float, decay_steps: int, rampup_items: int) -> float:

@@ -1,7 +1,7 @@
 """What a run minimises. A new kind of model is a new objective, not a new loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,21 +18,22 @@ PICTURE_STEPS = 16
 class Objective(nn.Module, ABC):
     """A model and its loss.
 
-    model: what is trained; its parameters are averaged, its buffers are taken as they are;  network: the part of it
-    that weights files contain, called "network" in it.
+    model: what is trained; the parameters it learns are averaged, all else (a codebook, fixed numbers) is taken as it
+    is;  network: the part of it that weights files contain, or all of it;
+    extras: (seed, n, target) → random numbers that belong to item ``n`` alone; they are sampled where the item is
+    loaded, so it is a function that can be sent there.
     """
 
     model: nn.Module
     network: nn.Module
+    extras: Callable[[int, int, torch.Tensor], tuple[torch.Tensor, ...]]
 
     @abstractmethod
     def forward(self, *batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """(loss to minimise, named figures for the log), all [B]. batch: stacked items, each followed by ``extras``."""
+        """(loss to minimise, named figures for the log, "loss" among them), all [B].
 
-    @staticmethod
-    def extras(seed: int, n: int, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Random numbers that belong to item ``n`` alone; they are sampled where the item is loaded."""
-        return ()
+        batch: stacked items, each followed by its ``extras``.
+        """
 
     @abstractmethod
     def picture(self, items: Items, n: int, seed: int, device: torch.device) -> np.ndarray:
@@ -46,15 +47,11 @@ class Denoising(Objective):
 
     def __init__(self, denoiser: Denoiser, process: ProcessSettings):
         super().__init__()
-        self.model, self.process = denoiser, process
+        self.model, self.process, self.extras = denoiser, process, noise_of_item
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]
         return self.model.network
-
-    @staticmethod
-    def extras(seed: int, n: int, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return noise_of_item(seed, n, target.shape)
 
     def forward(self, *batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         target, condition, uniform, noise = batch
@@ -74,8 +71,8 @@ def noise_levels(uniform: torch.Tensor, process: ProcessSettings) -> torch.Tenso
     return training_sigmas(uniform, process.noise_levels, process.noise_mean, process.noise_std).float()
 
 
-def noise_of_item(seed: int, n: int, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(uniform number float64 in (0, 1), Gaussian noise of ``shape``) that belong to item n, whatever its batch."""
+def noise_of_item(seed: int, n: int, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(uniform number float64 in (0, 1), Gaussian noise like ``target``) that belong to item n, whatever its batch."""
     generator = seeded_generator(seed, 2, n)
     uniform = torch.rand((), generator=generator, dtype=torch.float64)
-    return uniform.clamp(1e-6, 1 - 1e-6), torch.randn(tuple(shape), generator=generator)
+    return uniform.clamp(1e-6, 1 - 1e-6), torch.randn(target.shape, generator=generator)

@@ -1,0 +1,51 @@
+"""Step 7, for the PET denoiser: lower doses of every PET of a cohort, simulated in image space.
+
+    python 0_Preprocess/7_simulate_low_dose.py --root cohorts/mine --dose 0.1 --dose 0.02
+
+Reads <root>/resampled/<subject>/SUV.nii.gz, any voxel size and tracer; --voxel-mm resamples. Writes
+<root>/doses/<subject>/{SUV,SUV_<dose>}.nii.gz, in which noise of the excess variance was added to what was there: no
+counts, no reconstruction, and the noise of the normal dose stays in both. Phantoms get theirs with step 0.
+"""
+
+import hashlib
+
+import click
+
+from totalgen.commands import PATH, command, spread_options
+from totalgen.data.doses import NoiseModel, check_doses, has_doses, write_doses
+from totalgen.data.pet_input import read_pet
+from totalgen.data.subjects import for_each_subject, subjects_in
+from totalgen.data.volume import isotropic_grid, resample
+
+NOTE = "Simulated low dose (TotalGen)"
+
+
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--folder", default="resampled", help="Below the root, with <subject>/SUV.nii.gz.")
+@click.option("--dose", "doses", type=float, multiple=True, required=True, help="Fraction of the normal; repeatable.")
+@click.option("--voxel-mm", type=click.FloatRange(min=0.5), help="Resample to such cubes first.")
+@click.option("--noise", type=float, default=NoiseModel.relative, help="std / mean of tissue of SUV 2.3, normal dose.")
+@click.option("--fwhm-mm", type=float, default=NoiseModel.fwhm_mm, help="Blur of the noise: that of the scanner.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own.")
+@spread_options
+def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler):
+    check_doses(doses)
+    model = NoiseModel(relative=noise, fwhm_mm=fwhm_mm)
+
+    def work(subject):
+        suv = read_pet(root / folder / subject / "SUV.nii.gz").suv
+        if voxel_mm:
+            suv = resample(suv, *isotropic_grid(suv, voxel_mm), fill=0.0)
+        own = int.from_bytes(hashlib.sha256(f"{seed}:{subject}".encode()).digest()[:8])
+        write_doses(root / "doses" / subject, suv, doses, own, NOTE, model)
+
+    def done(subject):
+        return has_doses(root / "doses" / subject, doses)
+
+    subjects = subjects_in(root / folder, "Run 2_dicom_to_nifti.py first, or put <subject>/SUV.nii.gz there.")
+    for_each_subject(root, "simulate_dose", subjects, work, done, workers=workers, scheduler=scheduler)
+
+
+if __name__ == "__main__":
+    main()

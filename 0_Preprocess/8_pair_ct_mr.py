@@ -1,0 +1,59 @@
+"""Step 8, for the translation of CT to MR: aligned pairs of NIfTI files on one grid of cubes.
+
+    python 0_Preprocess/8_pair_ct_mr.py --root cohorts/mine --ct "data/{}/CT.nii.gz" --mr "data/{}/MR.nii.gz"
+
+{} stands for the patient. The MR must be registered to the CT; the box that both cover is kept. Writes
+<root>/pairs/<patient>/{CT,MR}.nii.gz, pairs.csv and, unless it is there, cohort.csv with a split by patient.
+Bias correction and normalisation of the MR are not done here; --percentile scales it, and pairs.csv says by how much.
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+
+from totalgen.commands import PATH, command, spread_options
+from totalgen.data.ct_mr_pairs import pair
+from totalgen.data.demographics import TEST_FRACTION, write_cohort
+from totalgen.data.files import atomic
+from totalgen.data.names import matching
+from totalgen.data.subjects import for_each_subject
+from totalgen.data.volume import read_nifti, write_nifti
+
+
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--ct", required=True, metavar="PATTERN", help="CT in HU, with {} for the patient.")
+@click.option("--mr", required=True, metavar="PATTERN", help="MR on any grid in the same world coordinates.")
+@click.option("--voxel-mm", type=click.FloatRange(min=0.3), default=1.0, help="Edge of the cubes.")
+@click.option("--percentile", type=click.FloatRange(50, 100), help="This one of the MR in the body becomes 1000.")
+@click.option("--source", default="unknown", help="Where the images are from, for table and weights.")
+@click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Share of split test.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split.")
+@spread_options
+def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, workers, scheduler):
+    patients, lonely = matching(ct, mr)
+    if lonely:
+        click.echo(f"{len(lonely)} of {len(patients) + len(lonely)} patients have no MR and are left out.", err=True)
+
+    def work(patient):
+        made_ct, made_mr, report = pair(*(read_nifti(path.format(patient)) for path in (ct, mr)), voxel_mm, percentile)
+        with atomic(root / "pairs" / patient) as part:
+            for name, volume in (("CT", made_ct), ("MR", made_mr)):
+                write_nifti(Path(part) / f"{name}.nii.gz", volume)
+        return report
+
+    def done(patient):
+        return (root / "pairs" / patient).is_dir()
+
+    failed = for_each_subject(root, "pair", patients, work, done, root / "pairs.csv", workers, scheduler)
+    if not (root / "cohort.csv").exists():
+        kept = [patient for patient in patients if patient not in failed]
+        test = set(np.random.default_rng(seed).permutation(kept)[: int(np.ceil(test_fraction * len(kept)))])
+        split = ["test" if patient in test else "train" for patient in kept]
+        write_cohort(root / "cohort.csv", pd.DataFrame(dict(subject=kept, split=split, source=source)))
+
+
+if __name__ == "__main__":
+    main()

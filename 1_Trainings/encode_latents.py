@@ -1,0 +1,42 @@
+"""Encode the MR of a cohort, and the stacked slices predicted for it, by a VQ-VAE: what the refinement learns from.
+
+    python 1_Trainings/encode_latents.py --root cohorts/pairs --slices out/mr-slices --vqvae VQVAE.safetensors
+
+Reads <root>/pairs/<subject>/MR.nii.gz and <slices>/<subject>/MR.nii.gz (2_Tests/translate_ct_to_mr.py --stage slices)
+and writes <root>/latents/<subject>/{MR,slices}_<channel>.nii.gz, with voxels four times as long. Subjects that are done
+are skipped. Go on with 6_pack_training_set.py --recipe latents --latent-channels N.
+"""
+
+import click
+
+from totalgen.commands import PATH, command
+from totalgen.data.files import atomic
+from totalgen.data.subjects import for_each_subject, subjects_in
+from totalgen.data.volume import read_nifti, write_nifti
+from totalgen.errors import InputError
+from totalgen.generation.latent_volumes import LatentVolumes
+
+
+@command(__doc__)
+@click.option("--root", type=PATH, required=True, help="Cohort folder with <root>/pairs.")
+@click.option("--slices", type=PATH, required=True, help="Folder with <subject>/MR.nii.gz, predicted slice by slice.")
+@click.option("--vqvae", type=PATH, required=True, help="Weights of the VQ-VAE.")
+def main(root, slices, vqvae):
+    codec = LatentVolumes.load(vqvae)
+    subjects = subjects_in(slices, "Run 2_Tests/translate_ct_to_mr.py --stage slices first.")
+    subjects = [subject for subject in subjects if (slices / subject / "MR.nii.gz").exists()]
+
+    def work(subject):
+        true, stacked = (read_nifti(folder / subject / "MR.nii.gz") for folder in (root / "pairs", slices))
+        if true.shape != stacked.shape:
+            raise InputError(f"{slices / subject}: its grid {stacked.shape} is not that of the MR {true.shape}.")
+        with atomic(root / "latents" / subject) as part:
+            for name, volume in (("MR", true), ("slices", stacked)):
+                for channel, latent in enumerate(codec.encode(volume)):
+                    write_nifti(part / f"{name}_{channel}.nii.gz", latent)
+
+    for_each_subject(root, "encode", subjects, work, lambda subject: (root / "latents" / subject).is_dir())
+
+
+if __name__ == "__main__":
+    main()

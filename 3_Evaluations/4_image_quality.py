@@ -1,0 +1,81 @@
+r"""Compare pairs of volumes with a reference: PSNR, SSIM, MAE, NMAE and, for PET, organ bias and contrast recovery.
+
+    python 3_Evaluations/4_image_quality.py --range 0 16 --mask-above 0.1 --outdir out/quality-0.1 \
+        --reference cohorts/doses/doses/{}/truth.nii.gz \
+        --candidate "low dose=cohorts/doses/doses/{}/SUV_0.1.nii.gz" --candidate "EDM=out/dose-0.1/{}/SUV.nii.gz" \
+        --organs cohorts/doses/doses/{}/organs.nii.gz --spheres cohorts/doses/doses/{}/spheres.nii.gz
+
+{} stands for the subject. Subjects are those whose files are all there; --cohort and --split choose among them. Writes
+cases.csv, summary.csv and summary.md (also printed); differences are from the first candidate. --std "EDM=…/SUV_std…"
+adds calibration.csv and .png: whether the spread of samples is as large as their distance from the reference.
+--picture SUBJECT adds <subject>.png: a slice of each volume and its errors.
+"""
+
+import click
+
+from totalgen.commands import PATH, command
+from totalgen.data.demographics import read_cohort
+from totalgen.data.names import matching, pattern
+from totalgen.errors import InputError
+from totalgen.evaluation.calibration import Maps, calibrate
+from totalgen.evaluation.image_quality import Files, measure_pairs, summarise
+from totalgen.evaluation.side_by_side import side_by_side
+
+
+def subjects_of(paths, cohort, split):
+    """Those for whom all files exist, of a split of a cohort table when one is given."""
+    found, incomplete = matching(*paths)
+    if cohort is not None:
+        table = read_cohort(cohort, person=False)
+        wanted = set((table if split is None else table[table["split"] == split])["subject"])
+        found, incomplete = ([name for name in names if name in wanted] for names in (found, incomplete))
+        if not found:
+            raise InputError(f"{cohort}: none of its subjects has all files. Check --split and the patterns.")
+    if incomplete:
+        count = len(found) + len(incomplete)
+        click.echo(f"{len(incomplete)} of {count} subjects are left out: a file of theirs is missing.", err=True)
+    return found
+
+
+@command(__doc__)
+@click.option("--reference", required=True, metavar="PATTERN", help="Path with {} for the subject.")
+@click.option("--candidate", "candidates", multiple=True, required=True, metavar="NAME=PATTERN", help="Repeatable.")
+@click.option("--range", "value_range", type=float, nargs=2, required=True, help="Lowest and highest value shown.")
+@click.option("--mask", metavar="PATTERN", help="Where the metrics are taken: voxels above 0 of these files.")
+@click.option("--mask-above", type=float, help="Or where the reference is above this value.")
+@click.option("--organs", metavar="PATTERN", help="Organ labels, for bias of SUVmean and SUVmax.")
+@click.option("--spheres", metavar="PATTERN", help="Labels of hot spheres, for contrast recovery.")
+@click.option("--cohort", type=PATH, help="Cohort table that lists the subjects.")
+@click.option("--split", help="Only subjects of this split of that table.")
+@click.option("--std", metavar="NAME=PATTERN", help="Standard deviation of a candidate's samples, to calibrate.")
+@click.option("--samples", type=int, default=1, help="How many samples that is of.")
+@click.option("--picture", "pictured", multiple=True, metavar="SUBJECT", help="Show this subject; repeatable.")
+@click.option("--inverted", is_flag=True, help="In pictures high values are dark, as in PET.")
+@click.option("--outdir", type=PATH, required=True, help="Folder of the tables.")
+def main(
+    reference, candidates, value_range, mask, mask_above, organs, spheres, cohort, split, std, samples, pictured,
+    inverted, outdir,
+):  # fmt: skip
+    named = dict(candidate.partition("=")[::2] for candidate in candidates)
+    files = Files(pattern(reference), {name: pattern(path) for name, path in named.items()}, mask, organs, spheres)
+    every = [files.reference, *files.candidates.values(), *(path for path in files[2:] if path)]
+    if value_range[0] >= value_range[1]:
+        raise InputError(f"--range {value_range[0]:g} {value_range[1]:g}: the first is not below. Change one.")
+    subjects = subjects_of(every, cohort, split)
+    click.echo(summarise(measure_pairs(files, subjects, value_range, outdir, mask_above), outdir))
+    name, _, path = (std or "").partition("=")
+    for subject in pictured:
+        if subject not in subjects:
+            raise InputError(f"--picture {subject} is none of the {len(subjects)} subjects. Name one of them.")
+        found = {title: file.format(subject) for title, file in files.candidates.items()}
+        maps = {"standard deviation": path.format(subject)} if std else {}
+        side_by_side(outdir / f"{subject}.png", files.reference.format(subject), found, value_range, maps, inverted)
+    if std:
+        if name not in named:
+            raise InputError(f'--std names "{name}", which is no --candidate. Give NAME=PATTERN of one.')
+        maps = Maps(files.reference, named[name], pattern(path), samples)
+        click.echo(calibrate(maps, subjects, outdir, mask_above).round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A CT in HU is read as it is; what is none is refused in one line that says what it may be."""
+
+import numpy as np
+import pytest
+
+from totalgen.data.ct_input import read_ct
+from totalgen.data.volume import Volume, write_nifti
+from totalgen.errors import InputError
+
+AFFINE = np.array([[-4.0, 0, 0, 80], [0, -4.0, 0, 90], [0, 0, 3.0, -20], [0, 0, 0, 1]])
+
+
+def phantom(shape=(12, 14, 13)):
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    return np.where((at[:2] ** 2).sum(0) < 0.6, 40.0, -1000.0).astype(np.float32)
+
+
+def refused(tmp_path, voxels, words):
+    write_nifti(tmp_path / "bad.nii.gz", Volume(voxels.astype(np.float32), AFFINE))
+    with pytest.raises(InputError, match=words):
+        read_ct(tmp_path / "bad.nii.gz")
+
+
+def test_what_is_no_ct_is_refused(tmp_path):
+    ct = phantom()
+    refused(tmp_path, ct + 1024, "no CT in HU; an MR, or values as stored, before the rescale intercept")
+    refused(tmp_path, np.random.default_rng(0).random(ct.shape) * 900, "no CT in HU; an MR")
+    refused(tmp_path, np.full(ct.shape, -1000.0), "no body")
+    refused(tmp_path, np.where(ct > 0, np.nan, ct), "are not finite numbers")
+    refused(tmp_path, ct[..., 0], "has 2 dimensions")
+    with pytest.raises(InputError, match="no such file"):
+        read_ct(tmp_path / "none.nii.gz")
+
+
+def test_metal_is_doubtful(tmp_path):
+    ct = phantom()
+    ct[6, 6, 6] = 12000
+    write_nifti(tmp_path / "ct.nii.gz", Volume(ct, AFFINE))
+    found = read_ct(tmp_path / "ct.nii.gz")
+    assert np.array_equal(found.ct.voxels, ct)
+    assert "check that it is HU" in found.warnings[0]
+
+
+def test_a_series_is_read_on_its_own_grid(tmp_path, dicom):
+    ct = phantom()
+    dicom.series(tmp_path / "p" / "ct", ct, AFFINE, "CT", PatientAge="060Y", PatientWeight=70.0)
+    found = read_ct(tmp_path / "p")
+    assert np.array_equal(found.ct.voxels, ct)
+    assert np.allclose(found.ct.affine, AFFINE)
+    assert len(found.headers) == ct.shape[2]
+    assert found.values["weight_kg"] == 70.0
+    dicom.series(tmp_path / "p" / "second", ct, AFFINE, "CT")
+    with pytest.raises(InputError, match="holds 2 CT series .* Give the folder of one of them"):
+        read_ct(tmp_path / "p")
+
+
+def test_a_pet_is_no_ct(tmp_path, dicom):
+    dicom.series(tmp_path / "pet", phantom() + 1000, AFFINE, "PT", slopes=[1.0] * 13, **dicom.pet())
+    with pytest.raises(InputError, match="no CT can be used .*modality PT"):
+        read_ct(tmp_path / "pet")

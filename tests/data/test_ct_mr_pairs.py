@@ -1,0 +1,87 @@
+"""CT and MR with different boxes become one grid on which the same place is the same voxel."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from totalgen.data.ct_mr_pairs import pair
+from totalgen.data.names import matching
+from totalgen.data.volume import Volume, moved, read_nifti, write_nifti
+from totalgen.errors import InputError
+
+
+def ball(low, high, edges, centre, inside, outside):
+    """A ball of 30 mm about ``centre`` (mm) on a grid from ``low`` to ``high`` with voxels of ``edges``."""
+    shape = [int((b - a) / edge) for a, b, edge in zip(low, high, edges, strict=True)]
+    axes = [a + edge * (np.arange(n) + 0.5) for a, n, edge in zip(low, shape, edges, strict=True)]
+    at = np.stack(np.meshgrid(*axes, indexing="ij"))
+    distance = np.sqrt(((at - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(0))
+    affine = np.diag([*edges, 1.0])
+    affine[:3, 3] = np.array(low) + np.array(edges) / 2
+    return Volume(np.where(distance < 30, inside, outside).astype(np.float32), affine)
+
+
+CENTRE = (10.0, -5.0, 3.0)
+CT = ball((-60, -60, -60), (70, 60, 70), (1.0, 1.0, 3.0), CENTRE, 40, -1000)
+MR = ball((-45, -70, -40), (80, 50, 60), (2.0, 1.5, 2.5), CENTRE, 600, 20)
+
+
+def test_the_common_box_is_kept_and_places_agree():
+    ct, mr, report = pair(CT, MR, 2.0)
+    assert ct.shape == mr.shape
+    assert np.array_equal(ct.affine, mr.affine)
+    low, high = ct.corners.min(0), ct.corners.max(0)
+    assert (low >= np.array([-45, -60, -40]) - 1e-6).all()
+    assert (high <= np.array([70, 50, 60]) + 1e-6).all()
+    for made, inside in ((ct.voxels > -500, 40), (mr.voxels > 300, 600)):
+        middle = np.argwhere(made).mean(0) @ ct.affine[:3, :3] + ct.affine[:3, 3]
+        assert middle == pytest.approx(CENTRE, abs=0.5), inside
+        assert made.sum() * 8 == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.05)
+    assert report["overlap"] > 0.94
+    assert report["mr_factor"] == 1
+
+
+def test_a_scaling_is_reported_and_can_be_undone():
+    _, plain, _ = pair(CT, MR, 2.0)
+    _, scaled, report = pair(CT, MR, 2.0, percentile=50)
+    assert np.abs(scaled.voxels / report["mr_factor"] - plain.voxels).max() < 1e-2
+    assert np.median(scaled.voxels[plain.voxels > 300]) == pytest.approx(1000, rel=0.01)
+
+
+def test_what_is_no_pair_is_refused():
+    far = Volume(MR.voxels, moved(MR.affine, (250, 0, 0)))
+    with pytest.raises(InputError, match="in common, too little. Are they of one frame of reference"):
+        pair(CT, far, 2.0)
+    beside = ball((-60, -60, -60), (70, 60, 70), (2.0, 2.0, 2.0), (-20.0, 25.0, -25.0), 600, 20)
+    with pytest.raises(InputError, match="overlap by 0.* only: different patients or frames of reference"):
+        pair(CT, beside, 2.0)
+    with pytest.raises(InputError, match="no magnitudes"):
+        pair(CT, CT, 2.0)
+    with pytest.raises(InputError, match="not a finite number"):
+        pair(CT, Volume(np.full((20, 20, 20), np.nan, np.float32), MR.affine), 2.0)
+
+
+def test_the_script_pairs_files_and_splits_by_patient(tmp_path, script):
+    for name in ("a", "b", "c", "d"):
+        write_nifti(tmp_path / name / "ct.nii.gz", CT)
+        write_nifti(tmp_path / name / "mr.nii.gz", MR)
+    (tmp_path / "d/mr.nii.gz").unlink()
+    asked = (8, "--root", tmp_path / "out", "--ct", f"{tmp_path}/{{}}/ct.nii.gz", "--mr", f"{tmp_path}/{{}}/mr.nii.gz")
+    result = script(*asked, "--voxel-mm", 4)
+    assert result.exit_code == 0, result.output
+    assert "1 of 4 patients have no MR" in result.stderr
+    table = pd.read_csv(tmp_path / "out/cohort.csv")
+    assert sorted(table["subject"]) == ["a", "b", "c"]
+    assert (table["split"] == "test").sum() == 1
+    assert read_nifti(tmp_path / "out/pairs/a/MR.nii.gz").voxel_mm == pytest.approx([4.0] * 3)
+    assert "3 were done before" in script(*asked, "--voxel-mm", 4).output
+    assert script(8, "--root", tmp_path, "--ct", "x/{}.nii.gz", "--mr", "y.nii.gz").exit_code == 2
+
+
+def test_names_are_found_on_both_sides_of_the_pattern(tmp_path):
+    for name in ("scan_a_ct.nii", "scan_b_ct.nii", "scan_a_mr.nii", "other.nii"):
+        (tmp_path / name).touch()
+    found = matching(f"{tmp_path}/scan_{{}}_ct.nii", f"{tmp_path}/scan_{{}}_mr.nii")
+    assert found == (["a"], ["b"])
+    with pytest.raises(InputError, match="no subject has all files"):
+        matching(f"{tmp_path}/none_{{}}.nii")

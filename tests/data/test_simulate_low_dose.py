@@ -1,0 +1,44 @@
+"""The script of step 7: real PET of any grid gets lower doses, and only a PET does."""
+
+import numpy as np
+import pytest
+
+from totalgen.data.doses import NoiseModel
+from totalgen.data.volume import Volume, read_nifti, write_nifti
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    affine = np.diag([4.0, 4.0, 3.0, 1.0])
+    write_nifti(tmp_path / "resampled/a/SUV.nii.gz", Volume(np.full((24, 22, 20), 2.3, np.float32), affine))
+    write_nifti(tmp_path / "resampled/b/SUV.nii.gz", Volume(np.full((24, 22, 20), 9000, np.float32), affine))
+    return tmp_path
+
+
+def test_lower_doses_have_the_excess_noise_and_no_bias(cohort, script):
+    result = script(7, "--root", cohort, "--dose", 0.1, "--dose", 0.5)
+    assert result.exit_code == 0, result.output
+    assert "1 of 2 subjects failed (b)" in result.stderr  # activity, not SUV
+    normal, low, half = (read_nifti(cohort / f"doses/a/{name}.nii.gz") for name in ("SUV", "SUV_0.1", "SUV_0.5"))
+    assert np.array_equal(normal.voxels, np.full((24, 22, 20), 2.3, np.float32))
+    for volume, dose in ((low, 0.1), (half, 0.5)):
+        assert volume.voxels.mean() == pytest.approx(2.3, abs=0.05)
+        expected = float(NoiseModel().std(np.array(2.3))) * (1 / dose - 1) ** 0.5
+        assert volume.voxels.std() == pytest.approx(expected, rel=0.1)
+    before = low.voxels
+    assert "1 were done before" in script(7, "--root", cohort, "--dose", 0.1, "--dose", 0.5).output
+    for path in (cohort / "doses/a").iterdir():
+        path.unlink()
+    script(7, "--root", cohort, "--dose", 0.1, "--seed", 2)
+    assert not np.array_equal(read_nifti(cohort / "doses/a/SUV_0.1.nii.gz").voxels, before)
+
+
+def test_another_voxel_size(cohort, script):
+    script(7, "--root", cohort, "--dose", 0.1, "--voxel-mm", 6)
+    assert read_nifti(cohort / "doses/a/SUV_0.1.nii.gz").voxel_mm == pytest.approx([6.0] * 3)
+
+
+def test_a_dose_that_is_no_fraction_is_refused(cohort, script):
+    result = script(7, "--root", cohort, "--dose", 4)
+    assert result.exit_code == 2
+    assert "give a fraction of the normal dose" in result.stderr

@@ -1,0 +1,163 @@
+"""Image quality is its formulas, over the voxels and the subjects that are asked for."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from totalgen.data.organs import ORGANS
+from totalgen.data.volume import Volume, write_nifti
+from totalgen.errors import InputError
+from totalgen.evaluation.image_quality import (
+    Files,
+    measure_pairs,
+    organ_biases,
+    quality,
+    sphere_recovery,
+    summarise,
+)
+from totalgen.evaluation.statistics import paired_interval
+
+SHAPE = (16, 14, 15)
+AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
+
+
+def test_metrics_are_their_formulas_inside_the_mask():
+    random = np.random.default_rng(0)
+    reference = random.random(SHAPE) * 8
+    mask = np.zeros(SHAPE, bool)
+    mask[4:12, 4:10, 4:11] = True
+    candidate = np.where(mask, reference + 0.5, 100.0)
+    found = quality(reference, candidate, (0.0, 16.0), mask)
+    assert found["mae"] == pytest.approx(0.5)
+    assert found["nmae"] == pytest.approx(0.5 / reference[mask].mean())
+    assert found["psnr_range"] == pytest.approx(20 * np.log10(16 / 0.5))
+    assert found["psnr_max"] == pytest.approx(20 * np.log10(reference[mask].max() / 0.5))
+    same = quality(reference, reference, (0.0, 16.0), mask)
+    assert same["ssim"] == pytest.approx(1)
+    assert same["psnr_range"] == np.inf
+
+
+def test_slices_that_do_not_fit_and_slices_that_are_blurred_are_seen():
+    random = np.random.default_rng(0)
+    reference, mask = random.random(SHAPE), np.ones(SHAPE, bool)
+    shifts = np.where(np.arange(SHAPE[2]) % 2, 1.0, 0.0)
+    assert quality(reference, reference + shifts, (0.0, 1.0), mask)["slice_ratio"] > 2
+    assert quality(reference, 0.5 * reference, (0.0, 1.0), mask)["slice_ratio"] == pytest.approx(0.5)
+    assert np.isnan(quality(reference[..., :1], reference[..., :1], (0.0, 1.0), mask[..., :1])["slice_ratio"])
+
+
+def test_ssim_agrees_with_its_definition():
+    """Wang 2004 with a Gaussian of 1.5 voxels, written out by another library's filter."""
+    from scipy.ndimage import gaussian_filter
+
+    random = np.random.default_rng(1)
+    x, y = random.random((2, 24, 24, 24))
+
+    def mean(values):
+        return gaussian_filter(values, 1.5, truncate=3.5)
+
+    c1, c2 = 0.01**2, 0.03**2
+    ux, uy = mean(x), mean(y)
+    vx, vy, vxy = mean(x * x) - ux**2, mean(y * y) - uy**2, mean(x * y) - ux * uy
+    expected = (2 * ux * uy + c1) * (2 * vxy + c2) / ((ux**2 + uy**2 + c1) * (vx + vy + c2))
+    mask = np.zeros(x.shape, bool)
+    mask[8:16, 8:16, 8:16] = True
+    assert quality(x, y, (0.0, 1.0), mask)["ssim"] == pytest.approx(expected[mask].mean(), abs=1e-6)
+
+
+def test_a_volume_too_thin_for_ssim_has_none():
+    flat = np.random.default_rng(0).random((16, 16, 3))
+    assert np.isnan(quality(flat, flat + 1, (0, 1), np.ones(flat.shape, bool))["ssim"])
+
+
+def test_organ_bias_and_noise_of_the_liver():
+    organs = np.zeros(SHAPE, np.uint8)
+    organs[3:13, 3:11, 3:12] = ORGANS["liver"]
+    truth = np.where(organs > 0, 2.0, 0.5)
+    made = truth * 1.1
+    made[7, 7, 7] = 4.4
+    volumes = [Volume(v.astype(np.float32), AFFINE) for v in (truth, made)]
+    found = organ_biases(*volumes, Volume(organs, AFFINE))
+    count = np.count_nonzero(organs)
+    assert found["liver_max_%"] == pytest.approx(120)
+    assert found["liver_mean_%"] == pytest.approx(10 + 110 / count, abs=1e-3)
+    inner = made[5:11, 5:9, 5:10]
+    assert found["liver_cov"] == pytest.approx(inner.std() / inner.mean(), rel=1e-5)
+
+
+def test_contrast_recovery_of_a_halved_sphere_is_a_half():
+    spheres = np.zeros(SHAPE, np.uint8)
+    spheres[3:5, 3:5, 3:5], spheres[9:13, 8:11, 9:12] = 1, 2
+    truth = np.where(spheres > 0, 6.0, 1.0)
+    made = np.where(spheres == 1, 3.5, truth)
+    volumes = [Volume(v.astype(np.float32), AFFINE) for v in (truth, made)]
+    found = sphere_recovery(*volumes, Volume(spheres, AFFINE))
+    assert found["small_contrast_recovery"] == pytest.approx(0.5)
+    assert found["contrast_recovery"] == pytest.approx(0.75)
+    assert sphere_recovery(*volumes, Volume(0 * spheres, AFFINE)) == {}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Four subjects; candidate "far" is off by 1, "near" by 0.2 on average; the last has another grid."""
+    random = np.random.default_rng(0)
+    for n in range(4):
+        reference = random.random(SHAPE) * 4
+        for name, error in (("reference", 0.0), ("far", 1.0), ("near", 0.2 + 0.02 * n)):
+            affine = AFFINE * (2 if n == 3 and name == "near" else 1)
+            write_nifti(tmp_path / name / f"s{n}.nii.gz", Volume((reference + error).astype(np.float32), affine))
+    return tmp_path
+
+
+def files(root):
+    return Files(f"{root}/reference/{{}}.nii.gz", {n: f"{root}/{n}/{{}}.nii.gz" for n in ("far", "near")})
+
+
+def test_cases_and_their_summary(pairs, tmp_path):
+    out = tmp_path / "out"
+    cases = measure_pairs(files(pairs), [f"s{n}" for n in range(4)], (0.0, 16.0), out)
+    assert len(cases) == 6
+    assert pd.read_csv(out / "failures.csv")["subject"].tolist() == ["s3"]
+    text = summarise(cases, out)
+    assert "3 subjects" in text
+    summary = pd.read_csv(out / "summary.csv").set_index(["measure", "candidate"])
+    near = summary.loc[("mae", "near")]
+    assert near["mean"] == pytest.approx(0.22, abs=1e-4)
+    assert near["difference"] == pytest.approx(-0.78, abs=1e-4)
+    assert -0.81 < near["difference_low"] < near["difference_high"] < -0.75
+    line = next(line for line in text.splitlines() if line.startswith("| MAE"))
+    assert line.split("|")[3].strip().endswith("*")
+    assert "*" not in line.split("|")[2]
+
+
+def test_paired_intervals_need_two_subjects_and_ignore_what_is_missing():
+    a, b = np.array([1.0, 2.0, np.nan]), np.array([2.0, 3.5, 9.0])
+    low, high = paired_interval(a, b)
+    assert 1 <= low < high <= 1.5
+    assert paired_interval(a[:1], b[:1]) is None
+    assert paired_interval(a[:2], a[:2] + 3) == (3, 3)
+
+
+def test_the_script_compares_what_is_complete_and_names_what_is_not(pairs, tmp_path, invoke):
+    script = "3_Evaluations/4_image_quality.py"
+    arguments = ["--reference", f"{pairs}/reference/{{}}.nii.gz", "--range", 0, 16, "--outdir", tmp_path / "out"]
+    (pairs / "far" / "s0.nii.gz").unlink()
+    result = invoke(script, *arguments, "--candidate", f"far={pairs}/far/{{}}.nii.gz", "--mask-above", 0.5)
+    assert result.exit_code == 0, result.output
+    assert "1 of 4 subjects are left out" in result.stderr
+    assert "| MAE |" in result.stdout
+    (pairs / "cohort.csv").write_text("subject,split\ns1,train\ns2,test\n")
+    more = ["--cohort", pairs / "cohort.csv", "--split", "test"]
+    assert "1 subjects" in invoke(script, *arguments, "--candidate", f"far={pairs}/far/{{}}.nii.gz", *more).stdout
+    for wrong, words in (
+        (["--candidate", f"far={pairs}/far/s1.nii.gz"], "does not contain {} once"),
+        (["--candidate", f"x={pairs}/none/{{}}.nii.gz"], "no subject has all files"),
+    ):
+        result = invoke(script, *arguments, *wrong)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
+
+def test_an_empty_mask_is_refused(pairs, tmp_path):
+    with pytest.raises(InputError, match="no subject could be compared"):
+        measure_pairs(files(pairs), ["s0"], (0.0, 16.0), tmp_path / "out", above=99.0)

@@ -1,0 +1,100 @@
+"""PET/CT studies that are distributed as NIfTI files and a table: onto one grid, and checked as DICOM is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from totalgen.data.crop import body_mask
+from totalgen.data.demographics import Demographics
+from totalgen.data.pair import on_one_grid
+from totalgen.data.plausibility import SUV_IMPOSSIBLE, body_doubts, check_hu, suv_doubts
+from totalgen.data.segmentation import on_grid_of
+from totalgen.data.text_files import read_text
+from totalgen.data.volume import Volume, read_labels, read_nifti
+from totalgen.errors import InputError
+
+PERSON = ("sex", "age_years", "height_m", "weight_kg")
+UNITS = {"age_years": 1.0, "height_m": 1.0, "height_cm": 0.01, "weight_kg": 1.0}  # field of a table → factor
+SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M"}
+
+
+def read_study(
+    ct: Path, suv: Path, organs: Path | None, person: Demographics, voxel_mm: float
+) -> tuple[dict[str, Volume], dict[str, Any]]:
+    """(volumes, report): CT (HU), SUV and, where they are given, organs on one grid of ``voxel_mm`` cubes, as
+    ``pair.convert`` makes it of DICOM; report: suv_max_native and warnings.
+
+    ct, suv, organs: NIfTI files of any grid in the same world coordinates.
+    Raises InputError for what is not in HU or SUV, or cannot be read.
+    """
+    own, pet = read_nifti(ct), read_nifti(suv)
+    for path, volume in ((ct, own), (suv, pet)):
+        bad = int(np.count_nonzero(~np.isfinite(volume.voxels)))
+        if bad:
+            raise InputError(f"{path}: {bad} voxels are not finite numbers. Repair it.")
+    highest = float(pet.voxels.max())
+    if not 0 < highest <= SUV_IMPOSSIBLE:
+        raise InputError(f"{suv}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
+    check_hu(own)
+    warnings = suv_doubts(pet, person.weight_kg)
+    made = dict(zip(("CT", "SUV"), on_one_grid(own, pet, voxel_mm), strict=True))
+    warnings += body_doubts(made["SUV"], body_mask(made["CT"]))
+    if organs is not None:
+        made["organs"] = on_grid_of(made["CT"], read_labels(organs), organs)
+    return made, dict(suv_max_native=f"{highest:.4g}", warnings="; ".join(warnings))
+
+
+def read_people(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A table of people as one of a cohort: subject, sex, age_years, height_m, weight_kg, as far as they are stated.
+
+    columns: name here → name there, such as subject → "Subject ID"; height_cm may take the place of height_m, and
+    words such as "female" that of F. Raises InputError for a column that is not there and for what is no number.
+    """
+    table = read_text(path)
+    for here, there in columns.items():
+        if here not in ("subject", "sex", *UNITS):
+            raise InputError(f"--column {here}={there}: names here are subject, sex, {', '.join(UNITS)}. Use one.")
+        if there not in table:
+            raise InputError(f'{path}: has no column "{there}". Its columns: {", ".join(table.columns)}.')
+    renamed = table.rename(columns={there: here for here, there in columns.items()})
+    if "subject" not in renamed:
+        there = ", ".join(table.columns)
+        raise InputError(f"{path}: names no subjects. Use --column subject=NAME. Its columns: {there}.")
+    found = pd.DataFrame({"subject": renamed["subject"].str.strip()})
+    if "sex" in renamed:
+        found["sex"] = [SEXES.get(text.strip().lower(), text.strip()) for text in renamed["sex"]]
+    for field, factor in UNITS.items():
+        if field not in renamed:
+            continue
+        numbers = [_number(text, path, field, who) for text, who in zip(renamed[field], found["subject"], strict=True)]
+        found[field.replace("_cm", "_m")] = [None if n is None else round(n * factor, 4) for n in numbers]
+    return found.drop_duplicates().reset_index(drop=True)
+
+
+def _number(text, path, field, who):
+    text = text.strip().removesuffix("Y")  # an age as DICOM writes it: 063Y
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f'{path}: {field} of {who} is "{text}", which is no number. Correct it.') from None
+
+
+def person_of(people: pd.DataFrame, subject: str) -> Demographics:
+    """The person of a row. Raises InputError that names what is missing, and where it could come from."""
+    rows = people[people["subject"] == subject]
+    if len(rows) != 1:
+        count = "has no row" if rows.empty else f"has {len(rows)} different rows"
+        raise InputError(f"{count} in the table of people. Give it one.")
+    row = rows.iloc[0]
+    missing = [name for name in PERSON if name not in row or pd.isna(row[name]) or row[name] == ""]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)} is not stated. Height and weight are in the DICOM headers of the PET, (0010,1020) "
+            "and (0010,1030); add them to the table."
+        )
+    return Demographics(*(row[name] for name in PERSON))

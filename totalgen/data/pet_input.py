@@ -1,0 +1,91 @@
+"""A PET that a user brings, in SUV, on its own grid: NIfTI, npz, or a folder with a DICOM series."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from totalgen.data.choice import choose
+from totalgen.data.dicom import read_series
+from totalgen.data.metadata import demographics, merge_demographics, series_label, series_of_one, study_of, unusable
+from totalgen.data.plausibility import SUV_IMPOSSIBLE, suv_doubts
+from totalgen.data.suv import needs_whole_person, suv_factors, tracer
+from totalgen.data.volume import Volume, read_nifti
+from totalgen.errors import InputError
+
+NPZ_VOXEL_MM = 1.65  # of the published npz files, which carry no geometry
+ANYBODY = dict(sex="F", age_years=50.0, height_m=1.7)  # SUVbw depends on the weight alone
+SUV_DOUBTFUL = 300.0  # the highest voxel: a very hot bladder, or no SUV
+
+
+@dataclass(frozen=True)
+class Pet:
+    """suv: SUVbw in g/mL on the input's own grid and axes;  warnings: in words;  of a DICOM series: headers, factors,
+    one per slice, which turned its values into SUV, and values, sex, age_years, height_m and weight_kg or None."""
+
+    suv: Volume
+    warnings: tuple[str, ...] = ()
+    headers: tuple[Dataset, ...] = ()
+    factors: np.ndarray | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_pet(path: str | Path) -> Pet:
+    """The PET at ``path``. Any tracer is accepted; another than F-18 FDG is a warning.
+
+    Raises InputError when it cannot be read, is not a finite 3-D volume or is not in SUV.
+    """
+    path = Path(path)
+    if path.is_dir():
+        pet = _from_dicom(path)
+    elif path.suffix == ".npz":
+        pet = Pet(_from_npz(path), (f"npz has no geometry: voxels of {NPZ_VOXEL_MM} mm are assumed, as published",))
+    else:
+        pet = Pet(read_nifti(path, reorder=False))
+    voxels = pet.suv.voxels
+    if not np.isfinite(voxels).all():
+        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers. Repair it.")
+    highest, lowest = float(voxels.max()), float(voxels.min())
+    if highest > SUV_IMPOSSIBLE:
+        raise InputError(f"{path}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
+    warnings = list(pet.warnings)
+    if highest > SUV_DOUBTFUL:
+        warnings.append(f"the highest SUV is {highest:.4g}: check that it is SUV")
+    if highest <= 0:
+        raise InputError(f"{path}: no voxel is above 0. Is it the right file?")
+    if lowest < -0.05 * highest:
+        warnings.append(f"the lowest SUV is {lowest:.3g}; negative voxels are kept as they are")
+    return replace(pet, warnings=tuple(warnings))
+
+
+def _from_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as npz ({error}). Export it again.") from None
+    if len(arrays) != 1:
+        raise InputError(f"{path}: holds {len(arrays)} arrays ({', '.join(arrays)}); one volume is needed. Split it.")
+    voxels = np.squeeze(next(iter(arrays.values())))
+    if voxels.ndim != 3 or not np.issubdtype(voxels.dtype, np.number):
+        raise InputError(f"{path}: holds {voxels.ndim} dimensions of {voxels.dtype}; a 3-D volume is needed. Split it.")
+    return Volume(voxels.astype(np.float32), np.diag([NPZ_VOXEL_MM] * 3 + [1.0]))
+
+
+def _from_dicom(folder):
+    all_series = series_of_one(folder.resolve(), "PET series")
+    pet, _, reasons = choose(all_series)
+    if pet is None:
+        raise unusable(str(folder), all_series, pet, reasons, series_label)
+    values, sources = merge_demographics(study_of(all_series, pet, pet))
+    known = values if needs_whole_person(pet.header) else ANYBODY | dict(weight_kg=values["weight_kg"])
+    volume, headers = read_series(pet.files)
+    found = suv_factors(headers, demographics(known, sources), any_tracer=True)
+    other = tracer(headers[0])
+    warnings = (*found.warnings, *([f"the tracer is {other}, not FDG"] if other else []))
+    suv = Volume(volume.voxels * found.factors.astype(np.float32), volume.affine)
+    warnings += tuple(suv_doubts(suv, values["weight_kg"]))
+    return Pet(suv, warnings, tuple(headers), found.factors, values)

@@ -1,0 +1,96 @@
+"""Whether voxel values can be what they claim: SUV by the conservation of the dose, HU by air and soft tissue.
+
+SUV is activity over dose per gram, so that a body in which all of the dose is seen has a mean SUV of 1: a wrong dose,
+weight or time shows in the sum. A factor of 2, or an hour, is within what voiding and the field of view explain.
+"""
+
+import math
+
+import numpy as np
+
+from totalgen.data.suv import F18_HALF_LIFE_S
+from totalgen.data.volume import Volume
+from totalgen.errors import InputError
+
+SHARE = (1.15, 1.4)  # of the dose that is seen: above the first it is doubtful, above the second impossible
+MEAN_SUV = (0.4, 1.6)  # of a body, usually 0.6 to 1.1: phantoms 0.58 to 0.78, an ACRIN torso 0.79
+IMPOSSIBLE_MEAN_SUV = (0.2, 3.0)
+USUAL = 0.8
+WHOLE_L = 15.0  # of body in view: in less, a brain or a bladder may dominate
+SUV_IMPOSSIBLE = 2000.0  # the highest voxel: above it is activity, not SUV
+SUV_MAX_LOW = 1.0  # no FDG scan
+MEAN_SUV_SMALL = (0.2, 20.0)  # of any part of a body, from legs to a brain: a wrong dose or weight
+AIR_HU, AIR_QUANTILE = (-1100.0, -900.0), 0.005  # the darkest voxels of a CT are air
+SOFT_HU, SOFT_SHARE = (-200.0, 200.0), 0.02  # dense bone that is 1024 too low is less
+DARK_HU = -300.0  # lungs, air and the rim of a body are darker
+DENSE_HU, DENSE_SHARE = 600.0, 0.05  # bone and metal are less of a field of view
+SAME_FACTOR = 0.2  # of a logarithm: how well a cause must explain a factor to be named
+
+
+def suv_doubts(pet: Volume, weight_kg: float) -> list[str]:
+    """Doubts about the SUV of a PET in its own field of view. Raises InputError when more than the dose is
+    seen, or nothing."""
+    highest = float(pet.voxels.max())
+    if not np.isfinite(pet.voxels.sum(dtype=np.float64)) or highest <= 0:
+        raise InputError("no voxel of the PET is above 0, or some are not finite. Export the series again.")
+    share = float(pet.voxels.sum(dtype=np.float64)) * pet.voxel_ml / (1000 * weight_kg)
+    doubts = []
+    if share > SHARE[0]:
+        text = f"{share:.2f} times the injected dose is in view{_cause(share / USUAL)}: check dose, weight and times"
+        if share > SHARE[1]:
+            raise InputError(f"{text} in the PET headers, and correct them.")
+        doubts.append(text)
+    if highest < SUV_MAX_LOW:
+        doubts.append(f"SUVmax is {highest:.2f}: check weight, dose and times")
+    return doubts
+
+
+def body_doubts(suv: Volume, body: np.ndarray) -> list[str]:
+    """Doubts about the mean SUV of a body, bool [x, y, z]. Raises InputError when it is impossible for a whole one."""
+    if not body.any():
+        return []
+    mean, litres = float(suv.voxels[body].mean()), float(body.sum()) * suv.voxel_ml / 1000
+    cause = _cause(mean / USUAL)
+    text = f"mean SUV of the body is {mean:.3g}, usually 0.6 to 1.1{cause}: check dose, weight and times"
+    if litres < WHOLE_L:
+        return [] if MEAN_SUV_SMALL[0] <= mean <= MEAN_SUV_SMALL[1] else [text]
+    if not IMPOSSIBLE_MEAN_SUV[0] <= mean <= IMPOSSIBLE_MEAN_SUV[1]:
+        raise InputError(f"{text} in the PET headers, and correct them.")
+    return [] if MEAN_SUV[0] <= mean <= MEAN_SUV[1] else [text]
+
+
+def check_hu(ct: Volume) -> None:
+    """Raises InputError for values that are not HU: no air near −1000, or no soft tissue near 0.
+
+    Padding looks like air: where it is all that is dark and much is dense, the rescale was lost, and air is near 0.
+    """
+    air = float(np.quantile(ct.voxels, AIR_QUANTILE))
+    if not AIR_HU[0] <= max(air, -1024.0) <= AIR_HU[1]:
+        raise InputError(f"CT: its darkest values are {air:.0f}; air is -1000 HU. Export it in HU, with its rescale.")
+    share = float(((ct.voxels > SOFT_HU[0]) & (ct.voxels < SOFT_HU[1])).mean())
+    if share < SOFT_SHARE:
+        raise InputError(f"CT: {100 * share:.1g} % of it is soft tissue near 0 HU. Export it in HU, with its rescale.")
+    seen = ct.voxels[ct.voxels > max(ct.voxels.min(), AIR_HU[0])]
+    dense = float((seen > DENSE_HU).mean())
+    if dense > DENSE_SHARE and np.quantile(seen, AIR_QUANTILE) > DARK_HU:
+        raise InputError(
+            f"CT: only its padding is dark, and {100 * dense:.0f} % of the rest is above {DENSE_HU:g} HU, as of values "
+            "stored without their rescale. Export it in HU."
+        )
+
+
+def _cause(factor):
+    """In words, what makes SUV wrong by about this factor; "" when nothing common does."""
+    powers = {10.0**n: f"a dose {10**n:,} times too small" for n in (1, 3, 6)}
+    powers |= {10.0**-n: f"a dose {10**n:,} times too large" for n in (1, 3, 6)}
+    units = {1e3: " (kBq, or GBq for MBq?)", 1e-3: " (mBq, or MBq for GBq?)", 1e6: " (MBq?)"}
+    if factor <= 0:
+        return ""
+    near = min(powers, key=lambda each: abs(math.log(factor / each)))
+    if abs(math.log(factor / near)) < 2 * SAME_FACTOR:
+        return f", as by {powers[near]}{units.get(near, '')}"
+    hours = round(math.log2(factor) * F18_HALF_LIFE_S / 3600)
+    if 1 <= abs(hours) <= 5 and abs(math.log(factor) - hours * 3600 / F18_HALF_LIFE_S * math.log(2)) < SAME_FACTOR:
+        return f", as by an injection {abs(hours)} h too {'early' if hours > 0 else 'late'} (a time zone?)"
+    return ""
+

@@ -1,0 +1,105 @@
+"""A trained diffusion model of any system, rebuilt from its weights file and ready to be sampled."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from totalgen.errors import InputError
+from totalgen.models.codec import codec_from
+from totalgen.models.networks import UNet, cost, mp_layers
+from totalgen.models.precision import autocast, resolved
+from totalgen.models.processes import DDPM_STEPS, Denoiser
+from totalgen.models.samplers import evaluations, sample
+from totalgen.schema import build
+from totalgen.settings import ComputeSettings, SamplingSettings
+from totalgen.tasks.systems import system_of
+from totalgen.tasks.task import Box, Task
+from totalgen.weights import described, filled, known_data, load_weights, network_arguments
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network of one system.
+
+    task: target, condition and codec, as in training;  settings: those it was trained with;
+    data: what its archive knew (voxel_mm, statistics, …);
+    sha256: of the weights file;  precision: "float32" or "bfloat16";  guide: a weaker one (samplers.sample).
+    """
+
+    denoiser: Denoiser
+    task: Task
+    settings: Any
+    data: dict[str, Any]
+    sha256: str
+    device: torch.device
+    precision: str
+    guide: "Trained | None" = None
+
+    @classmethod
+    def load(
+        cls, path: str | Path, kind: str, device: torch.device | None = None,
+        compute: ComputeSettings | None = None, guide: str | Path | None = None,
+    ) -> "Trained":  # fmt: skip
+        """From a weights file of ``kind`` (a key of systems.SYSTEMS).
+
+        guide: weights file of a weaker network.
+        Raises InputError when a file is of another kind, damaged, or a guide of something else.
+        """
+        compute = compute or ComputeSettings()
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        state, configuration = load_weights(path)
+        system = system_of(configuration, path, (kind,))
+        with described(path):
+            settings = build(system.settings, configuration["settings"])
+            network = filled(path, lambda: UNet(**network_arguments(configuration)), state)
+            task = system.task(settings, configuration["data"])
+            task.codec = codec_from(configuration["codec"]).to(device)
+        for layer in mp_layers(network):
+            layer.fold_()
+        denoiser = Denoiser(network, settings.process.family).to(device).eval()
+        if compute.compiled:
+            network.compile()
+        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        weaker = None
+        if guide is not None:
+            weaker = cls.load(guide, kind, device, compute)
+            same = weaker.settings.task == settings.task and weaker.task.given == task.given
+            same &= weaker.task.shape == task.shape
+            if not same or known_data(weaker.data) != known_data(configuration["data"]):
+                raise InputError(f"{guide}: does not sample what {path} samples. Give an earlier average of that run.")
+        precision = resolved(device, compute.precision)
+        return cls(denoiser, task, settings, configuration["data"], sha256, device, precision, weaker)
+
+    def sample(self, source: Any, box: Box, noise: torch.Tensor, sampling: SamplingSettings) -> torch.Tensor:
+        """The volume of a box, [C, *box.shape], encoded, for a source of the task and unit noise [C, *box.shape]."""
+        condition = self.task.condition(source, box, self.device)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            guide = None if self.guide is None else self.guide.denoiser
+            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **asdict(sampling), guide=guide)
+        return self.task.compose(self.task.codec.decode(z.float())[0], source, box)
+
+    def operations(self, sampling: SamplingSettings, space: Sequence[int]) -> int:
+        """Floating-point operations of one sample of ``space`` voxels, the guide's included."""
+        networks = [each.denoiser.network for each in (self, self.guide) if each is not None]
+        count = evaluations(sampling.sampler, sampling.steps)
+        return sum(count * cost(network.settings, space)[1] for network in networks)
+
+    def check(self, sampling: SamplingSettings, name: str) -> None:
+        """InputError unless a guide comes with a guidance other than 1, and the reverse, and DDPM has as many steps.
+
+        name: of the settings, such as "global" for global_sampling and global_guide.
+        """
+        if (sampling.guidance != 1) != (self.guide is not None):
+            raise InputError(
+                f"{name}_sampling: guidance is {sampling.guidance:g} and {name}_guide is "
+                f"{'given' if self.guide else 'not given'}. Give both, --set {name}_guide=FILE with an earlier "
+                "average, and a guidance other than 1; or neither."
+            )
+        family = self.settings.process.family
+        own_steps = sampling.levels == "ddpm" or (sampling.levels == "auto" and family == "ddpm")
+        if own_steps and sampling.steps > DDPM_STEPS:
+            raise InputError(f"{name}_sampling: steps is {sampling.steps}; DDPM has {DDPM_STEPS}. Lower it.")
