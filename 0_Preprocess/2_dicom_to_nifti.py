@@ -14,6 +14,7 @@ import click
 from totalgen.commands import PATH, command, spread_options
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.metadata import chosen_files, discreet
 from totalgen.data.pair import check_same_voxels, convert
 from totalgen.data.subjects import for_each_subject, read_table
@@ -45,7 +46,8 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
         return (root / "resampled" / subject).is_dir()
 
     check_same_voxels(root / "resampled", [subject for subject in cohort.index if done(subject)], voxel_mm)
-    for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler)
+    made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm))
+    for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler, made_with)
 
 
 if __name__ == "__main__":

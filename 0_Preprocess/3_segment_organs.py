@@ -5,7 +5,8 @@
 Backends: `given` takes <root>/given/<subject>/organs.nii.gz (the phantom's own truth, or labels made elsewhere);
 `totalsegmentator` calls TotalSegmentator (pip install -e .[totalsegmentator]); `network` calls a segmenter trained
 with 1_Trainings/train_segmenter.py, whose weights are named with --weights.
-Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped.
+Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped; labels of another backend, or of other
+weights, are refused.
 """
 
 
@@ -13,6 +14,7 @@ import click
 
 from totalgen.commands import PATH, command, spread_options
 from totalgen.data import segmentation
+from totalgen.data.made_with import fingerprint, made_in
 from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import read_nifti, write_nifti
 from totalgen.errors import InputError
@@ -56,7 +58,9 @@ def main(root, backend, weights, workers, scheduler):
     def done(subject):
         return (root / "organs" / f"{subject}.nii.gz").exists()
 
-    for_each_subject(root, "organs", subjects, work, done, None, workers, scheduler)
+    settings = dict(backend=backend) | (dict(weights=fingerprint(weights)) if backend == "network" else {})
+    made_with = made_in(root / "organs", settings, resampled=root / "resampled")
+    for_each_subject(root, "organs", subjects, work, done, None, workers, scheduler, made_with)
 
 
 if __name__ == "__main__":

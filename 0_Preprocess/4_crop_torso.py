@@ -8,7 +8,8 @@ kept to its end, with a note.
 
 Writes <root>/cropped/<subject>/{CT,SUV,organs}.nii.gz, <root>/crop.csv (subject, covers_torso, clavicles, sacrum,
 z_extent_mm, note) and covers_torso into <root>/cohort.csv, so that training can leave partial torsos out.
-Subjects that are done are skipped: remove their folder to crop them again.
+Subjects that are done are skipped: remove their folder to crop them again. What was cropped with another field or
+margin, or with other labels, is refused.
 """
 
 
@@ -18,6 +19,7 @@ from totalgen.commands import PATH, command, spread_options
 from totalgen.data.crop import FIELD_MM, MARGIN_MM, crop_torso
 from totalgen.data.demographics import COVERAGE
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.subjects import for_each_subject, put_column, read_table, subjects_in
 from totalgen.data.volume import read_labels, read_nifti, write_nifti
 
@@ -43,7 +45,11 @@ def main(root, field_mm, margin_mm, workers, scheduler):
     def done(subject):
         return (root / "cropped" / subject).is_dir()
 
-    for_each_subject(root, "crop", subjects, work, done, root / "crop.csv", workers, scheduler)
+    settings = dict(field_mm=field_mm, margin_mm=margin_mm)
+    if not (root / "organs").is_dir():
+        settings |= {"organs.backend": "none"}
+    made_with = made_in(root / "cropped", settings, organs=root / "organs")
+    for_each_subject(root, "crop", subjects, work, done, root / "crop.csv", workers, scheduler, made_with)
     if (root / "cohort.csv").exists():
         put_column(root / "cohort.csv", COVERAGE, read_table(root / "crop.csv").set_index("subject")[COVERAGE])
 

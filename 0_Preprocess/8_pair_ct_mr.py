@@ -17,6 +17,7 @@ from totalgen.commands import PATH, command, spread_options
 from totalgen.data.ct_mr_pairs import pair
 from totalgen.data.demographics import TEST_FRACTION, write_cohort
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.names import matching
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import read_nifti, write_nifti
@@ -47,7 +48,8 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
     def done(patient):
         return (root / "pairs" / patient).is_dir()
 
-    failed = for_each_subject(root, "pair", patients, work, done, root / "pairs.csv", workers, scheduler)
+    made_with = made_in(root / "pairs", dict(voxel_mm=voxel_mm, percentile=percentile))
+    failed = for_each_subject(root, "pair", patients, work, done, root / "pairs.csv", workers, scheduler, made_with)
     if not (root / "cohort.csv").exists():
         kept = [patient for patient in patients if patient not in failed]
         test = set(np.random.default_rng(seed).permutation(kept)[: int(np.ceil(test_fraction * len(kept)))])

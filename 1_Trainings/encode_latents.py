@@ -11,6 +11,7 @@ import click
 
 from totalgen.commands import PATH, command
 from totalgen.data.files import atomic
+from totalgen.data.made_with import fingerprint, made_in
 from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import read_nifti, write_nifti
 from totalgen.errors import InputError
@@ -35,7 +36,11 @@ def main(root, slices, vqvae):
                 for channel, latent in enumerate(codec.encode(volume)):
                     write_nifti(part / f"{name}_{channel}.nii.gz", latent)
 
-    for_each_subject(root, "encode", subjects, work, lambda subject: (root / "latents" / subject).is_dir())
+    def done(subject):
+        return (root / "latents" / subject).is_dir()
+
+    made_with = made_in(root / "latents", dict(vqvae=fingerprint(vqvae)))
+    for_each_subject(root, "encode", subjects, work, done, made_with=made_with)
 
 
 if __name__ == "__main__":

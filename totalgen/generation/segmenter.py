@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from totalgen.data.intensity import AIR_HU
+from totalgen.data.made_with import MadeWith, fingerprint
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
@@ -118,12 +119,13 @@ def segment_cohort(
 ) -> list[str]:  # fmt: skip
     """Segment every study of ``root`` into ``<study>/<masks>.nii.gz``; existing masks are not changed.
 
+    Raises InputError for masks of that name that other weights made.
     split: only the subjects of this split. A study that fails is listed in failures.csv (subjects.for_each_subject).
     Returns the subjects that failed.
     """
     check_masks(masks)
     Segmenter.load(weights, device)  # an error here concerns no single study
-    folders = read_studies(root, split).set_index("subject")["folder"]
+    folders, chosen = (read_studies(root, part).set_index("subject")["folder"] for part in (None, split))
 
     def work(subject: str) -> None:
         labels = segmenter_of_process(weights, device).run(read_nifti(folders[subject] / "CT.nii.gz"))["organs"]
@@ -132,7 +134,11 @@ def segment_cohort(
     def done(subject: str) -> bool:
         return (folders[subject] / f"{masks}.nii.gz").exists()
 
-    return for_each_subject(root, "segment", list(folders.index), work, done, None, workers, scheduler)
+    made_with = MadeWith(
+        Path(root) / f".{masks}.made-with.json", dict(weights=fingerprint(weights)),
+        "choose another name by --masks, or remove these masks", list(folders.index),
+    )  # fmt: skip
+    return for_each_subject(root, "segment", list(chosen.index), work, done, None, workers, scheduler, made_with)
 
 
 def largest_pieces(labels: np.ndarray) -> np.ndarray:
