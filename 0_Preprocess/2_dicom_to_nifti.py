@@ -21,6 +21,8 @@ from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
 
+NOTE = "from DICOM, resampled (TotalGen)"
+
 
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
@@ -38,8 +40,8 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
             files = [chosen_files(root, series, subject, modality) for modality in ("PT", "CT")]
             ct, suv, report = convert(*files, Demographics.from_row(cohort.loc[subject]), voxel_mm, any_tracer)
             with atomic(root / "resampled" / subject) as folder:
-                write_nifti(folder / "CT.nii.gz", ct)
-                write_nifti(folder / "SUV.nii.gz", suv)
+                write_nifti(folder / "CT.nii.gz", ct, NOTE)
+                write_nifti(folder / "SUV.nii.gz", suv, NOTE)
         return report
 
     def done(subject):

@@ -53,7 +53,7 @@ def main(root, backend, weights, workers, scheduler):
 
     def work(subject):
         ct = read_nifti(root / "resampled" / subject / "CT.nii.gz")
-        write_nifti(root / "organs" / f"{subject}.nii.gz", label(subject, ct))
+        write_nifti(root / "organs" / f"{subject}.nii.gz", label(subject, ct), f"by {backend} (TotalGen)")
 
     def done(subject):
         return (root / "organs" / f"{subject}.nii.gz").exists()

@@ -23,6 +23,8 @@ from totalgen.data.made_with import made_in
 from totalgen.data.subjects import for_each_subject, put_column, read_table, subjects_in
 from totalgen.data.volume import read_labels, read_nifti, write_nifti
 
+SOURCE = "unknown scanner"
+
 
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
@@ -32,6 +34,9 @@ from totalgen.data.volume import read_labels, read_nifti, write_nifti
 def main(root, field_mm, margin_mm, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
 
+    known = read_table(root / "cohort.csv")
+    sources = dict(zip(known["subject"], known["source"], strict=True)) if "source" in known else {}
+
     def work(subject):
         ct, suv = (read_nifti(root / "resampled" / subject / f"{name}.nii.gz") for name in ("CT", "SUV"))
         path = root / "organs" / f"{subject}.nii.gz"
@@ -39,7 +44,7 @@ def main(root, field_mm, margin_mm, workers, scheduler):
         ct, suv, organs, report = crop_torso(ct, suv, organs, field_mm, margin_mm)
         with atomic(root / "cropped" / subject) as folder:
             for name, volume in (("CT", ct), ("SUV", suv), ("organs", organs)):
-                write_nifti(folder / f"{name}.nii.gz", volume)
+                write_nifti(folder / f"{name}.nii.gz", volume, f"torso, {sources.get(subject, SOURCE)} (TotalGen)")
         return report
 
     def done(subject):

@@ -42,7 +42,7 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
         made_ct, made_mr, report = pair(*(read_nifti(path.format(patient)) for path in (ct, mr)), voxel_mm, percentile)
         with atomic(root / "pairs" / patient) as part:
             for name, volume in (("CT", made_ct), ("MR", made_mr)):
-                write_nifti(Path(part) / f"{name}.nii.gz", volume)
+                write_nifti(Path(part) / f"{name}.nii.gz", volume, f"{source}, paired (TotalGen)")
         return report
 
     def done(patient):

@@ -47,15 +47,17 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
     if lonely:
         click.echo(f"{len(lonely)} of {len(subjects) + len(lonely)} subjects lack a file and are left out.", err=True)
 
+    note = f"{source}, resampled (TotalGen)"
+
     def work(subject):
         files = [Path(pattern.format(subject)) if pattern else None for pattern in (ct, suv, organs)]
         made, report = read_study(*files, person_of(people, subject), voxel_mm)
         labels = made.pop("organs", None)
         if labels is not None:
-            write_nifti(root / "organs" / f"{subject}.nii.gz", labels)
+            write_nifti(root / "organs" / f"{subject}.nii.gz", labels, note)
         with atomic(root / "resampled" / subject) as part:
             for name, volume in made.items():
-                write_nifti(Path(part) / f"{name}.nii.gz", volume)
+                write_nifti(Path(part) / f"{name}.nii.gz", volume, note)
         return report
 
     def done(subject):

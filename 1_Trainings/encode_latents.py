@@ -34,7 +34,7 @@ def main(root, slices, vqvae):
         with atomic(root / "latents" / subject) as part:
             for name, volume in (("MR", true), ("slices", stacked)):
                 for channel, latent in enumerate(codec.encode(volume)):
-                    write_nifti(part / f"{name}_{channel}.nii.gz", latent)
+                    write_nifti(part / f"{name}_{channel}.nii.gz", latent, f"of {name} (TotalGen)", "latent")
 
     def done(subject):
         return (root / "latents" / subject).is_dir()

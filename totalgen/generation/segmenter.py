@@ -129,7 +129,7 @@ def segment_cohort(
 
     def work(subject: str) -> None:
         labels = segmenter_of_process(weights, device).run(read_nifti(folders[subject] / "CT.nii.gz"))["organs"]
-        write_nifti(folders[subject] / f"{masks}.nii.gz", labels)
+        write_nifti(folders[subject] / f"{masks}.nii.gz", labels, "by the network (TotalGen)")
 
     def done(subject: str) -> bool:
         return (folders[subject] / f"{masks}.nii.gz").exists()
