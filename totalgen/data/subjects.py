@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 import pandas as pd
-from tqdm import tqdm
 
 from totalgen.data.files import append_rows, atomic, forget_failures, locked, record_failure, require_folder, sweep
 from totalgen.data.made_with import MadeWith
 from totalgen.data.names import check_subjects
 from totalgen.data.parallel import spread
+from totalgen.data.progress import progress
 from totalgen.data.text_files import read_csv, read_text
 from totalgen.errors import InputError
 
@@ -62,7 +62,7 @@ def _each(root, step, subjects, work, done, table, workers, scheduler):
     outdated.add(listed & set(todo))
     failed, doubts = {}, []
     results = spread(work, todo, workers, scheduler)
-    for subject, rows, error in tqdm(results, desc=step, total=len(todo), unit="subject", disable=None):
+    for subject, rows, error in progress(results, step, "subject", len(todo)):
         if error is not None:
             record_failure(root, subject, step, error)
             failed[subject] = error

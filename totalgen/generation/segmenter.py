@@ -19,6 +19,7 @@ from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
+from totalgen.distributed import usable_device
 from totalgen.errors import InputError
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import TiledDenoiser, tiles
@@ -151,13 +152,3 @@ def largest_pieces(labels: np.ndarray) -> np.ndarray:
         largest = 1 + np.argmax(np.bincount(pieces.ravel(), minlength=count + 1)[1:])
         kept[box][pieces == largest] = organ
     return kept
-
-
-def usable_device(device: str | torch.device | None) -> torch.device:
-    """A torch.device of this machine: ``device``, or CUDA when present. Raises InputError when it is not there."""
-    try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device}: cannot be used here ({str(error).splitlines()[0]}). Try cpu.") from None
-    return found
