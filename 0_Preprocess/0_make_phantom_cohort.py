@@ -12,7 +12,7 @@ Run the same command again to continue after an interruption. All it makes is a 
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.data.demographics import TEST_FRACTION
 from totalgen.phantom import write_cohort
 from totalgen.phantom.scanner import PET
@@ -41,6 +41,14 @@ CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=T
 @spread_options
 def main(root, subjects, **settings):
     write_cohort(root, subjects, **settings)
+    if settings["format"] == "dicom":
+        return ended(f"{root}/dicom, given and truth.csv", "0_Preprocess/1_dicom_to_metadata.py", "--root", root)
+    recipe = "doses" if settings["doses"] else "pairs" if settings["mr"] else None
+    if recipe:
+        script = "0_Preprocess/6_pack_training_set.py"
+        return ended(f"{root}/{recipe} and cohort.csv", script, "--root", root, "--recipe", recipe)
+    files = f"{root}/resampled, given, cohort.csv and truth.csv"
+    ended(files, "0_Preprocess/3_segment_organs.py", "--root", root, "--backend", "given")
 
 
 if __name__ == "__main__":

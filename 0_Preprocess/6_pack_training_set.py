@@ -12,7 +12,7 @@ noise-free truth), or of --folder, for the denoiser; --recipe pairs packs <root>
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.data.archive import pack, verify_archive
 from totalgen.data.intensity import CT, SUV, Encoding
 from totalgen.data.recipes import AXIAL, ORGANS, PetCt, doses, latents, pairs
@@ -35,6 +35,15 @@ RECIPES = {  # name → (options) → recipe
     "doses": lambda suv_scale, folder, **_: doses(suv_scale, truth=folder is None, folder=folder or "doses"),
 }
 
+TRAININGS = {  # recipe → script that learns from it, a preset of it
+    "petct": ("train_totalgen.py", "PRESET"),
+    "organs": ("train_segmenter.py", "demo"),
+    "pairs": ("train_ct_to_mr.py", "demo-slices"),
+    "latents": ("train_ct_to_mr.py", "demo-latent"),
+    "doses": ("train_pet_denoising.py", "demo-edm"),
+}
+SHAPES = {(224, 224, 384): "paper-global-edm", (80, 80, 128): "demo-global-edm", (32, 32, 48): "smoke-global-edm"}
+
 
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort folder.")
@@ -56,7 +65,10 @@ def main(root, recipe, overwrite, verify, workers, scheduler, **options):
         click.echo(f"{verify_archive(root / f'{chosen.name}.zarr')} subjects are intact.")
         return
     path, packed, failed = pack(root, chosen, overwrite, workers, scheduler)
-    click.echo(f"{path}: {packed} subjects, {failed} failed")
+    files = f"{path} ({packed} subjects; {failed} failed)"
+    script, preset = TRAININGS[recipe]
+    preset = SHAPES.get(tuple(options["shape"]), preset)
+    ended(files, f"1_Trainings/{script}", "--preset", preset, "--root", root, "--outdir", f"runs/{preset}")
 
 
 if __name__ == "__main__":

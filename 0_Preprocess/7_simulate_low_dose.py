@@ -11,7 +11,7 @@ import hashlib
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.data.doses import NoiseModel, check_doses, has_doses, write_doses
 from totalgen.data.made_with import made_in
 from totalgen.data.pet_input import read_pet
@@ -48,6 +48,7 @@ def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler
     settings = dict(folder=folder, voxel_mm=voxel_mm, noise=noise, fwhm_mm=fwhm_mm, seed=seed)
     made_with = made_in(root / "doses", settings, resampled=root / folder)
     for_each_subject(root, "simulate_dose", subjects, work, done, None, workers, scheduler, made_with)
+    ended(root / "doses", "2_Tests/denoise_pet.py", "--cohort", root, "--dose", doses[0], "--outdir", "out/denoised")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.data.ct_mr_pairs import pair
 from totalgen.data.demographics import TEST_FRACTION, write_cohort
 from totalgen.data.files import atomic
@@ -55,6 +55,8 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
         test = set(np.random.default_rng(seed).permutation(kept)[: int(np.ceil(test_fraction * len(kept)))])
         split = ["test" if patient in test else "train" for patient in kept]
         write_cohort(root / "cohort.csv", pd.DataFrame(dict(subject=kept, split=split, source=source)))
+    files = f"{root}/pairs, pairs.csv and cohort.csv"
+    ended(files, "0_Preprocess/6_pack_training_set.py", "--root", root, "--recipe", "pairs")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from totalgen.training.averages import reconstruct
 @click.option("--step", type=int, help="As if the training had ended here; default: the last snapshot.")
 def main(run, sigma_rel, step):
     path, misfit = reconstruct(run, sigma_rel, step)
-    click.echo(f"{path} (the profile is met within {100 * misfit:.2g} %)")
+    click.echo(f"{path} (the profile is met within {100 * misfit:.2g} %). Use it as any weights of that run.")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ real cohort with the same segmenter as the generated one, segment it as well, un
 
 import click
 
-from totalgen.commands import PATH, command, device_option, spread_options
+from totalgen.commands import PATH, command, device_option, ended, spread_options
 from totalgen.generation.segmenter import segment_cohort
 
 
@@ -23,6 +23,9 @@ from totalgen.generation.segmenter import segment_cohort
 @spread_options
 def main(root, weights, masks, split, device, workers, scheduler):
     segment_cohort(root, weights, masks, device, workers, scheduler, split)
+    chosen = ("--split", split) if split else ()
+    files = f"{root}/…/{masks}.nii.gz"
+    ended(files, "3_Evaluations/2_measure_organs.py", "--root", root, "--masks", masks, *chosen)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Takes a cohort root (<root>/cropped/<subject>/{SUV,organs}.nii.gz) or a generate
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.evaluation.measured import measure_cohort
 
 
@@ -19,7 +19,9 @@ from totalgen.evaluation.measured import measure_cohort
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
 @spread_options
 def main(root, masks, split, workers, scheduler):
-    click.echo(measure_cohort(root, masks, workers, scheduler, split))
+    table = measure_cohort(root, masks, workers, scheduler, split)
+    both = ("--reference", "Reference=COHORT", "--candidate", f"Measured={root}", "--masks", masks)
+    ended(table, "3_Evaluations/3_compare_cohorts.py", *both, "--outdir", "out/table1")
 
 
 if __name__ == "__main__":

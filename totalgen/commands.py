@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import io
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -127,6 +128,11 @@ def weights_of_runs(folder: Path, preset: dict[str, Any], given: dict[str, Path 
         if not own.is_file():
             raise InputError(f"--runs {folder}: {name} has no {own.name}. Train preset {name} there first.")
     return found
+
+
+def ended(written: str | Path, script: str, *arguments: object) -> None:
+    """The last lines of a step: what it wrote, and the next command to type."""
+    click.echo(f"Written: {written}\nNext: python {script} {shlex.join(map(str, arguments))}")
 
 
 def trained(weights: Path, use: str) -> str:
