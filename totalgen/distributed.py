@@ -1,6 +1,7 @@
 """Processes started by torchrun, or a single one."""
 
 import datetime
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ def start(wait_days: float | None = None, device: str | None = None) -> tuple[in
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if found.index is None else found.index)
         torch.cuda.set_device(found)
     if ranks > 1 and not torch.distributed.is_initialized():
+        importlib.import_module("torch.distributed.nn")  # imported later, its default arguments would keep the group
         timeout = None if wait_days is None else datetime.timedelta(days=wait_days)
         torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
     return int(os.environ.get("RANK", 0)), ranks, found
