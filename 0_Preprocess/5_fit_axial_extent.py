@@ -10,7 +10,7 @@ Writes <root>/axial_extent.json and <root>/axial_extent.png.
 
 import click
 
-from totalgen.commands import PATH, command, ended
+from totalgen.commands import PLACE, command, ended
 from totalgen.data import axial_extent
 from totalgen.data.demographics import COVERAGE, read_cohort
 from totalgen.data.subjects import read_table
@@ -21,7 +21,7 @@ LENGTHS = {80: 128, 224: 384}  # voxels along x and y → along z, of the preset
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 def main(root):
     cohort = read_cohort(root / "cohort.csv")
     crops = read_table(root / "crop.csv")

@@ -14,7 +14,9 @@ import click
 
 from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.data.archive import pack, verify_archive
+from totalgen.data.files import check_place
 from totalgen.data.intensity import CT, SUV, Encoding
+from totalgen.data.names import check_below
 from totalgen.data.recipes import AXIAL, ORGANS, PetCt, doses, latents, pairs
 
 POSITIVE = click.FloatRange(0, 1e6, min_open=True)
@@ -32,7 +34,7 @@ RECIPES = {  # name → (options) → recipe
     "organs": lambda **_: ORGANS,
     "pairs": lambda hu_window, mr_scale, **_: pairs(hu_window or MR_HU_WINDOW, mr_scale),
     "latents": lambda latent_channels, **_: latents(latent_channels),
-    "doses": lambda suv_scale, folder, **_: doses(suv_scale, truth=folder is None, folder=folder or "doses"),
+    "doses": lambda suv_scale, folder, **_: doses(suv_scale, folder is None, check_below(folder or "doses")),
 }
 
 TRAININGS = {  # recipe → script that learns from it, a preset of it
@@ -64,6 +66,7 @@ def main(root, recipe, overwrite, verify, workers, scheduler, **options):
     if verify:
         click.echo(f"{verify_archive(root / f'{chosen.name}.zarr')} subjects are intact.")
         return
+    check_place(root)
     path, packed, failed = pack(root, chosen, overwrite, workers, scheduler)
     files = f"{path} ({packed} subjects; {failed} failed)"
     script, preset = TRAININGS[recipe]

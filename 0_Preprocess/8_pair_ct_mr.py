@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from totalgen.commands import PATH, command, ended, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.ct_mr_pairs import pair
 from totalgen.data.demographics import TEST_FRACTION, write_cohort
 from totalgen.data.files import atomic
@@ -24,7 +24,7 @@ from totalgen.data.volume import read_nifti, write_nifti
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--ct", required=True, metavar="PATTERN", help="CT in HU, with {} for the patient.")
 @click.option("--mr", required=True, metavar="PATTERN", help="MR on any grid in the same world coordinates.")
 @click.option("--voxel-mm", type=click.FloatRange(min=0.3), default=1.0, help="Edge of the cubes.")

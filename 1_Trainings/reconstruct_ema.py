@@ -10,12 +10,12 @@ Writes <run>/ema-<σ_rel>.safetensors, which inference takes like any other weig
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PLACE, command
 from totalgen.training.averages import reconstruct
 
 
 @command(__doc__)
-@click.option("--run", type=PATH, required=True, help="Folder of a run of train_totalgen.py.")
+@click.option("--run", type=PLACE, required=True, help="Folder of a run of train_totalgen.py.")
 @click.option("--sigma-rel", type=float, required=True, help="Relative width of the profile, such as 0.08.")
 @click.option("--step", type=int, help="As if the training had ended here; default: the last snapshot.")
 def main(run, sigma_rel, step):

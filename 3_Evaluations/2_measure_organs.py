@@ -9,12 +9,12 @@ Takes a cohort root (<root>/cropped/<subject>/{SUV,organs}.nii.gz) or a generate
 
 import click
 
-from totalgen.commands import PATH, command, ended, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.evaluation.measured import measure_cohort
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Cohort root or generated folder.")
+@click.option("--root", type=PLACE, required=True, help="Cohort root or generated folder.")
 @click.option("--masks", default="organs", help="Name of the mask file and of the table.")
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
 @spread_options

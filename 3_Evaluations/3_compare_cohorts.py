@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PLACE, command
 from totalgen.evaluation.report import compare_cohorts, load_cohort
 
 
@@ -24,7 +24,7 @@ def named(text):
 @command(__doc__)
 @click.option("--reference", required=True, metavar="[NAME=]FOLDER", help="Cohort root to compare the others with.")
 @click.option("--candidate", "candidates", multiple=True, metavar="[NAME=]FOLDER", help="May be given several times.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the tables.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the tables.")
 @click.option("--split", help="Only subjects of this split, e.g. test; all subjects of a table without splits.")
 @click.option("--masks", default="organs", help="Table of the candidates: <folder>/<masks>.csv.")
 @click.option("--reference-masks", help="Table of the reference, if it is not that of --masks.")

@@ -13,7 +13,7 @@ adds calibration.csv and .png: whether the spread of samples is as large as thei
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, PLACE, command
 from totalgen.data.demographics import read_cohort
 from totalgen.data.names import matching, pattern
 from totalgen.errors import InputError
@@ -51,7 +51,7 @@ def subjects_of(paths, cohort, split):
 @click.option("--samples", type=int, default=1, help="How many samples that is of.")
 @click.option("--picture", "pictured", multiple=True, metavar="SUBJECT", help="Show this subject; repeatable.")
 @click.option("--inverted", is_flag=True, help="In pictures high values are dark, as in PET.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the tables.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the tables.")
 def main(
     reference, candidates, value_range, mask, mask_above, organs, spheres, cohort, split, std, samples, pictured,
     inverted, outdir,
