@@ -302,7 +302,8 @@ class Side {
     const caption = known ? `Organs, beside the ranges of ${known.subjects} ${study.sex === "F" ? "women" : "men"} of the training` : "Organs; no file describes the training population";
     $("table", this.article).hidden = !rows.length;
     $("caption", this.article).textContent = caption;
-    const flags = [...[study.flags ?? study.faults ?? []].flat().filter(Boolean).map(String), ...rows.filter((row) => row.flag).map((row) => `${row.organ}: ${row.flag}`)];
+    const checked = study.quality && !/^(passed|not checked)/.test(study.quality) ? study.quality.split("; ") : [];
+    const flags = [...checked, ...rows.filter((row) => row.flag).map((row) => `${row.organ}: ${row.flag}`)];
     $(".flags", this.article).replaceChildren(...flags.map((each) => element("li", each)));
     const span = (range, factor) => (range ? range.map((n) => (n * factor).toFixed(2)).join(" to ") : "–");
     $("tbody", this.article).replaceChildren(...rows.map((row) => {
