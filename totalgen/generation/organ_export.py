@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from totalgen.data.measures import measure_study
 from totalgen.data.segmentation import Backend, totalsegmentator
@@ -16,17 +17,17 @@ NOTE = "Organ labels found on a generated CT (TotalGen)"
 
 
 def organ_export(
-    source: str | None, weights: Path, trained_on: Sequence[str] = ()
+    source: str | None, weights: Path, trained_on: Sequence[str] = (), device: torch.device | None = None
 ) -> Callable[[Path, Any, dict[str, Volume], dict[str, Any]], None] | None:
     """What ``generate_cohort`` calls to write masks and organ table of a study; None for source "none".
 
     source: of ORGAN_SOURCES; by default the network, which knows phantoms only, where the generator was ``trained_on``
-    nothing else;  weights: of the network. Raises InputError when the source is not installed.
+    nothing else;  weights, device: of the network. Raises InputError when the source is not installed.
     """
     source = source or ("network" if set(trained_on) == {"phantom"} else "none")
     if source == "none":
         return None
-    label = totalsegmentator() if source == "totalsegmentator" else _network(weights)
+    label = totalsegmentator() if source == "totalsegmentator" else _network(weights, device)
 
     def export(folder, asked, volumes, row):
         organs = label(row["subject"], volumes["CT"])
@@ -37,6 +38,6 @@ def organ_export(
     return export
 
 
-def _network(weights: Path) -> Backend:
-    segmenter = Segmenter.load(weights)
+def _network(weights: Path, device: torch.device | None) -> Backend:
+    segmenter = Segmenter.load(weights, device)
     return lambda subject, ct: segmenter.run(ct)["organs"]
