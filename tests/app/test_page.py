@@ -48,9 +48,9 @@ def page(browser, served):
     outside = []
     found.on("request", lambda request: outside.append(request.url))
     found.goto(f"http://127.0.0.1:{port}/")
-    found.wait_for_function("about !== null")
+    found.wait_for_function("() => about !== null")
     yield found
-    assert problems == []
+    assert [each for each in problems if "400 (Bad Request)" not in each] == []  # a form that is refused
     assert all(url.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:")) for url in outside)
     found.close()
 
@@ -107,7 +107,7 @@ def test_two_subjects_stand_beside_each_other_after_a_reload(page, served):
     generate(page, seed=6)
     page.wait_for_selector("article[data-shown]")
     generate(page, seed=7, weight_kg=90)
-    page.wait_for_function("jobs.filter(job => job.state === 'done' && [6, 7].includes(job.values.seed)).length === 2")
+    page.wait_for_function("() => jobs.filter(job => job.state === 'done' && [6, 7].includes(job.values.seed)).length === 2")
     page.reload()
     page.wait_for_selector("article[data-shown]")
     found = {job["values"]["seed"]: job for job in jobs.listed()}
@@ -121,12 +121,12 @@ def test_two_subjects_stand_beside_each_other_after_a_reload(page, served):
 def test_a_running_job_is_cancelled_and_an_impossible_one_refused_in_one_line(page, served):
     _, _, jobs = served
     generate(page, seed=8, steps=50000)
-    page.wait_for_function("jobs.some(job => job.state === 'running' && job.progress.share > 0)")
+    page.wait_for_function("() => jobs.some(job => job.state === 'running' && job.progress.share > 0)")
     assert "global stage, step" in page.locator("#jobs li").first.inner_text()
     page.click("#jobs li button:has-text('Cancel')")
-    page.wait_for_function("jobs.some(job => job.values.seed === 8 && job.state === 'cancelled')")
+    page.wait_for_function("() => jobs.some(job => job.values.seed === 8 && job.state === 'cancelled')")
     generate(page, height_cm=1.65, steps="")
-    page.wait_for_function("document.querySelector('#generate .error').textContent !== ''")
+    page.wait_for_function("() => document.querySelector('#generate .error').textContent !== ''")
     assert page.locator("#generate .error").inner_text() == (
         "Error: height is 1.65 cm; 100 to 230 cm are accepted. It looks like metres: write 165."
     )
