@@ -89,13 +89,16 @@ class Cascade:
         )  # fmt: skip
 
     @classmethod
-    def shipped(cls, name: str = "demo", device: torch.device | None = None) -> "Cascade":
+    def shipped(
+        cls, name: str = "demo", device: torch.device | None = None, folder: Path | None = None
+    ) -> "Cascade":  # fmt: skip
         """The cascade whose weights come with the package, sampled as these weights were validated.
 
         name: "demo" (EDM diffusion) or "demo-flow". Both were trained on phantoms: no evidence about patients.
+        folder: where files of the same names are, instead.
         """
         family = closest(name, SHIPPED)
-        folder = Path(str(importlib.resources.files("totalgen.resource")))
+        folder = folder or Path(str(importlib.resources.files("totalgen.resource")))
         paths = [folder / f"demo-{stage}-{family}.safetensors" for stage in ("global", "sr")]
         carried: dict[str, Any] = dict(global_weights=paths[0], sr_weights=paths[1])
         for path in paths:
