@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from totalgen import distributed
-from totalgen.commands import PATH, command, weights_of_runs
+from totalgen.commands import PATH, command, device_option, weights_of_runs
 from totalgen.errors import closest
 from totalgen.generation.cascade import Cascade
 from totalgen.generation.checks import Checks, reference_beside
@@ -37,8 +37,7 @@ SHORT, WHOLE = dict(DPM, sigma_min=0.5), dict(slab=128, context=8)
 DEMO = dict(WHOLE, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=16))
 DEMO_FLOW = dict(WHOLE, global_sampling=dict(SHORT, steps=16), sr_sampling=dict(SHORT, steps=6))
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
-# Where weights are: those of trainings that were started in the repository, and those that come with it.
-RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"
+RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained here, or shipped
 
 
 def pair(place, global_stage, sr_stage):
@@ -80,22 +79,23 @@ PRESETS = {
 @click.option("--global-weights", type=PATH, help="Weights of the global stage.")
 @click.option("--sr-weights", type=PATH, help="Weights of the super-resolution stage.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+@device_option
 @click.option("--dry-run", is_flag=True, help="Print the settings and the cost, and exit.")
 def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dicom, runs, changes, dry_run, **given):
     person = {field: [given.pop(field)] for field in FIELDS if given[field] is not None}
     weights = {name: given[name] for name in ("global_weights", "sr_weights")}
     if runs is not None:
         weights = weights_of_runs(runs, PRESETS[closest(preset, PRESETS)], weights)
-    settings = resolve(GenerationSettings, PRESETS, preset, changes, weights)
+    settings = resolve(GenerationSettings, PRESETS, preset, changes, dict(weights, device=given["device"]))
     people = person | parsed(demographics)
     requests = requests_for(people, cohort, split, seed, samples) if people or cohort or not dry_run else []
     if dry_run:
         click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(settings).items()))
         cost = f"{len(requests)} studies, {Cascade.load(settings).operations() / 1e12:.3g} TFLOP each"
         return click.echo(f"{cost}\n{impossible(requests)}".strip())
-    rank, ranks, device = distributed.start(wait_days=7)  # for the slowest: a subject takes minutes
+    rank, ranks, device = distributed.start(7, settings.compute.device)  # for the slowest: a subject takes minutes
     cascade = Cascade.load(settings, device)
-    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.global_stage.data["sources"])
+    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.global_stage.data["sources"], device)
     known = reference_beside(settings.weights.global_weights, given["reference"])
     checks = Checks(export and export.label, export and export.by, known, given["retry"])
     export = with_dicom(export) if dicom else export

@@ -71,7 +71,8 @@ def test_a_derived_pet_says_how_the_patient_lay(phantom, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("position", "modifier", "entry"), [("HFS", "supine", "headfirst"), ("FFDL", "left lateral decubitus", "feet-first")]
+    ("position", "modifier", "entry"),
+    [("HFS", "supine", "headfirst"), ("FFDL", "left lateral decubitus", "feet-first")],
 )
 def test_a_position_becomes_its_codes(position, modifier, entry):
     ds = pydicom.Dataset()

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import click
 import pandas as pd
-from tqdm import tqdm
 
 from totalgen import distributed
 from totalgen.data.demographics import COLUMNS
 from totalgen.data.files import locked
 from totalgen.data.parallel import spread
+from totalgen.data.progress import progress
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.text_files import read_json
 from totalgen.data.volume import Volume, is_whole, read_nifti
@@ -72,7 +72,7 @@ def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, exp
         return manifest_row(pipeline, asked[name], preset)
 
     def bar(items):
-        return tqdm(items, desc="parts", unit="part", disable=len(asked) > 1)
+        return progress(items, "parts", "part", show=len(asked) == 1)
 
     def exists(name):
         return is_made(name) and (compare_with is None or (outdir / name / COMPARISON).exists())
@@ -107,7 +107,7 @@ def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, exp
     if ranks > 1:
         distributed.barrier()  # until all have seen what was there
         mine = [name for name in list(asked)[rank::ranks] if name not in before]
-        results = spread(work, tqdm(mine, desc="generate", unit="subject", disable=rank > 0))
+        results = spread(work, progress(mine, "generate", "subject", show=rank == 0))
         failed = distributed.gathered({name: error for name, _, error in results if error is not None})
         if rank > 0:
             return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from totalgen.data.measures import measure_study
 from totalgen.data.segmentation import Backend, totalsegmentator
@@ -36,16 +37,18 @@ class OrganExport:
         pd.DataFrame(rows).to_csv(folder / "organs.csv", index=False)
 
 
-def organ_export(source: str | None, weights: Path, trained_on: Sequence[str] = ()) -> OrganExport | None:
+def organ_export(
+    source: str | None, weights: Path, trained_on: Sequence[str] = (), device: torch.device | None = None
+) -> OrganExport | None:
     """The export of a source of organs; None for source "none".
 
     source: of ORGAN_SOURCES; by default the network, which knows phantoms only, where the generator was ``trained_on``
-    nothing else;  weights: of the network. Raises InputError when the source is not installed.
+    nothing else;  weights, device: of the network. Raises InputError when the source is not installed.
     """
     source = source or ("network" if set(trained_on) == {"phantom"} else "none")
     if source == "none":
         return None
     if source == "totalsegmentator":
         return OrganExport(totalsegmentator(), "TotalSegmentator")
-    segmenter = Segmenter.load(weights)
+    segmenter = Segmenter.load(weights, device)
     return OrganExport(lambda subject, ct: segmenter.run(ct)["organs"], segmenter.sha256)
