@@ -1,13 +1,12 @@
 """The check of every generated study against its training cohort, and generating again where it fails."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
-from tqdm import tqdm
 
 from totalgen.data.quality import MASS, Reference, study_figures
 from totalgen.data.segmentation import Backend
@@ -48,7 +47,7 @@ class Checks:
                 break
             said = f"Warning: {name}: attempt {attempt} fails the check ({_short(faults)})"
             further = f"; generated again with seed {seeds(attempt)}." if attempt <= self.retry else "; it is kept."
-            tqdm.write(said + further, file=sys.stderr)
+            click.echo(said + further, err=True)
         columns = dict(quality="; ".join(faults) or self.verdict(person), attempts=attempt, seed_used=used)
         columns |= dict(mass_kg=mass_kg, reference=self.reference and self.reference.sha256)
         return volumes, columns | dict(segmenter=self.labelled_by)

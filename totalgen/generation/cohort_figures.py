@@ -148,7 +148,7 @@ def _boxes(axis):
     for start, end, text in ARROWS:
         axis.add_patch(FancyArrowPatch((start, 29), (end, 29), arrowstyle="-|>", mutation_scale=14, color=BLUE))
         axis.text((start + end) / 2, 31, text, ha="center", va="bottom", fontsize=8.5)
-    line = dict(color=BROWN, linestyle="--", linewidth=1)
+    line: dict[str, Any] = dict(color=BROWN, linestyle="--", linewidth=1)
     axis.plot([9, 9, ARROWS[1][0] + 6], [8.6, 6, 6], **line)
     for start, end, _ in ARROWS[:2]:  # both models
         middle = (start + end) / 2
@@ -172,8 +172,9 @@ def _slices(study, masks):
     ct, suv, organs = _volumes(study, masks)
     levels = {}
     for name in LEVELS:
-        where = np.flatnonzero((organs.voxels == ORGANS[name]).any((0, 1))) if organs is not None else []
-        levels[name] = int(np.median(where)) if len(where) else int(FALLBACK[name] * ct.shape[2])
+        found_in = np.zeros(ct.shape[2], bool) if organs is None else (organs.voxels == ORGANS[name]).any((0, 1))
+        slices = np.flatnonzero(found_in)
+        levels[name] = int(np.median(slices)) if len(slices) else int(FALLBACK[name] * ct.shape[2])
     found = {}
     for title, volume, window, inverted in (("CT", ct, CT_WINDOW, False), ("PET", suv, PET_WINDOW, True)):
         found[f"{title}, coronal"] = grey(coronal(volume.voxels), window, inverted)
@@ -195,7 +196,7 @@ def _show(axis, picture, title):
     axis.axis("off")
 
 
-def _person(study: Mapping[str, Any]) -> str:
+def _person(study):
     person = Demographics.from_row(study)
     return f"{WORDS[person.sex]}, {person.age_years:g} y, {100 * person.height_m:.4g} cm, {person.weight_kg:.4g} kg"
 

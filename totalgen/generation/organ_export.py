@@ -39,7 +39,7 @@ class OrganExport:
 
 def organ_export(
     source: str | None, weights: Path, trained_on: Sequence[str] = (), device: torch.device | None = None
-) -> OrganExport | None:  # fmt: skip
+) -> OrganExport | None:
     """The export of a source of organs; None for source "none".
 
     source: of ORGAN_SOURCES; by default the network, which knows phantoms only, where the generator was ``trained_on``
