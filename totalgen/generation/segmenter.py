@@ -80,7 +80,7 @@ class Segmenter:
 
     def describe(self, source: Volume) -> dict[str, Any]:
         """The weights."""
-        return dict(source=f"segmented, trained on {', '.join(self.data['sources'])} data", weights=self.sha256[:16])
+        return dict(source=f"segmented, trained on {', '.join(self.data['sources'])} data", weights=self.sha256)
 
     def operations(self, shape: Sequence[int]) -> int:
         """Floating-point operations of the network for a volume of so many of its own voxels."""
