@@ -28,8 +28,8 @@ SOURCE = "unknown scanner"
 
 @command(__doc__)
 @click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
-@click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(min=50), help="Edge of the in-plane square.")
-@click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(min=0), help="Kept beyond clavicles and sacrum.")
+@click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(50, 5000), help="Edge of the in-plane square.")
+@click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(0, 5000), help="Beyond clavicles and sacrum.")
 @spread_options
 def main(root, field_mm, margin_mm, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")

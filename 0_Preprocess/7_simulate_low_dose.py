@@ -26,9 +26,11 @@ NOTE = "Simulated low dose (TotalGen)"
 @click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--folder", default="resampled", help="Below the root, with <subject>/SUV.nii.gz.")
 @click.option("--dose", "doses", type=float, multiple=True, required=True, help="Fraction of the normal; repeatable.")
-@click.option("--voxel-mm", type=click.FloatRange(min=0.5), help="Resample to such cubes first.")
-@click.option("--noise", type=float, default=NoiseModel.relative, help="std / mean of tissue of SUV 2.3, normal dose.")
-@click.option("--fwhm-mm", type=float, default=NoiseModel.fwhm_mm, help="Blur of the noise: that of the scanner.")
+@click.option("--voxel-mm", type=click.FloatRange(0.5, 50), help="Resample to such cubes first.")
+@click.option("--noise", type=click.FloatRange(0, 10, min_open=True), default=NoiseModel.relative,
+              help="std / mean of tissue of SUV 2.3, normal dose.")  # fmt: skip
+@click.option("--fwhm-mm", type=click.FloatRange(0, 50), default=NoiseModel.fwhm_mm,
+              help="Blur of the noise, mm: that of the scanner.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own.")
 @spread_options
 def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler):

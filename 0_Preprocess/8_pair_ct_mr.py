@@ -27,7 +27,7 @@ from totalgen.data.volume import read_nifti, write_nifti
 @click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--ct", required=True, metavar="PATTERN", help="CT in HU, with {} for the patient.")
 @click.option("--mr", required=True, metavar="PATTERN", help="MR on any grid in the same world coordinates.")
-@click.option("--voxel-mm", type=click.FloatRange(min=0.3), default=1.0, help="Edge of the cubes.")
+@click.option("--voxel-mm", type=click.FloatRange(0.3, 50), default=1.0, help="Edge of the cubes.")
 @click.option("--percentile", type=click.FloatRange(50, 100), help="This one of the MR in the body becomes 1000.")
 @click.option("--source", default="unknown", help="Where the images are from, for table and weights.")
 @click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Share of split test.")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import io
+import math
 import os
 import shlex
 import sys
@@ -31,6 +32,7 @@ class Place(click.Path):
 
 
 PLACE = Place(path_type=Path)
+MOST_PROCESSES = 256
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 PLACES = {  # what may be wrong with the place of an output → cure
     errno.ENOSPC: "Free some space and run the same command again: what was written before is intact.",
@@ -57,7 +59,14 @@ class Command(click.Command):
                 stream.reconfigure(encoding="utf-8")
         return super().main(*args, **kwargs)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:  # whose usage is lines before the one that matters
+            raise InputError(f"{error.format_message()} See --help.") from None
+
     def invoke(self, ctx: click.Context) -> Any:
+        check_finite(self, ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -67,6 +76,15 @@ class Command(click.Command):
             if error.errno not in PLACES:
                 raise
             raise InputError(f"{error.filename or 'output'}: {error.strerror}. {PLACES[error.errno]}") from None
+
+
+def check_finite(made: click.Command, values: dict[str, Any]) -> None:
+    """Raises InputError for an option that is not a finite number: ranges do not refuse what cannot be compared."""
+    for option in made.params:
+        value = values.get(option.name or "")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"{option.opts[0]} is {number}. Give a finite number.")
 
 
 def command(text: str, epilog: str | None = None) -> Callable[[Callable], click.Command]:
@@ -105,7 +123,8 @@ def _be_quiet(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 def spread_options(function: Callable) -> Callable:
     """Adds --workers and --scheduler, as ``totalgen.data.parallel.spread`` takes them."""
-    workers = click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+    count = click.IntRange(1, MOST_PROCESSES)
+    workers = click.option("--workers", type=count, default=1, help="Processes on this machine.")
     scheduler = click.option(
         "--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786."
     )
