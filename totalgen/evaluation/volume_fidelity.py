@@ -34,7 +34,7 @@ def spectrum(volume: Volume) -> np.ndarray:
     radius = np.sqrt(sum(each**2 for each in np.meshgrid(*axes, indexing="ij")))
     edges = np.linspace(0, 0.5 / volume.voxel_mm.max(), BANDS + 1)
     shell = np.digitize(radius.ravel(), edges) - 1
-    inside = (shell >= 0) & (shell < BANDS)
+    inside = (shell < BANDS) & (radius.ravel() > 0)
     sums, counts = (np.bincount(shell[inside], w, BANDS) for w in (power.ravel()[inside], None))
     return np.log10(np.maximum(sums / np.maximum(counts, 1), 1e-12))
 
