@@ -9,6 +9,7 @@ import pytest
 
 from totalgen.data.measures import MEASURES
 from totalgen.data.organs import MEASURED
+from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.evaluation import figures, report
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.figures import violins
@@ -226,3 +227,58 @@ def test_sections_come_back_as_they_were_written_and_their_figures_are_in_the_pa
     (tmp_path / "a.png").unlink()
     with pytest.raises(report.InputError, match="no such file"):
         read_section(tmp_path)
+
+
+def empty_masks(generated):
+    for folder in generated.glob("g*"):
+        masks = read_nifti(folder / "organs.nii.gz")
+        write_nifti(folder / "organs.nii.gz", Volume(np.zeros(masks.shape, np.uint8), masks.affine))
+
+
+def nan_in_a_liver(generated):
+    path = generated / "g1" / "SUV.nii.gz"
+    suv = read_nifti(path)
+    suv.voxels[15, 8, 12] = np.nan
+    write_nifti(path, suv)
+
+
+def one_subject(generated):
+    table = pd.read_csv(generated / "manifest.csv")[:1]
+    table.to_csv(generated / "manifest.csv", index=False)
+
+
+def one_sex(generated):
+    table = pd.read_csv(generated / "manifest.csv").assign(sex="F")
+    table.to_csv(generated / "manifest.csv", index=False)
+
+
+def larger_voxels(generated):
+    for path in generated.glob("g2/*.nii.gz"):
+        volume = read_nifti(path)
+        voxels = volume.voxels.astype(np.uint8) if path.name == "organs.nii.gz" else volume.voxels
+        write_nifti(path, Volume(voxels, volume.affine * np.array([1, 1, 2, 1])))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (empty_masks, "male liver 2 missing"), (nan_in_a_liver, "female liver 1 not finite"), (one_subject, "(n = 1)"),
+        (one_sex, "not tested"), (larger_voxels, "12x12x24"),
+    ],
+)  # fmt: skip
+def test_a_strange_cohort_is_compared_and_its_strangeness_named(
+    change, words, cohort, generated, invoke, tables_only, tmp_path
+):
+    for i in range(4):
+        shutil.copy(cohort / "cropped" / f"s{i}" / "organs.nii.gz", generated / f"g{i}" / "organs.nii.gz")
+    change(generated)
+    for root in (cohort, generated):
+        assert invoke("3_Evaluations/2_measure_organs.py", "--root", root).exit_code == 0
+    out = tmp_path / "out"
+    arguments = ["--reference", f"Phantom={cohort}", "--candidate", f"made={generated}", "--outdir", out]
+    result = invoke("3_Evaluations/3_compare_cohorts.py", *arguments)
+    assert result.exit_code == 0, result.output
+    assert words in (out / "report.html").read_text() + result.output
+    for reverse in (["--reference", generated, "--candidate", cohort], ["--reference", cohort, "--candidate", cohort]):
+        found = invoke("3_Evaluations/3_compare_cohorts.py", *reverse, "--outdir", out)
+        assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
