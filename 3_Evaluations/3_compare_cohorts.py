@@ -54,9 +54,9 @@ def main(
     base = load_cohort(name, root, split, reference_masks or masks, "reference")
     others = []
     if true_masks:
-        others.append(load_cohort(f"{name}, true masks", root, split, true_masks, "true masks"))
+        others.append(load_cohort(f"{name} (true masks)", root, split, true_masks, "true masks"))
     if packed:
-        label, folder = named(packed) if "=" in packed else (f"{name}, packed", Path(packed))
+        label, folder = named(packed) if "=" in packed else (f"{name} (packed)", Path(packed))
         others.append(load_cohort(label, folder, split, masks, "packed"))
     for role, given in (("control", controls), ("candidate", candidates)):
         others += [load_cohort(*named(each), split, masks, role) for each in given]

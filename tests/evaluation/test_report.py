@@ -10,7 +10,8 @@ import pytest
 from totalgen.data.measures import MEASURES
 from totalgen.data.organs import MEASURED
 from totalgen.data.volume import Volume, read_nifti, write_nifti
-from totalgen.evaluation import figures, report
+from totalgen.errors import InputError
+from totalgen.evaluation import figures
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.figures import violins
 from totalgen.evaluation.measured_cohort import Cohort, pairs
@@ -225,7 +226,7 @@ def test_sections_come_back_as_they_were_written_and_their_figures_are_in_the_pa
     assert "<h2>Privacy</h2>" in page
     assert "&lt;b&gt;" in page
     (tmp_path / "a.png").unlink()
-    with pytest.raises(report.InputError, match="no such file"):
+    with pytest.raises(InputError, match="no such file"):
         read_section(tmp_path)
 
 
