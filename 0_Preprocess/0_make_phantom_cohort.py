@@ -23,17 +23,18 @@ CONFIG = dict(subjects=40, seed=0, format="nifti", voxel_mm=4.0, test_fraction=T
 
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
-@click.option("--subjects", type=int, default=CONFIG["subjects"])
+@click.option("--subjects", type=int, default=CONFIG["subjects"], help="How many, at least 1.")
 @click.option("--seed", type=click.IntRange(min=0), default=CONFIG["seed"], help="The same seed, the same cohort.")
-@click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"])
-@click.option("--voxel-mm", type=float, default=CONFIG["voxel_mm"])
-@click.option("--test-fraction", type=float, default=CONFIG["test_fraction"], help="Share of split test.")
-@click.option("--validation-fraction", type=float, default=0.0, help="Share of split validation.")
-@click.option("--variability", type=float, default=CONFIG["variability"],
+@click.option("--format", type=click.Choice(["nifti", "dicom"]), default=CONFIG["format"],
+              help="Volumes to go on with step 3, or scans to go on with step 1.")  # fmt: skip
+@click.option("--voxel-mm", type=float, default=CONFIG["voxel_mm"], help="Edge of the voxels, 1 to 12 mm.")
+@click.option("--test-fraction", type=float, default=CONFIG["test_fraction"], help="Share of split test, 0 to 1.")
+@click.option("--validation-fraction", type=float, default=0.0, help="Share of split validation, 0 to 1.")
+@click.option("--variability", type=click.FloatRange(0, 10), default=CONFIG["variability"],
               help="0 makes the deterministic phantom: organs follow from the demographics alone.")  # fmt: skip
 @click.option("--tracer", type=click.Choice(list(TRACERS)), default="fdg", help="Pattern of uptake.")
-@click.option("--fwhm-mm", type=float, default=PET.fwhm_mm, help="Blur of the PET scanner.")
-@click.option("--spheres", type=int, default=0, help="Small hot ones, in liver, muscle and lung.")
+@click.option("--fwhm-mm", type=click.FloatRange(0, 50), default=PET.fwhm_mm, help="Blur of the PET scanner, mm.")
+@click.option("--spheres", type=click.IntRange(min=0), default=0, help="Small hot ones, in liver, muscle and lung.")
 @click.option("--dose", "doses", type=float, multiple=True,
               help="Also this fraction of the normal dose, in <root>/doses; repeatable.")  # fmt: skip
 @click.option("--mr", is_flag=True, help="Also a T1-weighted MR, in <root>/pairs.")

@@ -14,11 +14,14 @@ import click
 from totalgen.commands import PATH, command, spread_options
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.metadata import chosen_files, discreet
 from totalgen.data.pair import check_same_voxels, convert
 from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
+
+NOTE = "from DICOM, resampled (TotalGen)"
 
 
 @command(__doc__)
@@ -37,15 +40,16 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
             files = [chosen_files(root, series, subject, modality) for modality in ("PT", "CT")]
             ct, suv, report = convert(*files, Demographics.from_row(cohort.loc[subject]), voxel_mm, any_tracer)
             with atomic(root / "resampled" / subject) as folder:
-                write_nifti(folder / "CT.nii.gz", ct)
-                write_nifti(folder / "SUV.nii.gz", suv)
+                write_nifti(folder / "CT.nii.gz", ct, NOTE)
+                write_nifti(folder / "SUV.nii.gz", suv, NOTE)
         return report
 
     def done(subject):
         return (root / "resampled" / subject).is_dir()
 
     check_same_voxels(root / "resampled", [subject for subject in cohort.index if done(subject)], voxel_mm)
-    for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler)
+    made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm))
+    for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler, made_with)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ kept to its end, with a note.
 
 Writes <root>/cropped/<subject>/{CT,SUV,organs}.nii.gz, <root>/crop.csv (subject, covers_torso, clavicles, sacrum,
 z_extent_mm, note) and covers_torso into <root>/cohort.csv, so that training can leave partial torsos out.
-Subjects that are done are skipped: remove their folder to crop them again.
+Subjects that are done are skipped: remove their folder to crop them again. What was cropped with another field or
+margin, or with other labels, is refused.
 """
 
 
@@ -18,8 +19,11 @@ from totalgen.commands import PATH, command, spread_options
 from totalgen.data.crop import FIELD_MM, MARGIN_MM, crop_torso
 from totalgen.data.demographics import COVERAGE
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.subjects import for_each_subject, put_column, read_table, subjects_in
 from totalgen.data.volume import read_labels, read_nifti, write_nifti
+
+SOURCE = "unknown scanner"
 
 
 @command(__doc__)
@@ -30,6 +34,9 @@ from totalgen.data.volume import read_labels, read_nifti, write_nifti
 def main(root, field_mm, margin_mm, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
 
+    known = read_table(root / "cohort.csv")
+    sources = dict(zip(known["subject"], known["source"], strict=True)) if "source" in known else {}
+
     def work(subject):
         ct, suv = (read_nifti(root / "resampled" / subject / f"{name}.nii.gz") for name in ("CT", "SUV"))
         path = root / "organs" / f"{subject}.nii.gz"
@@ -37,13 +44,17 @@ def main(root, field_mm, margin_mm, workers, scheduler):
         ct, suv, organs, report = crop_torso(ct, suv, organs, field_mm, margin_mm)
         with atomic(root / "cropped" / subject) as folder:
             for name, volume in (("CT", ct), ("SUV", suv), ("organs", organs)):
-                write_nifti(folder / f"{name}.nii.gz", volume)
+                write_nifti(folder / f"{name}.nii.gz", volume, f"torso, {sources.get(subject, SOURCE)} (TotalGen)")
         return report
 
     def done(subject):
         return (root / "cropped" / subject).is_dir()
 
-    for_each_subject(root, "crop", subjects, work, done, root / "crop.csv", workers, scheduler)
+    settings = dict(field_mm=field_mm, margin_mm=margin_mm)
+    if not (root / "organs").is_dir():
+        settings |= {"organs.backend": "none"}
+    made_with = made_in(root / "cropped", settings, organs=root / "organs")
+    for_each_subject(root, "crop", subjects, work, done, root / "crop.csv", workers, scheduler, made_with)
     if (root / "cohort.csv").exists():
         put_column(root / "cohort.csv", COVERAGE, read_table(root / "crop.csv").set_index("subject")[COVERAGE])
 

@@ -17,6 +17,7 @@ from totalgen.data.archive import pack, verify_archive
 from totalgen.data.intensity import CT, SUV, Encoding
 from totalgen.data.recipes import AXIAL, ORGANS, PetCt, doses, latents, pairs
 
+POSITIVE = click.FloatRange(0, 1e6, min_open=True)
 MR_HU_WINDOW = (-1000.0, 1000.0)  # lungs and bone tell a translator what MR shows
 
 
@@ -38,13 +39,13 @@ RECIPES = {  # name → (options) → recipe
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort folder.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="petct", help="What is packed.")
-@click.option("--shape", type=int, nargs=3, default=PetCt.shape, help="Voxels in x, y and z.")
+@click.option("--shape", type=click.IntRange(min=4), nargs=3, default=PetCt.shape, help="Voxels; divisible by 4.")
 @click.option("--axial", type=click.Choice(AXIAL), default=PetCt.axial, help="Fill axis z, or keep the length, in air.")
-@click.option("--hu-window", type=float, nargs=2, help="CT values that become 0 and 1: -500 500, of pairs -1000 1000.")
-@click.option("--suv-max", type=float, default=SUV.high, help="SUV that becomes 1.")
-@click.option("--suv-scale", type=float, default=16.0, help="Of doses: SUV that becomes 1; higher ones stay higher.")
-@click.option("--mr-scale", type=float, default=1000.0, help="Of pairs: MR signal that becomes 1.")
-@click.option("--latent-channels", type=int, default=2, help="Of latents: channels that the VQ-VAE gives.")
+@click.option("--hu-window", type=float, nargs=2, help="HU that become 0 and 1: -500 500, of pairs -1000 1000.")
+@click.option("--suv-max", type=POSITIVE, default=SUV.high, help="SUV that becomes 1.")
+@click.option("--suv-scale", type=POSITIVE, default=16.0, help="Of doses: SUV that becomes 1; higher ones stay higher.")
+@click.option("--mr-scale", type=POSITIVE, default=1000.0, help="Of pairs: MR signal that becomes 1.")
+@click.option("--latent-channels", type=click.IntRange(1, 64), default=2, help="Of latents: channels of the VQ-VAE.")
 @click.option("--folder", help="Of doses: below the root, with <subject>/SUV.nii.gz, such as resampled.")
 @click.option("--overwrite", is_flag=True, help="Pack again: for other options, or when subjects left.")
 @click.option("--verify", is_flag=True, help="Compare every subject of the archive with its checksum, and stop.")

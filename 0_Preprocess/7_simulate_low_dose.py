@@ -13,6 +13,7 @@ import click
 
 from totalgen.commands import PATH, command, spread_options
 from totalgen.data.doses import NoiseModel, check_doses, has_doses, write_doses
+from totalgen.data.made_with import made_in
 from totalgen.data.pet_input import read_pet
 from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import isotropic_grid, resample
@@ -44,7 +45,9 @@ def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler
         return has_doses(root / "doses" / subject, doses)
 
     subjects = subjects_in(root / folder, "Run 2_dicom_to_nifti.py first, or put <subject>/SUV.nii.gz there.")
-    for_each_subject(root, "simulate_dose", subjects, work, done, workers=workers, scheduler=scheduler)
+    settings = dict(folder=folder, voxel_mm=voxel_mm, noise=noise, fwhm_mm=fwhm_mm, seed=seed)
+    made_with = made_in(root / "doses", settings, resampled=root / folder)
+    for_each_subject(root, "simulate_dose", subjects, work, done, None, workers, scheduler, made_with)
 
 
 if __name__ == "__main__":

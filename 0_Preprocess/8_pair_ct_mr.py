@@ -17,6 +17,7 @@ from totalgen.commands import PATH, command, spread_options
 from totalgen.data.ct_mr_pairs import pair
 from totalgen.data.demographics import TEST_FRACTION, write_cohort
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.names import matching
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import read_nifti, write_nifti
@@ -41,13 +42,14 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
         made_ct, made_mr, report = pair(*(read_nifti(path.format(patient)) for path in (ct, mr)), voxel_mm, percentile)
         with atomic(root / "pairs" / patient) as part:
             for name, volume in (("CT", made_ct), ("MR", made_mr)):
-                write_nifti(Path(part) / f"{name}.nii.gz", volume)
+                write_nifti(Path(part) / f"{name}.nii.gz", volume, f"{source}, paired (TotalGen)")
         return report
 
     def done(patient):
         return (root / "pairs" / patient).is_dir()
 
-    failed = for_each_subject(root, "pair", patients, work, done, root / "pairs.csv", workers, scheduler)
+    made_with = made_in(root / "pairs", dict(voxel_mm=voxel_mm, percentile=percentile))
+    failed = for_each_subject(root, "pair", patients, work, done, root / "pairs.csv", workers, scheduler, made_with)
     if not (root / "cohort.csv").exists():
         kept = [patient for patient in patients if patient not in failed]
         test = set(np.random.default_rng(seed).permutation(kept)[: int(np.ceil(test_fraction * len(kept)))])

@@ -16,6 +16,7 @@ import pandas as pd
 from totalgen.commands import PATH, command, spread_options
 from totalgen.data.demographics import TEST_FRACTION, write_with_others
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.metadata import share
 from totalgen.data.names import matching
 from totalgen.data.nifti_studies import person_of, read_people, read_study
@@ -46,15 +47,17 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
     if lonely:
         click.echo(f"{len(lonely)} of {len(subjects) + len(lonely)} subjects lack a file and are left out.", err=True)
 
+    note = f"{source}, resampled (TotalGen)"
+
     def work(subject):
         files = [Path(pattern.format(subject)) if pattern else None for pattern in (ct, suv, organs)]
         made, report = read_study(*files, person_of(people, subject), voxel_mm)
         labels = made.pop("organs", None)
         if labels is not None:
-            write_nifti(root / "organs" / f"{subject}.nii.gz", labels)
+            write_nifti(root / "organs" / f"{subject}.nii.gz", labels, note)
         with atomic(root / "resampled" / subject) as part:
             for name, volume in made.items():
-                write_nifti(Path(part) / f"{name}.nii.gz", volume)
+                write_nifti(Path(part) / f"{name}.nii.gz", volume, note)
         return report
 
     def done(subject):
@@ -62,8 +65,8 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
         return labelled and (root / "resampled" / subject).is_dir()
 
     check_same_voxels(root / "resampled", [s for s in subjects if done(s)], voxel_mm)
-
-    failed = for_each_subject(root, "import", subjects, work, done, root / "import.csv", workers, scheduler)
+    made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm))
+    failed = for_each_subject(root, "import", subjects, work, done, root / "import.csv", workers, scheduler, made_with)
     rows = [
         dict(subject=subject, **vars(person_of(people, subject)), source=source,
              split="test" if share(seed, subject) < test_fraction else "train")

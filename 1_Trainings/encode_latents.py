@@ -9,10 +9,12 @@ are skipped. Go on with 6_pack_training_set.py --recipe latents --latent-channel
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, command, device_option
 from totalgen.data.files import atomic
+from totalgen.data.made_with import fingerprint, made_in
 from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import read_nifti, write_nifti
+from totalgen.distributed import usable_device
 from totalgen.errors import InputError
 from totalgen.generation.latent_volumes import LatentVolumes
 
@@ -21,8 +23,9 @@ from totalgen.generation.latent_volumes import LatentVolumes
 @click.option("--root", type=PATH, required=True, help="Cohort folder with <root>/pairs.")
 @click.option("--slices", type=PATH, required=True, help="Folder with <subject>/MR.nii.gz, predicted slice by slice.")
 @click.option("--vqvae", type=PATH, required=True, help="Weights of the VQ-VAE.")
-def main(root, slices, vqvae):
-    codec = LatentVolumes.load(vqvae)
+@device_option
+def main(root, slices, vqvae, device):
+    codec = LatentVolumes.load(vqvae, usable_device(device))
     subjects = subjects_in(slices, "Run 2_Tests/translate_ct_to_mr.py --stage slices first.")
     subjects = [subject for subject in subjects if (slices / subject / "MR.nii.gz").exists()]
 
@@ -33,9 +36,13 @@ def main(root, slices, vqvae):
         with atomic(root / "latents" / subject) as part:
             for name, volume in (("MR", true), ("slices", stacked)):
                 for channel, latent in enumerate(codec.encode(volume)):
-                    write_nifti(part / f"{name}_{channel}.nii.gz", latent)
+                    write_nifti(part / f"{name}_{channel}.nii.gz", latent, f"of {name} (TotalGen)", "latent")
 
-    for_each_subject(root, "encode", subjects, work, lambda subject: (root / "latents" / subject).is_dir())
+    def done(subject):
+        return (root / "latents" / subject).is_dir()
+
+    made_with = made_in(root / "latents", dict(vqvae=fingerprint(vqvae)))
+    for_each_subject(root, "encode", subjects, work, done, made_with=made_with)
 
 
 if __name__ == "__main__":

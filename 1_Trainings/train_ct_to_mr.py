@@ -13,7 +13,7 @@ Each continues where a stopped run was. Several GPUs or nodes: start it with tor
 
 import click
 
-from totalgen.commands import PATH, command, trained
+from totalgen.commands import PATH, command, device_option, trained
 from totalgen.errors import closest
 from totalgen.schema import listed, resolve
 from totalgen.settings import RefinementSettings, TranslationSettings, VqvaeSettings
@@ -80,11 +80,12 @@ NAMES = {name: settings for settings, table in PRESETS.items() for name in table
 @click.option("--root", type=PATH, required=True, help="Cohort folder with pairs.zarr, or latents.zarr.")
 @click.option("--outdir", type=PATH, required=True, help="Run folder: weights, log, pictures.")
 @click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
+@device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print configuration, parameters, GFLOP and data, and exit.")
-def main(preset, root, outdir, init_from, changes, dry_run):
+def main(preset, root, outdir, init_from, device, changes, dry_run):
     kind = closest(preset, NAMES)
-    settings = resolve(kind, PRESETS[kind], preset, changes, dict(init_from=init_from))
+    settings = resolve(kind, PRESETS[kind], preset, changes, dict(init_from=init_from, device=device))
     train, show = (train_vqvae, describe_vqvae) if kind is VqvaeSettings else (train_diffusion, describe)
     if dry_run:
         return click.echo(show(root, preset, settings))

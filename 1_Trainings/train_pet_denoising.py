@@ -10,7 +10,7 @@ GPUs or nodes: start it with torchrun. --dry-run prints configuration, size and 
 
 import click
 
-from totalgen.commands import PATH, command, trained
+from totalgen.commands import PATH, command, device_option, trained
 from totalgen.schema import listed, resolve
 from totalgen.settings import PetDenoisingSettings
 from totalgen.training.diffusion import describe, train_diffusion
@@ -60,10 +60,11 @@ PRESETS = {
 @click.option("--root", type=PATH, required=True, help="Cohort folder with doses.zarr.")
 @click.option("--outdir", type=PATH, required=True, help="Run folder: weights, log, pictures.")
 @click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
+@device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print configuration, parameters, GFLOP and data, and exit.")
-def main(preset, root, outdir, init_from, changes, dry_run):
-    settings = resolve(PetDenoisingSettings, PRESETS, preset, changes, dict(init_from=init_from))
+def main(preset, root, outdir, init_from, device, changes, dry_run):
+    settings = resolve(PetDenoisingSettings, PRESETS, preset, changes, dict(init_from=init_from, device=device))
     if dry_run:
         return click.echo(describe(root, preset, settings))
     use = "2_Tests/denoise_pet.py --weights {} --input PET --dose 0.1 --outdir out/denoised"

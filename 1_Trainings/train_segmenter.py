@@ -11,7 +11,7 @@ over the test split.
 import click
 import torch
 
-from totalgen.commands import PATH, command, trained
+from totalgen.commands import PATH, command, device_option, trained
 from totalgen.evaluation.overlap import dice_of_split
 from totalgen.generation.segmenter import Segmenter
 from totalgen.schema import listed, resolve
@@ -35,14 +35,15 @@ PRESETS = {
 @click.option("--outdir", type=PATH, required=True, help="Folder of the run.")
 @click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
 @click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
+@device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
-def main(root, outdir, preset, init_from, changes):
-    settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(init_from=init_from))
+def main(root, outdir, preset, init_from, device, changes):
+    settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(init_from=init_from, device=device))
     average = train_segmenter(root, outdir, preset, settings)
     weights = outdir / "segmenter.safetensors"
     state, configuration = load_weights(average)
     if not weights.exists() or load_weights(weights)[1].get("progress") != configuration["progress"]:
-        segmenter = Segmenter.load(average)
+        segmenter = Segmenter.load(average, device)
         dice, subjects = dice_of_split(root, lambda ct: segmenter.run(ct)["organs"], configuration["data"]["ids"])
         save_weights(weights, state, configuration | dict(dice=dice, test_subjects=subjects), torch.float16)
     click.echo(trained(weights, "3_Evaluations/1_segment_generated.py --weights {} --root ROOT --masks segmented"))

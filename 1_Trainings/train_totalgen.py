@@ -9,7 +9,7 @@ configuration, the network's size and cost and the data found, and exits.
 
 import click
 
-from totalgen.commands import PATH, command, trained
+from totalgen.commands import PATH, command, device_option, trained
 from totalgen.schema import listed, resolve
 from totalgen.settings import TrainingSettings
 from totalgen.training.diffusion import describe, train_diffusion
@@ -25,7 +25,7 @@ FLOW = dict(family="flow")
 # A quarter of the channels at full resolution, a lean decoder: a seventh of the work (docs/performance.md).
 FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=True)
 
-# The phantom cohort at 6 mm, hours on a CPU core; docs/performance.md has the reasons for noise levels and widths.
+# The phantom cohort at 6 mm, hours on a CPU core; docs/experiments.md has the reasons for noise levels and widths.
 DEMO = dict(
     shape=(80, 80, 128), batch=8, microbatch=8, rampup_items=2_000, lr=0.01, lr_decay_steps=5_000,
     weights_dtype="float16", loader_processes=1, checkpoint_steps=500, snapshot_steps=2_000, picture_steps=2_000,
@@ -74,10 +74,11 @@ PRESETS = {
 @click.option("--root", type=PATH, required=True, help="Cohort folder with training.zarr.")
 @click.option("--outdir", type=PATH, required=True, help="Run folder: weights, log, pictures.")
 @click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
+@device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print configuration, parameters, GFLOP and data, and exit.")
-def main(preset, root, outdir, init_from, changes, dry_run):
-    settings = resolve(TrainingSettings, PRESETS, preset, changes, dict(init_from=init_from))
+def main(preset, root, outdir, init_from, device, changes, dry_run):
+    settings = resolve(TrainingSettings, PRESETS, preset, changes, dict(init_from=init_from, device=device))
     if dry_run:
         return click.echo(describe(root, preset, settings))
     use = f"2_Tests/generate_petct.py --{settings.stage}-weights {{}} …, or --runs {outdir.parent} for both stages"

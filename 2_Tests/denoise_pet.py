@@ -66,7 +66,7 @@ def main(preset, path, cohort, split, dose, seed, outdir, dicom, keep_identity, 
     if dry_run:
         return click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(settings).items()))
     check_dicom(dicom, path)
-    rank, ranks, device = distributed.start(wait_days=7)
+    rank, ranks, device = distributed.start(7, settings.compute.device)
     files = f"doses/{{}}/SUV_{dose:g}.nii.gz"
     requests = requests_of(path, cohort, files, seed, outdir, rank, split, keep_identity, dose=dose)
     denoiser, export = PetDenoiser.load(settings, device), dicom_export(outdir, keep_identity) if dicom else None

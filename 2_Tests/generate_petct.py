@@ -4,7 +4,8 @@
     python 2_Tests/generate_petct.py --demographics "sex=F age=60 height_cm=165 weight_kg=54,66,80" --outdir out/bmi
     python 2_Tests/generate_petct.py --preset demo --cohort cohorts/demo/cohort.csv --split test --outdir out/cohort
 
-The same command again generates only what is missing. torchrun shares a cohort between several GPUs.
+Every study is checked against the training cohort (column quality of manifest.csv); --retry 2 generates again what
+fails. The same command again generates only what is missing. torchrun shares a cohort between several GPUs.
 """
 
 from pathlib import Path
@@ -12,19 +13,20 @@ from pathlib import Path
 import click
 
 from totalgen import distributed
-from totalgen.commands import PATH, command, weights_of_runs
+from totalgen.commands import PATH, command, device_option, weights_of_runs
 from totalgen.errors import closest
 from totalgen.generation.cascade import Cascade
+from totalgen.generation.checks import Checks, reference_beside
 from totalgen.generation.cohort import generate_cohort, written
 from totalgen.generation.organ_export import ORGAN_SOURCES, organ_export
 from totalgen.generation.people import FIELDS, impossible, parsed, requests_for
-from totalgen.generation.synthetic_export import with_dicom
+from totalgen.generation.synthetic_export import with_dicom, with_surface
 from totalgen.schema import listed, resolve, to_dict
 from totalgen.settings import GenerationSettings
 
 HERE = Path(__file__).resolve().parents[1]
 # The paper, section 2.2: Heun, 35 steps for the global stage and 100 for the sr stage, slabs of 96 slices.
-HEUN, DPM = dict(sampler="heun"), dict(sampler="dpm_solver")
+HEUN, DPM, EULER = (dict(sampler=name) for name in ("heun", "dpm_solver", "euler"))
 PAPER = dict(global_sampling=dict(HEUN, steps=35), sr_sampling=dict(HEUN, steps=100), slab=96, context=0)
 # Fewer evaluations, a narrower sr stage, windows averaged at every step, two of them across: attention sees nearer to
 # as many voxels as in the patches of the training (docs/performance.md).
@@ -34,12 +36,8 @@ FAST = dict(FUSED, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, st
 SHORT, WHOLE = dict(DPM, sigma_min=0.5), dict(slab=128, context=8)
 DEMO = dict(WHOLE, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=16))
 DEMO_FLOW = dict(WHOLE, global_sampling=dict(SHORT, steps=16), sr_sampling=dict(SHORT, steps=6))
-EULER = dict(sampler="euler")
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
-
-
-# Where weights are: those of trainings that were started in the repository, and those that come with it.
-RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"
+RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained in the repository, and its own
 
 
 def pair(place, global_stage, sr_stage):
@@ -47,7 +45,6 @@ def pair(place, global_stage, sr_stage):
     return dict(global_weights=HERE / place.format(global_stage), sr_weights=HERE / place.format(sr_stage))
 
 
-# fmt: off
 PRESETS = {
     # Table 1 column           weights of the global stage                 of the sr stage
     "paper-edm":  dict(PAPER, **pair(RUN,     "paper-global-edm",          "paper-sr-edm")),
@@ -58,7 +55,6 @@ PRESETS = {
     "demo-flow":  dict(DEMO_FLOW, **pair(SHIPPED, "demo-global-flow",      "demo-sr-flow")),
     "smoke":      dict(SMOKE, **pair(RUN,     "smoke-global-edm",          "smoke-sr-edm")),
 }
-# fmt: on
 
 
 @command(__doc__, epilog=listed(GenerationSettings))
@@ -75,32 +71,36 @@ PRESETS = {
 @click.option("--outdir", type=PATH, required=True, help="Folder for the studies.")
 @click.option("--compare-with", type=PATH, help="Cohort root: show each study below the real one, in comparison.png.")
 @click.option("--organs", type=click.Choice(ORGAN_SOURCES), help="Of masks; default: network for phantom weights.")
+@click.option("--reference", type=PATH, help="To check studies against; default: *reference.json beside the weights.")
+@click.option("--retry", type=click.IntRange(min=0), default=0, help="Attempts more for a study that fails the check.")
 @click.option("--dicom", is_flag=True, help="Write CT, PET and organ masks as DICOM, too, into <study>/dicom.")
+@click.option("--surface", is_flag=True, help="Draw body and organs as surfaces, too, into <study>/surface.png.")
 @click.option("--runs", type=PATH, help="Folder of trainings: weights of the runs that have the preset's names.")
 @click.option("--global-weights", type=PATH, help="Weights of the global stage.")
 @click.option("--sr-weights", type=PATH, help="Weights of the super-resolution stage.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+@device_option
 @click.option("--dry-run", is_flag=True, help="Print the settings and the cost, and exit.")
-def main(
-    preset, demographics, cohort, split, seed, samples, outdir, compare_with, organs, dicom, runs, changes, dry_run,
-    **given,
-):  # fmt: skip
-    person = {field: [given.pop(field)] for field in FIELDS if given[field] is not None}
+def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dicom, runs, changes, dry_run, **given):
+    person = {field: [given[field]] for field in FIELDS if given[field] is not None}
     weights = {name: given[name] for name in ("global_weights", "sr_weights")}
     if runs is not None:
         weights = weights_of_runs(runs, PRESETS[closest(preset, PRESETS)], weights)
-    settings = resolve(GenerationSettings, PRESETS, preset, changes, weights)
+    settings = resolve(GenerationSettings, PRESETS, preset, changes, dict(weights, device=given["device"]))
     people = person | parsed(demographics)
     requests = requests_for(people, cohort, split, seed, samples) if people or cohort or not dry_run else []
     if dry_run:
         click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(settings).items()))
         cost = f"{len(requests)} studies, {Cascade.load(settings).operations() / 1e12:.3g} TFLOP each"
         return click.echo(f"{cost}\n{impossible(requests)}".strip())
-    rank, ranks, device = distributed.start(wait_days=7)  # for the slowest: a subject takes minutes
+    rank, ranks, device = distributed.start(7, settings.compute.device)  # days: a subject takes minutes
     cascade = Cascade.load(settings, device)
-    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.global_stage.data["sources"])
+    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.trained_on, device)
+    known = reference_beside(settings.weights.global_weights, given["reference"])
+    checks = Checks(export and export.label, export and export.by, known, given["retry"])
     export = with_dicom(export) if dicom else export
-    generate_cohort(cascade, requests, outdir, preset, rank, ranks, compare_with, export)
+    export = with_surface(export) if given["surface"] else export
+    generate_cohort(cascade, requests, outdir, preset, rank, ranks, given["compare_with"], export, checks)
     distributed.stop()
     if rank == 0:
         click.echo(written(outdir, requests))

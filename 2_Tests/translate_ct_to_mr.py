@@ -63,7 +63,7 @@ def main(preset, path, cohort, split, seed, outdir, dicom, keep_identity, change
     if dry_run:
         return click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(settings).items()))
     check_dicom(dicom, path)
-    rank, ranks, device = distributed.start(wait_days=7)
+    rank, ranks, device = distributed.start(7, settings.compute.device)
     requests = requests_of(path, cohort, "pairs/{}/CT.nii.gz", seed, outdir, rank, split, keep_identity)
     translator, export = CtTranslator.load(settings, device), dicom_export(outdir, keep_identity) if dicom else None
     generate_cohort(translator, requests, outdir, preset, rank, ranks, export=export)

@@ -10,7 +10,7 @@ real cohort with the same segmenter as the generated one, segment it as well, un
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, device_option, spread_options
 from totalgen.generation.segmenter import segment_cohort
 
 
@@ -19,7 +19,7 @@ from totalgen.generation.segmenter import segment_cohort
 @click.option("--weights", type=PATH, required=True, help="segmenter.safetensors of a run.")
 @click.option("--masks", default="organs", help="Name of the mask file, without .nii.gz.")
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
-@click.option("--device", help="cpu, cuda, cuda:1 …; default CUDA when present.")
+@device_option
 @spread_options
 def main(root, weights, masks, split, device, workers, scheduler):
     segment_cohort(root, weights, masks, device, workers, scheduler, split)

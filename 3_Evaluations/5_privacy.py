@@ -12,11 +12,11 @@ report.
 
 import click
 import pandas as pd
-from tqdm import tqdm
 
 from totalgen.commands import PATH, command
 from totalgen.data.archive import Archive
 from totalgen.data.files import atomic
+from totalgen.data.progress import progress
 from totalgen.data.recipes import PetCt
 from totalgen.data.studies import read_studies
 from totalgen.errors import InputError
@@ -42,7 +42,7 @@ def attacks(trained, archive, groups, levels, repeats, outdir):
     """Title → Attack of every noise level and of their mean; losses.csv."""
     trained.task.check(archive)
     rows = []
-    for member, row in tqdm([(m, row) for m in (1, 0) for row in groups[1 - m]], desc="losses", disable=None):
+    for member, row in progress([(m, row) for m in (1, 0) for row in groups[1 - m]], "losses", "subject"):
         loss = item_losses(trained.denoiser, trained.task, archive, row, levels, repeats).mean(0)
         values = {f"sigma {level:g}": value for level, value in zip(levels, loss, strict=True)}
         rows.append(dict(subject=archive.subjects[row]["subject"], member=member, **values))
@@ -72,8 +72,8 @@ def neighbours(generated, archive, groups, outdir):
         return archive.tensor(rows[kind == "held_out"][subject], "high").numpy()
 
     names = dict(candidate=list(folders), train=list(rows[0]), held_out=list(rows[1]))
-    prints = {kind: {n: fingerprint(volume(kind, n)) for n in tqdm(each, disable=None)} for kind, each in names.items()}
-    found = nearest(*prints.values(), person=lambda name: name.partition("_sample")[0])
+    prints = [{n: fingerprint(volume(kind, n)) for n in progress(each, kind)} for kind, each in names.items()]
+    found = nearest(*prints, person=lambda name: name.partition("_sample")[0])
     with atomic(outdir / "neighbours.csv") as part:
         found.table.to_csv(part, index=False)
     picture_pairs(outdir / "closest.png", found.table, volume)

@@ -1,6 +1,9 @@
 """What the numbered scripts share: the layout of their help, and the options that several of them take."""
 
+import contextlib
 import errno
+import functools
+import io
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -9,6 +12,7 @@ from typing import Any
 
 import click
 
+from totalgen.data import progress
 from totalgen.errors import InputError
 
 PATH = click.Path(path_type=Path)
@@ -57,11 +61,28 @@ def command(text: str, epilog: str | None = None) -> Callable[[Callable], click.
         cls=Command, help=_verbatim(text), epilog=epilog and "\b\n" + epilog, context_settings=settings
     )
     about = click.version_option(version("totalgen"), prog_name="totalgen")
-    return lambda function: made(about(function))
+    hush = click.option(
+        "--quiet", is_flag=True, expose_value=False, callback=_be_quiet, help="Print warnings and errors only."
+    )
+    return lambda function: made(hush(about(function)))
 
 
 def _verbatim(text):
     return text.replace("\n\n", "\n\n\b\n")
+
+
+def device_option(function: Callable) -> Callable:
+    """Adds --device: where a network runs, as ``totalgen.distributed.usable_device`` takes it."""
+    text = "Where the network runs: cpu, cuda, cuda:1, … or mps; default: CUDA when present."
+    return click.option("--device", help=text)(function)
+
+
+def _be_quiet(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Of what is printed only warnings and errors, which go to standard error, remain."""
+    if asked:
+        progress.quiet = True
+        ctx.call_on_close(functools.partial(setattr, progress, "quiet", False))
+        ctx.with_resource(contextlib.redirect_stdout(io.StringIO()))
 
 
 def spread_options(function: Callable) -> Callable:
@@ -84,6 +105,7 @@ def input_options(function: Callable) -> Callable:
         click.option("--dicom", is_flag=True, help="Of a DICOM input: write <name>/dicom, a derived series, too."),
         click.option("--keep-identity", is_flag=True, help="Keep patient, study and dates in names and that series."),
         click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable."),
+        device_option,
         click.option("--dry-run", is_flag=True, help="Print the settings, and exit."),
     )
     for option in reversed(options):

@@ -1,6 +1,7 @@
 """Processes started by torchrun, or a single one."""
 
 import datetime
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,20 +12,41 @@ import torch.distributed
 from totalgen.errors import InputError
 
 
-def start(wait_days: float | None = None) -> tuple[int, int, torch.device]:
+def usable_device(device: str | torch.device | None = None) -> torch.device:
+    """A torch.device of this machine: ``device``, or, for None and "auto", CUDA when present.
+
+    Raises InputError when it is not there.
+    """
+    if device in (None, "auto"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"device {device}: cannot be used here ({why}). Try cpu.") from None
+    return found
+
+
+def start(wait_days: float | None = None, device: str | None = None) -> tuple[int, int, torch.device]:
     """Join the process group that torchrun describes, if any. Returns (rank, number of processes, device).
 
     wait_days: after which one that waits for the others gives up; default: torch's own, minutes.
+    device: as of usable_device; of several processes on GPUs each has its own.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    found = usable_device(device)
+    cuda = found.type == "cuda"
+    if ranks > 1 and found.index is not None:
+        raise InputError(f"device {found}: is one, for {ranks} processes. Give cuda, or leave it out.")
     if cuda:
-        torch.cuda.set_device(device)
+        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if found.index is None else found.index)
+        torch.cuda.set_device(found)
     if ranks > 1 and not torch.distributed.is_initialized():
+        importlib.import_module("torch.distributed.nn")  # imported later, its default arguments would keep the group
         timeout = None if wait_days is None else datetime.timedelta(days=wait_days)
         torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
-    return int(os.environ.get("RANK", 0)), ranks, device
+    return int(os.environ.get("RANK", 0)), ranks, found
 
 
 def stop() -> None:

@@ -114,6 +114,7 @@ class ComputeSettings(Settings):
         "nothing", "what training computes twice to save memory", words=("nothing", *RECOMPUTE), may_change=True
     )
     compiled: bool = setting(False, "through torch.compile", may_change=True)
+    device: str = setting("auto", "cpu, cuda, cuda:1, … or mps; auto: CUDA when present", may_change=True)
 
 
 @dataclass(frozen=True)

@@ -193,18 +193,124 @@ def test_partial_torsos_are_packed_and_left_out_of_training(tmp_path, cropped_co
     assert len(Items(every, archive).subjects) == 3
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 20], ids=["empty", "garbage"])
-def test_a_broken_chunk_or_group_is_named_and_packed_again(tmp_path, cropped_cohort, content):
-    cropped_cohort(tmp_path)
-    path, *_ = pack(tmp_path, PetCt(shape=SHAPE))
+def a_chunk(path, subject="s1", array="high"):
+    return next(p for p in sorted((path / subject / array).rglob("*")) if p.is_file() and p.name != "zarr.json")
+
+
+def cut(path):
+    chunk = a_chunk(path)
+    chunk.write_bytes(chunk.read_bytes()[:-7])
+
+
+def cut_in_an_earlier_version(path):
+    del zarr.open_group(path / "s1", mode="r+").attrs["stored"]
+    cut(path)
+
+
+def other_shape(path):
+    group = zarr.open_group(path / "s1", mode="r+")
+    del group["high"]
+    group.create_array("high", shape=(2, 8, 8, 8), dtype="float16")[:] = 0.5
+
+
+def other_type(path):
+    group = zarr.open_group(path / "s1", mode="r+")
+    values = group["low"][:].astype(np.float64)
+    del group["low"]
+    group.create_array("low", shape=values.shape, dtype="float64")[:] = values
+
+
+def larger_than_its_files(path):
+    about = path / "s1" / "low" / "zarr.json"
+    about.write_text(about.read_text().replace('"shape":[64,', '"shape":[640000000,').replace(
+        '"shape": [\n    64,', '"shape": [\n    640000000,'))  # fmt: skip
+
+
+DAMAGES = {  # what happened to subject s1 → what is said of it
+    "a chunk is empty": (lambda path: a_chunk(path).write_bytes(b""), "they were cut"),
+    "a chunk is cut": (cut, "they were cut"),
+    "a chunk is cut, earlier version": (cut_in_an_earlier_version, "high of s1 cannot be read"),
+    "a chunk is missing": (lambda path: a_chunk(path).unlink(), "they were cut"),
+    "another shape": (other_shape, r"has high of \(2, 8, 8, 8\), float16, not \(2, 16, 16, 24\)"),
+    "another type": (other_type, "float64, not .* float16"),
+    "larger than its files": (larger_than_its_files, "has low of"),
+    "an array is missing": (lambda path: shutil.rmtree(path / "s1" / "low"), "lacks low"),
+    "its attributes are gone": (lambda path: (path / "s1" / "zarr.json").unlink(), "is missing"),
+    "its attributes are garbage": (lambda path: (path / "s1" / "zarr.json").write_bytes(bytes(20)), "is missing"),
+}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory, cropped_cohort):
+    """A cohort that is packed, to copy."""
+    root = cropped_cohort(tmp_path_factory.mktemp("packed"))
+    pack(root, PetCt(shape=SHAPE))
+    return root
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_subject_is_named_and_packed_again(tmp_path, packed, name):
+    happen, words = DAMAGES[name]
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "training.zarr"
     before = Archive(path).array(1, "high")[:]
-    next(p for p in (path / "s1" / "high").rglob("*") if p.is_file() and p.name != "zarr.json").write_bytes(content)
+    others = (path / "s0" / "zarr.json").stat().st_mtime_ns
+    happen(path)
     with pytest.raises(InputError, match="s1 differ"):
-        verify_archive(tmp_path / "training.zarr")
-    (path / "s1" / "zarr.json").write_bytes(content)
+        verify_archive(path)
+    with pytest.raises(InputError, match=f"s1.*{words}|{words}") as refusal:
+        Archive(path).array(1, "high")[:]
+    assert "s1" in str(refusal.value)
+    assert "6_pack_training_set.py" in str(refusal.value)
+    if name != "a chunk is cut, earlier version":  # length not known: noticed where it is read
+        with pytest.raises(InputError, match="s1"):
+            Items(GlobalTask(TaskSettings(shape=SHAPE), Archive(path).data), Archive(path))
     pack(tmp_path, PetCt(shape=SHAPE))
-    assert verify_archive(tmp_path / "training.zarr") == 3
+    assert verify_archive(path) == 3
     assert np.array_equal(Archive(path).array(1, "high")[:], before)
+    assert (path / "s0" / "zarr.json").stat().st_mtime_ns == others  # only what was damaged is packed again
+
+
+def test_an_archive_whose_statistics_are_not_finite_is_refused(tmp_path, packed):
+    path = shutil.copytree(packed / "training.zarr", tmp_path / "training.zarr")
+    group = zarr.open_group(path, mode="r+")
+    group.attrs["statistics"] = dict(group.attrs["statistics"], low_mean=[float("nan"), 0.0])
+    with pytest.raises(InputError, match="its statistics are not finite"):
+        Archive(path)
+
+
+def test_a_grid_smaller_than_the_bodies_says_what_is_lost(tmp_path, cropped_cohort, capsys):
+    cropped_cohort(tmp_path)
+    for n in (0, 1):
+        body = np.full((16, 16, 24), -1000, np.float32)
+        body[2:14, 4:12] = 40  # 12 voxels wide, of which 8 remain
+        write_nifti(tmp_path / "cropped" / f"s{n}" / "CT.nii.gz", Volume(body, np.diag([6.0, 6, 6, 1])))
+    ct = read_nifti(tmp_path / "cropped" / "s2" / "CT.nii.gz")
+    write_nifti(tmp_path / "cropped" / "s2" / "CT.nii.gz", Volume(np.full_like(ct.voxels, -1000), ct.affine))
+    pack(tmp_path, PetCt(shape=(8, 8, 24)))
+    assert "cuts the bodies of 2 of 3 subjects, of s0 most (33.3 % of the voxels)" in capsys.readouterr().err
+    pack(tmp_path, PetCt(shape=(16, 16, 24)), overwrite=True)
+    assert "cuts" not in capsys.readouterr().err
+
+
+def test_a_grid_that_no_machine_holds_is_refused(tmp_path, cropped_cohort):
+    cropped_cohort(tmp_path)
+    with pytest.raises(InputError, match=r"--shape 100000×100000×100000 needs about 4e\+07 GB of memory"):
+        pack(tmp_path, PetCt(shape=(100_000,) * 3))
+    assert not (tmp_path / "training.zarr").exists()
+
+
+def test_volumes_whose_labels_have_another_grid_are_named(tmp_path):
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    for name, dtype in (("CT", np.float32), ("organs", np.uint8)):
+        write_nifti(tmp_path / "cropped" / "a" / f"{name}.nii.gz", Volume(np.ones((6, 7, 8), dtype), affine))
+    pd.DataFrame([dict(subject="a", split="train")]).to_csv(tmp_path / "cohort.csv", index=False)
+    path, *_ = pack(tmp_path, ORGANS)
+    group = zarr.open_group(path / "a", mode="r+")
+    del group["labels"]
+    group.create_array("labels", shape=(1, 6, 7, 9), dtype="uint8")[:] = 1
+    with pytest.raises(InputError, match=r"a has labels of \(1, 6, 7, 9\), uint8, not \(1, 6, 7, 8\)"):
+        Archive(path).check([0])
 
 
 def test_a_padded_axis_keeps_the_length_between_air(tmp_path, cropped_cohort):

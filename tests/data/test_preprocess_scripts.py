@@ -101,7 +101,7 @@ def test_a_file_cut_in_half_is_listed_and_the_other_subject_continues(dicom, scr
     result = script("2", "--root", tmp_path, "--voxel-mm", 5)
     assert result.exit_code == 0
     assert "1 of 2 subjects failed (B)" in result.output
-    assert [p.name for p in (tmp_path / "resampled").iterdir()] == ["A"]
+    assert [p.parent.name for p in tmp_path.glob("resampled/*/CT.nii.gz")] == ["A"]
     failed = pd.read_csv(tmp_path / "failures.csv").query("step == 'resample'").iloc[0]
     assert failed["subject"] == "B"
     assert "0011.dcm" in failed["error"]
@@ -146,6 +146,7 @@ def test_the_network_backend_labels_on_the_grid_of_the_ct(script, tmp_path, monk
     write_nifti(tmp_path / "resampled" / "A" / "CT.nii.gz", ct)
     monkeypatch.setattr(segmenter, "Segmenter", Liver)
     monkeypatch.setattr(segmenter, "segmenter_of_process", Liver.load)
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
     arguments = ("--root", tmp_path, "--backend", "network", "--weights", tmp_path / "w.safetensors")
     assert script("3", *arguments).exit_code == 0
     assert (read_nifti(tmp_path / "organs" / "A.nii.gz").voxels == 5).all()

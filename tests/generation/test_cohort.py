@@ -1,6 +1,7 @@
 """A generated cohort is complete, resumable and reads like a real one."""
 
 import html
+import json
 import math
 import os
 import re
@@ -123,6 +124,18 @@ def test_a_study_made_with_other_settings_is_neither_kept_nor_replaced(cascade, 
     with pytest.raises(InputError, match="b: was made with another seed"):
         generate_cohort(cascade(), [REQUESTS[0], Request("b", MAN, 3)], tmp_path, "tiny")
     assert (tmp_path / "a" / "CT.nii.gz").read_bytes() == kept
+
+
+def test_a_study_that_kept_16_digits_of_its_weights_is_still_done(cascade, tmp_path):
+    generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny")
+    path = tmp_path / "a" / "study.json"
+    row = json.loads(path.read_text())
+    assert len(row["global_weights"]) == len(row["sr_weights"]) == 64
+    path.write_text(json.dumps(row | dict(global_weights=row["global_weights"][:16])))
+    generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny")
+    path.write_text(json.dumps(row | dict(global_weights="0" * 16)))
+    with pytest.raises(InputError, match="another global_weights"):
+        generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny")
 
 
 def test_a_row_without_weight_is_listed_and_the_others_are_made(cascade, tmp_path):

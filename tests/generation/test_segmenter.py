@@ -171,7 +171,7 @@ def test_the_segmenter_is_a_pipeline_that_describes_itself(weights, cohort):
     path = cohort / "cropped" / "s0" / "CT.nii.gz"
     ct = pipeline.source(dict(input=path))
     assert pipeline.run(ct)["organs"].shape == ct.shape
-    assert len(pipeline.describe(ct)["weights"]) == 16
+    assert len(pipeline.describe(ct)["weights"]) == 64
     one = pipeline.operations((16, 16, 16))
     assert one > 0
     assert pipeline.operations((5, 16, 9)) == one  # a smaller volume is padded to one window

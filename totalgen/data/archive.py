@@ -5,30 +5,37 @@
     attributes          format_version, recipe, subjects (rows of the cohort table), statistics, the recipe's own
 
 A subject's group is written atomically: it is complete or absent. The attributes at the top are the index, written
-last: what they do not list is not in the archive.
+last: what they do not list is not in the archive. What was damaged later is noticed by its length or its shape where
+the archive is used, and packed again; by its checksum where that is asked for.
 """
 
 import hashlib
 import importlib.metadata
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import zarr
-from tqdm import tqdm
 
 from totalgen.data.demographics import COLUMNS, COVERAGE, Demographics, read_cohort
 from totalgen.data.files import atomic
+from totalgen.data.progress import progress
 from totalgen.data.recipes import PetCt, Recipe, recipe_from, statistics
 from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.errors import InputError
 
 FORMAT_VERSION = 3
+BYTES_PER_VOXEL = 40  # of a study while it is encoded: its volumes, both encoded, their subsamplings
+INFLATION = 100_000  # bytes that a byte of a compressed file may become: no array is larger
+AGAIN = "Run 6_pack_training_set.py again: it is packed anew."
 
 
 def pack(
@@ -45,6 +52,8 @@ def pack(
     root = Path(root)
     path, folder = root / f"{recipe.name}.zarr", root / recipe.folder
     recipe.index(root, [])  # what is missing is said before the work, not after
+    if isinstance(recipe, PetCt) and scheduler is None:
+        check_memory(recipe.shape)
     table = read_cohort(root / "cohort.csv", recipe.person)
     ready = table[[(folder / subject).is_dir() for subject in table["subject"]]].set_index("subject")
     if ready.empty:
@@ -68,8 +77,33 @@ def pack(
 
     subjects = [*packed, *(subject for subject in ready.index if subject not in packed)]
     failed = for_each_subject(root, f"pack_{recipe.name}", subjects, work, done, None, workers, scheduler)
-    write_index(path, ready.loc[[s for s in subjects if s not in failed]], recipe)
+    there = [subject for subject in subjects if subject not in failed]
+    write_index(path, ready.loc[there], recipe)
+    report_cuts(path, there)
     return path, len(subjects) - len(failed), len(failed)
+
+
+def check_memory(shape: Sequence[int]) -> None:
+    """Raises InputError for a grid that this machine cannot hold."""
+    needed, there = math.prod(shape) * BYTES_PER_VOXEL, psutil.virtual_memory().total
+    if needed > there:
+        sides = "×".join(map(str, shape))
+        raise InputError(
+            f"--shape {sides} needs about {needed / 1e9:.3g} GB of memory; this machine has {there / 1e9:.3g} GB. "
+            "Give a smaller one."
+        )
+
+
+def report_cuts(path: Path, subjects: Sequence[str]) -> None:
+    """A line on standard error when bodies are larger than the grid of an archive: how much of them is lost."""
+    cut = {s: zarr.open_group(path / s, mode="r").attrs.get("cut", 0.0) for s in subjects}
+    lost = {s: share for s, share in cut.items() if share > 0}
+    if lost:
+        worst = max(lost, key=lambda s: lost[s])
+        click.echo(
+            f"Warning: {path}: its shape cuts the bodies of {len(lost)} of {len(cut)} subjects, of {worst} most "
+            f"({100 * lost[worst]:.1f} % of the voxels). Give a larger --shape, with --overwrite.", err=True,
+        )  # fmt: skip
 
 
 def packed_subjects(path: Path, recipe: Recipe) -> list[str]:
@@ -102,6 +136,7 @@ def write_subject(path: Path, folder: Path, recipe: Recipe, made_from: dict[str,
             **about,
             sha256=checksum([arrays[name] for name in recipe.arrays]),
             provenance=dict(files=stamps(folder, recipe), version=version, **made_from),
+            stored=stored(part),
         )
 
 
@@ -115,9 +150,37 @@ def is_current(path: Path, folder: Path, recipe: Recipe) -> bool:
             axial = attributes.get("axial", "stretch")
             attributes["recipe"] = PetCt(shape=group["high"].shape[1:], axial=axial).settings()
         same_recipe = plain(recipe.settings()) == plain(attributes["recipe"])
-        return same_files and same_recipe and set(recipe.arrays) <= set(group)
-    except (KeyError, ValueError, OSError):  # damaged: it is packed again
+        return same_files and same_recipe and damage(path, group, recipe, thorough=True) is None
+    except Exception:  # damaged: decoders raise many kinds; it is packed again
         return False
+
+
+def stored(path: Path) -> dict[str, int]:
+    """files and bytes of the chunks in a subject's group."""
+    sizes = [file.stat().st_size for file in path.rglob("*") if file.name != "zarr.json" and file.is_file()]
+    return dict(files=len(sizes), bytes=sum(sizes))
+
+
+def damage(path: Path, group: zarr.Group, recipe: Recipe, thorough: bool = False) -> str | None:
+    """What is wrong with the arrays of a subject's group, in words; None where nothing is.
+
+    No array is read, unless ``thorough`` and the group is of a version that did not note the length of its chunks.
+    """
+    for name in recipe.arrays:
+        if not isinstance(group.get(name), zarr.Array):
+            return f"lacks {name}"
+    shapes = {name: tuple(group[name].shape) for name in recipe.arrays}
+    expected = recipe.shapes(next(iter(shapes.values()))[-3:])
+    for name, kind in recipe.arrays.items():
+        if shapes[name] != expected[name] or group[name].dtype != kind.dtype:
+            return f"has {name} of {shapes[name]}, {group[name].dtype}, not {expected[name]}, {kind.dtype}"
+    found, noted = stored(path), group.attrs.get("stored")
+    if sum(group[name].nbytes for name in recipe.arrays) > INFLATION * (found["bytes"] + 1):
+        return f"states {shapes}, more than its files can hold"
+    if noted is None:
+        whole = not thorough or checksum([group[name][:] for name in recipe.arrays]) == group.attrs["sha256"]
+        return None if whole else "differs from its checksum"
+    return None if found == noted else f"has chunks of {found['bytes']} bytes, not {noted['bytes']}: they were cut"
 
 
 def stamps(folder: str | Path, recipe: Recipe) -> dict[str, list[int] | None]:
@@ -167,10 +230,10 @@ def write_index(path: Path, table: pd.DataFrame, recipe: Recipe) -> None:
 def verify_archive(path: str | Path) -> int:
     """Number of subjects of an archive. Raises InputError naming those whose checksum differs."""
     archive = Archive(path)
-    numbers = tqdm(range(len(archive.subjects)), desc="verify", unit="subject", disable=None)
+    numbers = progress(range(len(archive.subjects)), "verify", "subject")
     damaged = [archive.subjects[i]["subject"] for i in numbers if not archive.is_intact(i)]
     if damaged:
-        cure = "Remove their folders there and pack again."
+        cure = "Remove their folders there and run 6_pack_training_set.py again."
         raise InputError(f"{archive.path}: {', '.join(damaged)} differ from their checksums. {cure}")
     return len(archive.subjects)
 
@@ -181,6 +244,22 @@ def chosen(rows: Sequence[dict[str, Any]], split: str, partial: bool = False) ->
         i for i, row in enumerate(rows)
         if row.get("split", "train") == split and (partial or row.get(COVERAGE, True))
     ]  # fmt: skip
+
+
+class StoredArray:
+    """A Zarr array of a subject, to read: what cannot be decoded is an InputError that names the subject."""
+
+    def __init__(self, array: zarr.Array, name: str):
+        self._array, self._name = array, name
+        self.shape: tuple[int, ...] = tuple(array.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        try:
+            return np.asarray(self._array[index])
+        except IndexError:
+            raise
+        except Exception as error:  # decoders raise many kinds for a damaged chunk
+            raise InputError(f"{self._name} cannot be read ({error}). {AGAIN}") from None
 
 
 class Archive:
@@ -202,6 +281,8 @@ class Archive:
             self.subjects: list[dict[str, Any]] = attributes.pop("subjects")
             self.statistics: dict[str, list[float]] = attributes.pop("statistics")
             self.about: dict[str, Any] = attributes  # what the recipe's index keeps
+            if not np.isfinite([value for values in self.statistics.values() for value in values]).all():
+                raise ValueError("its statistics are not finite numbers")
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise InputError(f"{self.path}: is not a training archive ({error}). Pack it with --overwrite.") from None
         self._groups: dict[int, zarr.Group] = {}
@@ -214,19 +295,27 @@ class Archive:
         if index not in self._groups:
             subject = self.subjects[index]["subject"]
             try:
-                self._groups[index] = zarr.open_group(self.path / subject, mode="r")
+                group = zarr.open_group(self.path / subject, mode="r")
             except (KeyError, ValueError, OSError) as error:
                 raise InputError(f"{self.path}: {subject} is missing ({error}). Run 6_pack_training_set.py.") from None
+            if (wrong := damage(self.path / subject, group, self.recipe)) is not None:
+                raise InputError(f"{self.path}: {subject} {wrong}. {AGAIN}")
+            self._groups[index] = group
         return self._groups[index]
+
+    def check(self, rows: Sequence[int]) -> None:
+        """Raises InputError naming the first of these rows that is missing, cut or of another shape."""
+        for row in rows:
+            self._group(row)
 
     @property
     def data(self) -> dict[str, Any]:
         """What a task must know of the archive, and what is kept with weights: JSON values."""
         return dict(self.about, statistics=self.statistics, encodings=plain(self.recipe.settings())["encodings"])
 
-    def array(self, row: int, name: str) -> zarr.Array:
-        """A Zarr array of a row, such as "high" [channel, x, y, z] of recipe PetCt."""
-        return self._group(row)[name]
+    def array(self, row: int, name: str) -> StoredArray:
+        """An array of a row, such as "high" [channel, x, y, z] of recipe PetCt."""
+        return StoredArray(self._group(row)[name], f"{self.path}: {name} of {self.subjects[row]['subject']}")
 
     def tensor(self, row: int, name: str, *index: Any) -> torch.Tensor:
         """Part of an array of a row, float32. index: as of a zarr array."""

@@ -16,6 +16,7 @@ FIELD_MM = 448.0  # in-plane edge of the paper's volume: 224 voxels of 2 mm
 TABLE_MM = 4.0  # half the thickness below which a structure counts as table, sheet or tube
 SKIN_MM = 4.0  # this much air is kept around the body, so that the blurred skin is complete
 SHORT_MM = 5.0  # lacking of a margin: a torso is not complete, and its extent would bend the line in height
+ROUGH_HU = 200.0  # generated air is rough: the body is what is denser than the lowest value by so much
 SPECK = 0.1  # a piece smaller than this fraction of its organ is ignored
 
 TOP = (ORGANS["clavicula_left"], ORGANS["clavicula_right"])
@@ -137,6 +138,11 @@ def body_mask(ct: Volume) -> np.ndarray:
             mask[near] = fill_in_plane(ndimage.binary_dilation(fill_in_plane(body), iterations=skin))
             return mask
     raise InputError(f"CT has no body: nothing is denser than {BODY_HU:g} HU. Check that its unit is HU.")
+
+
+def rough_body(ct: Volume, low_hu: float) -> np.ndarray:
+    """body_mask of a CT that has no values below ``low_hu``, where air is rough: a generated one, or one cut so."""
+    return body_mask(Volume(np.where(ct.voxels > low_hu + ROUGH_HU, 0.0, AIR_HU), ct.affine))
 
 
 def fill_in_plane(mask: np.ndarray) -> np.ndarray:

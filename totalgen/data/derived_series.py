@@ -16,6 +16,7 @@ from pydicom.uid import MRImageStorage, PositronEmissionTomographyImageStorage
 
 from totalgen.data import identity
 from totalgen.data.dicom_writer import PER_SLICE, Scaling, uid_of, write_series
+from totalgen.data.scan_headers import put_position
 from totalgen.data.suv import (
     GE_PRIVATE,
     GE_SCAN_DATETIME,
@@ -53,7 +54,13 @@ DRUG = (
     *("RadiopharmaceuticalSpecificActivity", "RadiopharmaceuticalRoute"),
 )
 DRUG_DATE_TIMES = ("RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStopDateTime")
+POSITION = ("PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence")
+NEEDED = (  # may be empty, not missing (PS3.3, type 2)
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
+)
 CODES = ("RadionuclideCodeSequence", "RadiopharmaceuticalCodeSequence")
+MODIFIER = "PatientOrientationModifierCodeSequence"
 CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 BODY = {"PatientSex": "sex", "PatientAge": "age_years", "PatientSize": "height_m", "PatientWeight": "weight_kg"}
 PRIVATE = (  # group, creator, element, value representation
@@ -92,7 +99,7 @@ class Original(NamedTuple):
     factors: np.ndarray | None = None
 
 
-REMOVED = "TotalGen: listed attributes kept, dates moved, identifiers replaced"
+REMOVED = "TotalGen: listed attributes kept, dates moved, ids replaced"  # at most 64 characters
 SHIFT_DAYS = (365, 3650)
 
 
@@ -127,9 +134,13 @@ def write_derived(
         _body(dataset, original.values)
         if kind is PET:
             _private(dataset, header, days)
+            _position(dataset, header)
             drugs = [_drug(item, days) for item in header.get("RadiopharmaceuticalInformationSequence") or ()]
             dataset.RadiopharmaceuticalInformationSequence = Items(drugs)
             dataset.NumberOfSlices, dataset.ImageIndex = len(headers), number
+        for keyword in NEEDED:
+            if keyword not in dataset:
+                setattr(dataset, keyword, "")
         if keep_identity and headers[0] is not headers[-1]:
             dataset.SourceImageSequence = [_reference(header)]
 
@@ -168,7 +179,7 @@ def _common(first, kind, description, names, subject):
     ds.SeriesDescription = kind.word
     if subject is None and first.get("SeriesDescription"):
         ds.SeriesDescription = f"{first.SeriesDescription} {kind.word}"[:64]
-    ds.ImageType = ["DERIVED", "PRIMARY"]
+    ds.ImageType = ["DERIVED", "PRIMARY", *(["OTHER"] if kind is MR else [])]  # PS3.3 C.8.3.1.1.1
     ds.DerivationDescription = description[:1024]
     ds.BurnedInAnnotation, ds.LossyImageCompression = "NO", "00"
     for keyword, value in kind.fixed.items():
@@ -200,6 +211,19 @@ def _moved(text: str, days: int) -> str:
     except (ValueError, OverflowError):
         return ""
     return f"{moved:%Y%m%d}{text[8:]}"
+
+
+def _position(dataset, header):
+    """Codes of how the patient lay: those of the source, or of its Patient Position."""
+    put_position(dataset, str(header.get("PatientPosition") or ""))
+    for keyword in POSITION:
+        found = []
+        for item in header.get(keyword) or ():
+            found.append(_copied(item, CODE))
+            if modifiers := [_copied(each, CODE) for each in item.get(MODIFIER) or ()]:
+                setattr(found[-1], MODIFIER, Items(modifiers))
+        if found:
+            setattr(dataset, keyword, Items(found))
 
 
 def _body(dataset, values):

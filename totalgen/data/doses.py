@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from totalgen.data.files import atomic
-from totalgen.data.volume import Volume, write_nifti
+from totalgen.data.volume import UNITS, Volume, write_nifti
 from totalgen.errors import InputError
 
 DOSES = (1 / 2, 1 / 4, 1 / 10, 1 / 20, 1 / 50, 1 / 100)
@@ -106,7 +106,7 @@ def write_doses(
     with atomic(folder) as part:
         part.mkdir(parents=True)
         for name, each in dict(SUV=suv, **known).items():
-            write_nifti(part / f"{name}.nii.gz", each, note)
+            write_nifti(part / f"{name}.nii.gz", each, note, UNITS["SUV"] if name == "truth" else None)
         for dose in doses:
             rng = np.random.default_rng((seed, STREAM, round(1e6 * dose)))
             low = thin(suv.voxels, suv.voxel_mm.tolist(), dose, rng, model=model, activity=activity)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import oaconvolve
 
-from totalgen.data.crop import body_mask
+from totalgen.data.crop import rough_body
 from totalgen.data.organs import MEASURED
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
@@ -55,13 +55,15 @@ def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
 
 
 def mass_of_field_kg(ct: Volume, floor_hu: float = FLOOR_HU) -> float:
-    """Mass of the body inside the field of a CT (HU), kg: the sum of 1 + HU / 1000 g/mL over the body.
+    """Mass of the body inside the field of a CT (HU), kg: the sum of 1 + HU / 1000 kg/L over the body.
 
-    Values below ``floor_hu`` count as ``floor_hu``: lungs in particular, which are therefore too heavy, equally so in
-    every CT. Raises InputError for a CT without a body.
+    Values below ``floor_hu`` count as ``floor_hu``, as they do in generated CT: lungs, and the rim of air that
+    ``rough_body`` keeps, are too heavy, equally so in every CT of the same voxel size. Raises InputError for a CT
+    without a body.
     """
-    inside = np.maximum(ct.voxels[body_mask(ct)], floor_hu)
-    return float((1 + inside.astype(np.float64) / 1000).sum() * ct.voxel_ml / 1000)
+    hu = np.maximum(ct.voxels, floor_hu)
+    body = rough_body(Volume(hu, ct.affine), floor_hu)
+    return float((1 + hu[body] / 1000).sum(dtype=np.float64) * ct.voxel_ml / 1000)
 
 
 def suv_peak(suv: Volume, mask: np.ndarray) -> float:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 from pydicom import Dataset
-from tqdm import tqdm
 
 from totalgen.data import identity
 from totalgen.data.choice import choose
@@ -21,6 +20,7 @@ from totalgen.data.dicom import Damaged, Series, find_series, join, read_file
 from totalgen.data.files import error_text
 from totalgen.data.header_numbers import number
 from totalgen.data.parallel import spread
+from totalgen.data.progress import progress
 from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
 
@@ -151,7 +151,7 @@ def scan(dicom: Path, workers: int = 1, scheduler: str | None = None) -> tuple[l
     """(series, damaged) of everything below ``dicom`` (see dicom.find_series), in an order that no worker changes."""
     tops, parts = sorted(path for path in dicom.iterdir() if not path.name.startswith(".")), {}
     results = spread(find_series, tops, workers, scheduler)
-    for top, part, error in tqdm(results, desc="headers", total=len(tops), unit="folder", disable=None):
+    for top, part, error in progress(results, "headers", "folder", len(tops)):
         if error is not None:
             raise InputError(error)
         parts[top] = part

@@ -40,6 +40,12 @@ def sagittal(voxels: np.ndarray, x: int | None = None) -> np.ndarray:
     return voxels[x, ::-1, ::-1].T
 
 
+def axial(voxels: np.ndarray, z: int | None = None) -> np.ndarray:
+    """[x, y, z] → picture of the axial plane ``z`` (the middle when not given), seen from the feet, front up."""
+    z = voxels.shape[2] // 2 if z is None else z
+    return voxels[::-1, ::-1, z].T
+
+
 def mip(voxels: np.ndarray, degrees: float = 0.0) -> np.ndarray:
     """[x, y, z] → maximum-intensity projection along y, the patient turned by ``degrees`` about z."""
     if degrees:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from totalgen.data.axial_extent import read_axial_extent
-from totalgen.data.intensity import AIR_HU, CT, PET_CT, Encoding
+from totalgen.data.intensity import AIR_HU, BODY_HU, CT, PET_CT, Encoding
 from totalgen.data.resolution import FACTOR, PHASES, phase_offsets, stretch, subsample, upsample
 from totalgen.data.volume import Volume, moved, read_labels, read_nifti
 from totalgen.errors import InputError
@@ -63,11 +63,15 @@ class Recipe(ABC):
         """name → Array; the order is that of the checksum."""
 
     @abstractmethod
+    def shapes(self, space: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """name → shape of the arrays of a subject that is stored on a grid of ``space`` voxels."""
+
+    @abstractmethod
     def encode(self, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(name → array, attributes) of the subject whose files are in ``folder``.
 
         Attributes are JSON values: voxel_mm, affine (of the stored grid), moments (mean and mean square per channel),
-        and of labels the counts (voxels of every id 0…255).
+        of labels the counts (voxels of every id 0…255), and cut, the share of the body outside the grid.
         Raises InputError when a file is missing, damaged, on another grid or not finite.
         """
 
@@ -128,6 +132,10 @@ class PetCt(Recipe):
         space = ("channel", "x", "y", "z")
         return dict(high=Array(space, parts=4), low=Array(("phase", *space), parts=1))
 
+    def shapes(self, space: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        channels = len(self.encodings)
+        return dict(high=(channels, *self.shape), low=(PHASES, channels, *(n // FACTOR for n in self.shape)))
+
     def encode(self, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         volumes, shape = self.read(folder), self.shape
         first = next(iter(volumes.values()))
@@ -144,12 +152,14 @@ class PetCt(Recipe):
                 return fit_grid(volumes[name].voxels, shape, fill)
             return stretch(fit_grid(volumes[name].voxels, shape[:2], fill), shape[2])
 
+        cut = cut_share(volumes["CT"].voxels, shape[:2]) if "CT" in volumes else 0.0
         study = np.stack([code.encode(filled(name)) for name, code in self.encodings.items()]).astype(np.float32)
         high = study.astype(np.float16)
         low = np.stack([subsample(high, phase) for phase in range(PHASES)])
         about = dict(
-            voxel_mm=float(first.voxel_mm.mean()), affine=self._affine(first).tolist(), moments=cascade_moments(study)
-        )
+            voxel_mm=float(first.voxel_mm.mean()), affine=self._affine(first).tolist(), moments=cascade_moments(study),
+            cut=round(cut, 4),
+        )  # fmt: skip
         return dict(high=high, low=low), about
 
     def _affine(self, volume):
@@ -189,6 +199,10 @@ class Volumes(Recipe):
         space = ("channel", "x", "y", "z")
         found = dict(volumes=Array(space, parts=4))
         return found | dict(labels=Array(space, parts=4, dtype="uint8")) if self.labels else found
+
+    def shapes(self, space: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        found = dict(volumes=(len(self.encodings), *space))
+        return found | dict(labels=(len(self.labels), *space)) if self.labels else found
 
     def encode(self, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         read = self.read(folder)
@@ -267,6 +281,12 @@ def fit_grid(voxels: np.ndarray, shape: Sequence[int], fill: float) -> np.ndarra
             pad[axis] = (-start, wanted - size + start)
             voxels = np.pad(voxels, pad, constant_values=fill)
     return voxels
+
+
+def cut_share(hu: np.ndarray, shape: Sequence[int]) -> float:
+    """The share of the body's voxels, of a CT [x, y, z] in HU, that fit_grid would cut off."""
+    body = hu > BODY_HU
+    return 1 - float(fit_grid(body, shape, False).sum()) / int(body.sum()) if body.any() else 0.0
 
 
 def cascade_moments(study: np.ndarray) -> dict[str, list[list[float]]]:

@@ -70,7 +70,7 @@ def pet_scan(suv: Volume, start: datetime, dose_bq: float, weight_kg: float) -> 
         ds.ActualFrameDuration, ds.FrameReferenceTime = str(BED_SECONDS * 1000), f"{reference_s * 1000:.3f}"
         ds.DecayFactor = f"{np.exp(decay * reference_s):.8g}"
         ds.RadiopharmaceuticalInformationSequence = [drug]
-        _supine(ds)
+        put_position(ds, "HFS")
 
     return Volume(suv.voxels.astype(np.float64) * becquerel_per_suv, suv.affine), complete
 
@@ -87,10 +87,21 @@ def _fdg(dose_bq, injection):
     return drug
 
 
-def _supine(ds):
-    """Head first on the back."""
-    lying = code("102538003", "SCT", "recumbent")
-    lying.PatientOrientationModifierCodeSequence = [code("40199007", "SCT", "supine")]
-    ds.PatientOrientationCodeSequence = [lying]
-    ds.pop("PatientPosition", None)  # which the codes take the place of (PS3.3 C.7.3.1)
-    ds.PatientGantryRelationshipCodeSequence = [code("102540008", "SCT", "headfirst")]
+ENTRY = {"HF": ("102540008", "headfirst"), "FF": ("102541007", "feet-first")}  # CID 21
+LYING = {  # CID 20
+    "S": ("40199007", "supine"), "P": ("1240000", "prone"), "DR": ("102535000", "right lateral decubitus"),
+    "DL": ("102536004", "left lateral decubitus"),
+}  # fmt: skip
+
+
+def put_position(ds: Dataset, position: str) -> None:
+    """Put the codes of a position such as HFS into a PET header, which has them in its place (PS3.3 C.7.3.1, C.8.4.6);
+    empty ones for a position that is not known."""
+    entry, lying = ENTRY.get(position[:2]), LYING.get(position[2:])
+    ds.pop("PatientPosition", None)
+    ds.PatientOrientationCodeSequence = ds.PatientGantryRelationshipCodeSequence = []
+    if entry and lying:
+        recumbent = code("102538003", "SCT", "recumbent")
+        recumbent.PatientOrientationModifierCodeSequence = [code(lying[0], "SCT", lying[1])]
+        ds.PatientOrientationCodeSequence = [recumbent]
+        ds.PatientGantryRelationshipCodeSequence = [code(entry[0], "SCT", entry[1])]

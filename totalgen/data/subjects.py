@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 import pandas as pd
-from tqdm import tqdm
 
 from totalgen.data.files import append_rows, atomic, forget_failures, locked, record_failure, require_folder, sweep
+from totalgen.data.made_with import MadeWith
 from totalgen.data.names import check_subjects
 from totalgen.data.parallel import spread
+from totalgen.data.progress import progress
 from totalgen.data.text_files import read_csv, read_text
 from totalgen.errors import InputError
 
@@ -31,7 +32,7 @@ def subjects_in(folder: str | Path, cure: str) -> list[str]:
 
 def for_each_subject(
     root: str | Path, step: str, subjects: Iterable[str], work: Callable[[str], Any], done: Callable[[str], bool],
-    table: str | Path | None = None, workers: int = 1, scheduler: str | None = None,
+    table: str | Path | None = None, workers: int = 1, scheduler: str | None = None, made_with: MadeWith | None = None,
 ) -> list[str]:  # fmt: skip
     """Call ``work(subject)`` for every subject that is not done yet; one bad subject never stops the others.
 
@@ -40,12 +41,15 @@ def for_each_subject(
     subject without a row is not done, and a row stays until another takes its place, or until work has failed and there
     is nothing left that it describes.  An exception of work becomes a row of failures.csv, and the subject is tried
     again by the next run.  workers, scheduler: where the work is done (parallel.spread); tables are written here.
+    made_with: the settings that all results must share.
 
     Prints one line of summary, what the rows of this run say in a column of DOUBTS, and returns the subjects that
-    failed. Raises InputError when none succeeded, now or before.
+    failed. Raises InputError when none succeeded, now or before, and when what is there was made with other settings.
     """
     root, subjects = Path(root), list(subjects)
     with locked(root, f"step {step}"):
+        if made_with is not None:
+            made_with.check([subject for subject in made_with.subjects or subjects if done(subject)])
         return _each(root, step, subjects, work, done, table, workers, scheduler)
 
 
@@ -58,7 +62,7 @@ def _each(root, step, subjects, work, done, table, workers, scheduler):
     outdated.add(listed & set(todo))
     failed, doubts = {}, []
     results = spread(work, todo, workers, scheduler)
-    for subject, rows, error in tqdm(results, desc=step, total=len(todo), unit="subject", disable=None):
+    for subject, rows, error in progress(results, step, "subject", len(todo)):
         if error is not None:
             record_failure(root, subject, step, error)
             failed[subject] = error

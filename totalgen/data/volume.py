@@ -15,9 +15,11 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, DTypeLike
 
 from totalgen.data.files import atomic
+from totalgen.data.pictures import DISPLAYS
 from totalgen.errors import InputError
 
 LABEL_TOLERANCE = 0.01
+UNITS = {"CT": "HU", "SUV": "SUV g/mL", "MR": "MR signal"}  # of the volumes whose names begin so
 LPS = np.diag([-1.0, -1.0, 1.0])  # RAS <-> LPS, the convention of DICOM and ITK
 
 
@@ -166,11 +168,32 @@ def read_labels(path: str | Path) -> Volume:
     return Volume(rounded.astype(np.uint8), volume.affine)
 
 
-def write_nifti(path: str | Path, volume: Volume, note: str = "") -> None:
-    """Write a Volume (float32 or an integer type) as compressed NIfTI, atomically. note: at most 79 bytes of text."""
+def write_nifti(path: str | Path, volume: Volume, note: str = "", unit: str | None = None) -> None:
+    """Write a Volume (float32 or an integer type) as compressed NIfTI, atomically.
+
+    The header says where the voxels are (mm, scanner coordinates: sform and, unless the axes are sheared, qform), how
+    to show them (cal_min, cal_max) and in its description unit, range and note, as far as its 79 bytes go.
+    note: where the volume is from;  unit: of the values; default: by the file's name, and of uint8 "label".
+    """
     image = nibabel.Nifti1Image(volume.voxels, volume.affine)
+    image.set_sform(volume.affine, code="scanner")
+    image.set_qform(volume.affine, code="scanner")
+    if not np.allclose(image.get_qform(), volume.affine, atol=1e-3):
+        image.set_qform(volume.affine, code=0)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = note.encode()[:79]
+    low, high = (float(end(volume.voxels)) for end in (np.min, np.max)) if volume.voxels.size else (0.0, 0.0)
+    window: tuple[float, float] = (low, high)
+    name = Path(path).name.partition(".")[0]
+    if unit is None and volume.voxels.dtype == np.uint8:
+        unit = "label"
+        image.header.set_intent("label")
+    elif unit is None:
+        unit = UNITS.get(name.partition("_")[0], "")
+        window = DISPLAYS[name].window if name in DISPLAYS else window
+    image.header["cal_min"], image.header["cal_max"] = window
+    ends = [f"{end:.0f}" if abs(end) >= 100 else f"{end:.3g}" for end in (low, high)]
+    words = f"{unit} {' to '.join(ends)}; {note}".strip(" ;")
+    image.header["descrip"] = words.encode()[:79].decode(errors="ignore").encode()
     with atomic(path) as part:
         nibabel.save(image, part)
 

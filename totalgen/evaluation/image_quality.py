@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 from skimage.metrics import structural_similarity
-from tqdm import tqdm
 
 from totalgen.data.files import atomic, error_text, forget_failures, record_failure
 from totalgen.data.measures import measure_study
 from totalgen.data.organs import MEASURED
+from totalgen.data.progress import progress
 from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.overlap import mask_agreement
@@ -126,7 +126,7 @@ def measure_pairs(
     outdir.mkdir(parents=True, exist_ok=True)
     forget_failures(outdir, STEP)
     rows: list[dict[str, Any]] = []
-    for subject in tqdm(list(subjects), desc="image quality", unit="subject", disable=None):
+    for subject in progress(list(subjects), "image quality", "subject"):
         try:
             rows += _case(files, subject, value_range, above)
         except InputError as error:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from tqdm import tqdm
 
 from totalgen.data.files import forget_failures, record_failure
 from totalgen.data.organs import MEASURED, ORGANS
+from totalgen.data.progress import progress
 from totalgen.data.studies import read_studies
 from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
@@ -72,7 +72,7 @@ def dice_of_split(
     found: dict[str, list[float]] = {organ: [] for organ in groups}
     forget_failures(root, STEP)
     tested = 0
-    for folder in tqdm(studies["folder"], desc="test", disable=None):
+    for folder in progress(list(studies["folder"]), "test", "subject"):
         try:
             truth = read_labels(folder / "organs.nii.gz").voxels
             predicted = segment(read_nifti(folder / "CT.nii.gz")).voxels

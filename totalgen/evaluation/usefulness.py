@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from totalgen.data.files import atomic
+from totalgen.data.progress import progress
 from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.overlap import mask_agreement
@@ -38,7 +38,7 @@ def test_arm(
 ) -> list[dict[str, Any]]:
     """One row per held-out subject: subject, arm, and overlap.mask_agreement with its true masks."""
     rows: list[dict[str, Any]] = []
-    for study in tqdm(held_out.to_dict("records"), desc=f"test {name}", disable=None):
+    for study in progress(held_out.to_dict("records"), f"test {name}", "subject"):
         found = segment(read_nifti(study["folder"] / "CT.nii.gz"))
         truth = read_labels(study["folder"] / f"{true_masks}.nii.gz")
         rows.append(dict(subject=study["subject"], arm=name) | mask_agreement(found, truth))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from totalgen.data.axial_extent import AxialExtent
-from totalgen.data.crop import body_mask
+from totalgen.data.crop import ROUGH_HU, rough_body
 from totalgen.data.demographics import Demographics, outside
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.resolution import CENTRE, FACTOR, stretch
@@ -28,7 +28,6 @@ from totalgen.tasks.task import Box
 from totalgen.weights import STAGE_KIND, load_weights
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
-ROUGH_HU = 200.0  # generated air is rough: the body is what is denser than the lowest value by so much
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
 
 
@@ -90,18 +89,26 @@ class Cascade:
         )  # fmt: skip
 
     @classmethod
-    def shipped(cls, name: str = "demo", device: torch.device | None = None) -> "Cascade":
+    def shipped(
+        cls, name: str = "demo", device: torch.device | None = None, folder: Path | None = None
+    ) -> "Cascade":  # fmt: skip
         """The cascade whose weights come with the package, sampled as these weights were validated.
 
         name: "demo" (EDM diffusion) or "demo-flow". Both were trained on phantoms: no evidence about patients.
+        folder: where files of the same names are, instead.
         """
         family = closest(name, SHIPPED)
-        folder = Path(str(importlib.resources.files("totalgen.resource")))
+        folder = folder or Path(str(importlib.resources.files("totalgen.resource")))
         paths = [folder / f"demo-{stage}-{family}.safetensors" for stage in ("global", "sr")]
         carried: dict[str, Any] = dict(global_weights=paths[0], sr_weights=paths[1])
         for path in paths:
             carried |= load_weights(path)[1]["sampling"]
         return cls.load(build(GenerationSettings, carried), device)
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Kinds of data, such as phantom."""
+        return self.global_stage.data["sources"]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -132,9 +139,9 @@ class Cascade:
         windows |= dict(width=self.tiling.width) if self.tiling.width else {}
         windows |= dict(self_start=self.self_start) if self.self_start else {}
         return vars(source) | windows | dict(
-            source=f"generated, trained on {', '.join(one.data['sources'])} data",
-            global_weights=one.sha256[:16], sr_weights=two.sha256[:16],
-            global_guide=one.guide and one.guide.sha256[:16], sr_guide=two.guide and two.guide.sha256[:16],
+            source=f"generated, trained on {', '.join(self.trained_on)} data",
+            global_weights=one.sha256, sr_weights=two.sha256,
+            global_guide=one.guide and one.guide.sha256, sr_guide=two.guide and two.guide.sha256,
             precision=one.precision,
             global_sampling=self.global_sampling.text(), sr_sampling=self.sr_sampling.text(),
             slab=self.tiling.slab, context=self.tiling.context, air=self.air,
@@ -208,8 +215,7 @@ class Cascade:
         codes = encodings_of(data)
         channels = decoded_channels(np.clip(high, 0, 1), codes)
         ct, suv = (np.clip(stretch(v, slices), codes[name].low, codes[name].high) for name, v in channels.items())
-        dense = ct > codes["CT"].low + ROUGH_HU
-        if self.air and dense.any():
-            outside = ~body_mask(Volume(np.where(dense, 0.0, AIR_HU), affine))
+        if self.air and (ct > codes["CT"].low + ROUGH_HU).any():
+            outside = ~rough_body(Volume(ct, affine), codes["CT"].low)
             ct[outside], suv[outside] = AIR_HU, 0.0
         return dict(CT=Volume(np.rint(ct).astype(np.int16), affine), SUV=Volume(suv.astype(np.float32), affine))

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import click
 import pandas as pd
-from tqdm import tqdm
 
 from totalgen import distributed
 from totalgen.data.demographics import COLUMNS
 from totalgen.data.files import locked
 from totalgen.data.parallel import spread
+from totalgen.data.progress import progress
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.text_files import read_json
 from totalgen.data.volume import Volume, is_whole, read_nifti
 from totalgen.errors import InputError
+from totalgen.generation.checks import Checks, failed
 from totalgen.generation.cohort_page import write_index
 from totalgen.generation.export import caption, write_manifest, write_preview, write_study
 from totalgen.generation.pipeline import Pipeline
@@ -47,42 +48,48 @@ def generate_cohort(
     pipeline: Pipeline, requests: Sequence[Request], outdir: str | Path, preset: str, rank: int = 0, ranks: int = 1,
     compare_with: str | Path | None = None,
     export: Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object] | None = None,
+    checks: Checks | None = None,
 ) -> None:  # fmt: skip
     """Write <outdir>/<name>/ for every request that is not there yet, and manifest.csv.
 
     rank, ranks: this process and the number that torchrun started: each makes every ranks-th subject, process 0 keeps
     the tables;  compare_with: cohort root whose study of the same name is shown above the generated one in
-    <name>/comparison.png;  export(folder, source, volumes, manifest row): writes more into a study's folder.
+    <name>/comparison.png;  export(folder, source, volumes, manifest row): writes more into a study's folder;  checks:
+    label organs, check each study, and generate it again where it fails and attempts are left, now or before.
     A subject that fails is listed in <outdir>/failures.csv and does not stop the others. Raises InputError when all of
     them failed, and when a study that is there was made with other settings.
     """
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     with locked(outdir, "step generate") if rank == 0 else contextlib.nullcontext():
-        _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export)
+        _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export, checks)
 
 
-def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export):
+def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export, checks):
     asked = {request.name: request for request in requests}
 
     def described(name):
         return manifest_row(pipeline, asked[name], preset)
 
     def bar(items):
-        return tqdm(items, desc="parts", unit="part", disable=len(asked) > 1)
+        return progress(items, "parts", "part", show=len(asked) == 1)
 
     def exists(name):
         return is_made(name) and (compare_with is None or (outdir / name / COMPARISON).exists())
 
     def is_made(name):
-        return (outdir / name / "study.json").exists() and not damaged(outdir / name, pipeline.outputs)
+        path = outdir / name / "study.json"
+        if not path.exists() or damaged(outdir / name, pipeline.outputs):
+            return False
+        return checks is None or not checks.wanting(read_json(path, REMOVE))
 
     def work(name):
         folder, row = outdir / name, described(name)
         if not is_made(name):
             (folder / COMPARISON).unlink(missing_ok=True)
             source = pipeline.source(asked[name].row)
-            volumes = pipeline.run(source, row["seed"], bar)
+            volumes, more = _made(pipeline, name, source, row["seed"], bar, checks)
+            row |= more
             also = None if export is None else lambda part: export(part, source, volumes, row)
             write_study(folder, volumes, row, also)
         if compare_with is not None:
@@ -100,7 +107,7 @@ def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, exp
     if ranks > 1:
         distributed.barrier()  # until all have seen what was there
         mine = [name for name in list(asked)[rank::ranks] if name not in before]
-        results = spread(work, tqdm(mine, desc="generate", unit="subject", disable=rank > 0))
+        results = progress(spread(work, mine), "generate", "subject", len(mine), show=rank == 0)
         failed = distributed.gathered({name: error for name, _, error in results if error is not None})
         if rank > 0:
             return
@@ -110,7 +117,35 @@ def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, exp
                 raise InputError(failed[name])
 
     for_each_subject(outdir, "generate", asked, work, before.__contains__)
-    write_index(outdir, write_manifest(outdir))
+    table = write_manifest(outdir)
+    write_index(outdir, table)
+    report_failed(outdir, [row for row in table.to_dict("records") if row["subject"] in asked])
+
+
+def _made(pipeline, name, source, seed, bar, checks):
+    """(volumes, further columns of the manifest) of a study."""
+    if checks is None:
+        return pipeline.run(source, seed, bar), {}
+
+    def seeds(attempt):  # samples count from 0 upwards, further attempts downwards
+        return study_seed(seed, name, -attempt)
+
+    return checks.made(name, source, seed, seeds, lambda seed: pipeline.run(source, seed, bar))
+
+
+def report_failed(outdir: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A line on standard error when studies failed the check, and one for studies that took several attempts."""
+    bad = [row["subject"] for row in rows if failed(row)]
+    if bad:
+        names = f"{', '.join(bad[:5])}{', …' if len(bad) > 5 else ''}"
+        click.echo(
+            f"Warning: {len(bad)} of {len(rows)} studies fail the quality check ({names}) and are kept: column quality "
+            f"of {outdir / 'manifest.csv'} says why. --retry N generates such studies again.", err=True,
+        )  # fmt: skip
+    again = [row for row in rows if row.get("attempts", 1) > 1]
+    if again:
+        total = sum(int(row["attempts"]) for row in again)
+        click.echo(f"{len(again)} of {len(rows)} studies took several attempts, {total} together: column attempts.")
 
 
 def damaged(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -128,7 +163,7 @@ def written(outdir: Path, requests: Sequence[Request]) -> str:
         lines.append(f"Organs:  {shown / 'organs.nii.gz'}, measured in organs.csv")
     if (shown / "dicom").exists():
         lines.append(f"DICOM:   {shown / 'dicom'}")
-    pictures = [str(shown / name) for name in ("preview.png", "mip.gif") if (shown / name).exists()]
+    pictures = [str(shown / name) for name in ("preview.png", "surface.png", "mip.gif") if (shown / name).exists()]
     if pictures:
         lines.append(f"Picture: {' and '.join(pictures)}")
     lines.append(f"All:     {outdir / 'index.html'} and {outdir / 'manifest.csv'} ({len(requests)} studies asked for)")
@@ -159,12 +194,17 @@ def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str],
         if not path.exists():
             continue
         old, new = read_json(path, REMOVE), json.loads(json.dumps(described(name)))
-        changed = [key for key in new if key not in WHERE_MADE and old.get(key) != new[key]]
+        changed = [key for key in new if key not in WHERE_MADE and not _same(old.get(key), new[key])]
         if changed:
             raise InputError(
                 f"{outdir / name}: was made with another {' and '.join(changed)}. "
                 "Ask for the same again, remove it, or choose another --outdir."
             )
+
+
+def _same(old, new):
+    """Whether two values of a manifest agree. Of weights 16 digits of the SHA-256 were kept once."""
+    return old == new or (isinstance(old, str) and len(old) == 16 and len(str(new)) == 64 and new.startswith(old))
 
 
 def manifest_row(pipeline: Pipeline, request: Request, preset: str) -> dict[str, Any]:

@@ -16,9 +16,11 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # of the manifest → 
     "weight_kg": ("weight", "{:g} kg".format),
     "seed": ("seed", str),
     "preset": ("preset", str),
+    "attempts": ("attempts", "{:g}".format),
+    "quality": ("quality", str),
 }
 FILES = ("CT.nii.gz", "SUV.nii.gz", "MR.nii.gz", "SUV_std.nii.gz", "MR_std.nii.gz", "organs.nii.gz", "organs.csv",
-         "dicom", "mip.gif", "study.json")  # fmt: skip
+         "dicom", "mip.gif", "surface.png", "study.json")  # fmt: skip
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
 h1 { font-size: 1.3rem; margin: 0; } p { max-width: 60rem; }

@@ -106,12 +106,12 @@ class CtTranslator:
         )  # fmt: skip
         for name, trained in used.items():
             if trained is not None:
-                found[f"{name}_weights"] = trained.sha256[:16]
+                found[f"{name}_weights"] = trained.sha256
                 found[f"{name}_sampling"] = getattr(settings, f"{name}_sampling").text()
                 found[f"{name}_start"] = getattr(settings, f"{name}_start")
                 windows = getattr(settings, f"{name}_windows")
                 found[f"{name}_windows"] = f"{windows.tiling} {'×'.join(map(str, windows.window))}/{windows.overlap}"
-        return found | (dict(vqvae_weights=self.latent.sha256[:16]) if self.latent else {})
+        return found | (dict(vqvae_weights=self.latent.sha256) if self.latent else {})
 
     def operations(self, shape: Sequence[int]) -> int:
         """Floating-point operations of the diffusion networks for a volume of so many of its own voxels."""

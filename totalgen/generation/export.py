@@ -31,8 +31,7 @@ def write_study(
     with atomic(folder) as part:
         part.mkdir()
         for name, volume in volumes.items():
-            window = f", {row[f'{name}_window']}" if f"{name}_window" in row else ""
-            write_nifti(part / f"{name}.nii.gz", volume, f"TotalGen: {name}{window}; {row['source']}")
+            write_nifti(part / f"{name}.nii.gz", volume, f"{row['source']} (TotalGen)")
         write_preview(part / "preview.png", [(caption(row), volumes)])
         if "SUV" in volumes:
             write_mip_gif(part / "mip.gif", volumes["SUV"])

@@ -95,7 +95,7 @@ class PetDenoiser:
         trained, windows = self.trained, self.windows
         made = f"denoised, trained on {', '.join(trained.data['sources'])} data"
         return dict(
-            source=made, input=source.name, dose=source.dose, weights=trained.sha256[:16],
+            source=made, input=source.name, dose=source.dose, weights=trained.sha256,
             precision=trained.precision, sampling=self.sampling.text(), samples=self.samples, start=self.start,
             tiling=windows.tiling, window="×".join(map(str, windows.window)), overlap=windows.overlap,
         )  # fmt: skip

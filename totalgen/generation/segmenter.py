@@ -14,10 +14,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from totalgen.data.intensity import AIR_HU
+from totalgen.data.made_with import MadeWith, fingerprint
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
+from totalgen.distributed import usable_device
 from totalgen.errors import InputError
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import TiledDenoiser, tiles
@@ -78,7 +80,7 @@ class Segmenter:
 
     def describe(self, source: Volume) -> dict[str, Any]:
         """The weights."""
-        return dict(source=f"segmented, trained on {', '.join(self.data['sources'])} data", weights=self.sha256[:16])
+        return dict(source=f"segmented, trained on {', '.join(self.data['sources'])} data", weights=self.sha256)
 
     def operations(self, shape: Sequence[int]) -> int:
         """Floating-point operations of the network for a volume of so many of its own voxels."""
@@ -118,21 +120,26 @@ def segment_cohort(
 ) -> list[str]:  # fmt: skip
     """Segment every study of ``root`` into ``<study>/<masks>.nii.gz``; existing masks are not changed.
 
+    Raises InputError for masks of that name that other weights made.
     split: only the subjects of this split. A study that fails is listed in failures.csv (subjects.for_each_subject).
     Returns the subjects that failed.
     """
     check_masks(masks)
     Segmenter.load(weights, device)  # an error here concerns no single study
-    folders = read_studies(root, split).set_index("subject")["folder"]
+    folders, chosen = (read_studies(root, part).set_index("subject")["folder"] for part in (None, split))
 
     def work(subject: str) -> None:
         labels = segmenter_of_process(weights, device).run(read_nifti(folders[subject] / "CT.nii.gz"))["organs"]
-        write_nifti(folders[subject] / f"{masks}.nii.gz", labels)
+        write_nifti(folders[subject] / f"{masks}.nii.gz", labels, "by the network (TotalGen)")
 
     def done(subject: str) -> bool:
         return (folders[subject] / f"{masks}.nii.gz").exists()
 
-    return for_each_subject(root, "segment", list(folders.index), work, done, None, workers, scheduler)
+    made_with = MadeWith(
+        Path(root) / f".{masks}.made-with.json", dict(weights=fingerprint(weights)),
+        "choose another name by --masks, or remove these masks", list(folders.index),
+    )  # fmt: skip
+    return for_each_subject(root, "segment", list(chosen.index), work, done, None, workers, scheduler, made_with)
 
 
 def largest_pieces(labels: np.ndarray) -> np.ndarray:
@@ -145,13 +152,3 @@ def largest_pieces(labels: np.ndarray) -> np.ndarray:
         largest = 1 + np.argmax(np.bincount(pieces.ravel(), minlength=count + 1)[1:])
         kept[box][pieces == largest] = organ
     return kept
-
-
-def usable_device(device: str | torch.device | None) -> torch.device:
-    """A torch.device of this machine: ``device``, or CUDA when present. Raises InputError when it is not there."""
-    try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device}: cannot be used here ({str(error).splitlines()[0]}). Try cpu.") from None
-    return found

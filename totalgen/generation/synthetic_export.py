@@ -1,12 +1,16 @@
-"""Generated studies as DICOM, beside their NIfTI files."""
+"""What is written beside the NIfTI files of a generated study on request: DICOM, and a rendering of its surfaces."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from totalgen.data.surface import VIEWS, surface_picture
 from totalgen.data.synthetic_dicom import write_synthetic
 from totalgen.data.volume import Volume, read_labels
+from totalgen.generation.export import caption
 
 Export = Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object]
 
@@ -17,9 +21,32 @@ def with_dicom(before: Export | None) -> Export:
     def export(folder, person, volumes, row):
         if before is not None:
             before(folder, person, volumes, row)
-        organs = folder / "organs.nii.gz"
-        found = volumes | ({"organs": read_labels(organs)} if organs.exists() else {})
         about = json.dumps(row, sort_keys=True)
+        found = _with_organs(folder, volumes)
         write_synthetic(folder / "dicom", found, person, row["subject"], about, row["totalgen"])
 
     return export
+
+
+def with_surface(before: Export | None) -> Export:
+    """What ``generate_cohort`` calls to write <study>/surface.png, after what ``before`` writes."""
+
+    def export(folder, person, volumes, row):
+        if before is not None:
+            before(folder, person, volumes, row)
+        organs = _with_organs(folder, volumes).get("organs")
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        figure.suptitle(caption(row), fontsize=10)
+        for axis, view in zip(figure.subplots(1, len(VIEWS)), VIEWS, strict=True):
+            axis.imshow(surface_picture(volumes["CT"], organs, view))
+            axis.set_title(f"from the {view}", fontsize=9)
+            axis.axis("off")
+        figure.savefig(folder / "surface.png", dpi=100)
+
+    return export
+
+
+def _with_organs(folder, volumes):
+    """The volumes, with the organs that lie in the folder."""
+    organs = folder / "organs.nii.gz"
+    return {"organs": read_labels(organs)} | volumes if organs.exists() else volumes

@@ -121,8 +121,9 @@ class MPLayer(nn.Module):
 
     @torch.no_grad()
     def normalise_(self) -> None:
-        """Forced weight normalisation."""
-        self.weight.copy_(unit_norm(self.weight))
+        """Forced weight normalisation. Nothing is computed where there are no values yet (device meta)."""
+        if not self.weight.is_meta:
+            self.weight.copy_(unit_norm(self.weight))
 
     @torch.no_grad()
     def fold_(self) -> None:

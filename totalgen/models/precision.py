@@ -10,6 +10,8 @@ def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 in hardware. In software it is slower than float32, often 50 times."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
     return any(torch.cpu.get_capabilities().get(unit, False) for unit in BF16_UNITS)
 
 

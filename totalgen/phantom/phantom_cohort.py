@@ -13,7 +13,7 @@ from totalgen.data.doses import NoiseModel, check_doses, has_doses, write_doses
 from totalgen.data.files import atomic
 from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.text_files import read_text
-from totalgen.data.volume import write_nifti
+from totalgen.data.volume import UNITS, write_nifti
 from totalgen.errors import InputError, closest
 from totalgen.phantom.population import sample_demographics
 from totalgen.phantom.scanner import PET
@@ -96,7 +96,7 @@ def write_cohort(
             pair = dict(CT=made.ct, MR=made.mr, truth=made.mr_truth, organs=made.organs)
             with atomic(root / "pairs" / subject) as part:
                 for name, volume in pair.items():
-                    write_nifti(part / f"{name}.nii.gz", volume, NOTE)
+                    write_nifti(part / f"{name}.nii.gz", volume, NOTE, UNITS["MR"] if name == "truth" else None)
         return settings | made.truth
 
     def done(subject: str) -> bool:

@@ -66,7 +66,7 @@ def _patient_and_study(patient, d, seed, start):
     ds.StudyDescription = "PET/CT torso phantom"
     ds.Manufacturer, ds.ManufacturerModelName = "TotalGen phantom", "Parametric torso"
     ds.ImageComments, ds.PositionReferenceIndicator = COMMENT, ""
-    ds.PatientPosition, ds.BodyPartExamined, ds.Laterality = "HFS", "CHESTABDPELVIS", ""
+    ds.PatientPosition, ds.BodyPartExamined = "HFS", "CHESTABDPELVIS"
     ds.LossyImageCompression = "00"
     return ds
 

@@ -19,7 +19,7 @@ from totalgen.tasks.task import Box, Task
 class Items(Dataset):
     """Items (n, target in process units, condition), both float32 [channel, *task.space].
 
-    Raises InputError when the archive does not suit the task (Task.check), or has no subject of the split.
+    Raises InputError when the archive does not suit the task (Task.check), lacks subjects of the split or is damaged.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Items(Dataset):
                     "Train on them with --set partial_torsos=True."
                 )
             raise InputError(f"{archive.path}: has no subject of split {split}. Pack a cohort that has some.")
+        archive.check(self.subjects)
         self._epoch, self._order = -1, np.array([], dtype=int)
 
     def row(self, n: int) -> int:

@@ -70,8 +70,8 @@ class TranslationTask(Task[Pair]):
         else:
             tensors = [volumes[:1, x, y, z], volumes[1:, x, y, z]]
         lack = [(0, 0), *((0, n - m) for n, m in zip(self.space, tensors[0].shape[1:], strict=True))]
-        ct, mr = (torch.from_numpy(np.pad(each, lack).astype(np.float32)) for each in tensors)
-        return Pair(ct, mr), Box.whole(self.space)
+        given, wanted = (torch.from_numpy(np.pad(each, lack).astype(np.float32)) for each in tensors)
+        return Pair(given, wanted), Box.whole(self.space)
 
     def clean(self, source: Pair, box: Box) -> torch.Tensor:
         assert source.mr is not None, "known while training"

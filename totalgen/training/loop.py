@@ -18,7 +18,6 @@ from tensorboardX import SummaryWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from totalgen import distributed
 from totalgen.checkpoints import (
@@ -32,6 +31,7 @@ from totalgen.checkpoints import (
 )
 from totalgen.data.files import atomic, locked
 from totalgen.data.pictures import enlarged
+from totalgen.data.progress import progress
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
 from totalgen.models.codec import codec_from
@@ -71,7 +71,7 @@ def fit(
     Returns the path of the widest average.
     Raises InputError when the folder holds another configuration or the gradients stay non-finite.
     """
-    rank, ranks, device = distributed.start()
+    rank, ranks, device = distributed.start(device=settings.compute.device)
     outdir = Path(outdir)
     with locked(outdir, "a training") if rank == 0 else contextlib.nullcontext():
         return _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
@@ -168,6 +168,7 @@ class Trainer:
         self.optimiser = torch.optim.Adam(self.parameters.values(), settings.run.lr, betas=BETAS, eps=epsilon)
         self.averages = PowerEMA(objective.model, settings.run.ema)
         self.layers = mp_layers(objective.model)
+        self.exact = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs lack
 
     def step(self, step: int, batches: Iterator) -> tuple[dict[str, float], float, int]:
         """Optimiser step number ``step`` (1, 2, …).
@@ -190,7 +191,7 @@ class Trainer:
                     weighted, figures = self.loss(*inputs)
                 (weighted.sum() * (share.ranks / run.batch)).backward()
             for name, values in figures.items():
-                totals[name] = totals.get(name, 0) + values.detach().sum(dtype=torch.float64)
+                totals[name] = totals.get(name, 0) + values.detach().sum(dtype=self.exact)
         bad = clean_gradients(self.parameters.values())
         self.optimiser.step()
         for layer in self.layers:
@@ -253,9 +254,7 @@ class Watch:
         if self.active:
             trim_log(outdir / "log.jsonl", done)
             self.board = SummaryWriter(str(outdir / "tensorboard"), purge_step=done + 1)
-        self.bar = tqdm(
-            total=steps * batch, initial=done * batch, unit="item", desc=outdir.name, disable=not self.active
-        )
+        self.bar = progress(None, outdir.name, "item", steps * batch, done * batch, show=self.active)
         self.bad_steps, self.total_bad = 0, 0
         self.clock = time.monotonic()
 

@@ -1,0 +1,67 @@
+"""Every NIfTI file that is written says where its voxels are, their unit, range and origin, and how to show them."""
+
+import nibabel
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from totalgen.data.pictures import DISPLAYS
+from totalgen.data.volume import Volume, read_nifti, write_nifti
+
+
+def header_of(path, voxels, affine=None, **options):
+    affine = np.diag([2.0, 2.0, 3.0, 1.0]) if affine is None else affine
+    write_nifti(path, Volume(voxels, affine), **options)
+    return nibabel.load(path).header
+
+
+def ramp(dtype=np.float32, low=-1000, high=1500):
+    return np.linspace(low, high, 24).reshape(2, 3, 4).astype(dtype)
+
+
+def oblique():
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", [10, -20, 170], degrees=True).as_matrix() @ np.diag([2, 2, 3])
+    affine[:3, 3] = (-120, 40, 900)
+    return affine
+
+
+@pytest.mark.parametrize("affine", [None, oblique(), np.diag([-2.0, 2.0, 3.0, 1.0])], ids=["plain", "oblique", "left"])
+def test_both_forms_are_scanner_coordinates_in_mm(tmp_path, affine):
+    header = header_of(tmp_path / "CT.nii.gz", ramp(np.int16), affine)
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 1)
+    assert header.get_xyzt_units()[0] == "mm"
+    assert np.allclose(header.get_qform(), header.get_sform(), atol=1e-3)
+
+
+def test_a_sheared_grid_has_no_qform(tmp_path):
+    """A quaternion cannot state it, and a wrong one would be believed."""
+    sheared = np.diag([2.0, 2.0, 3.0, 1.0])
+    sheared[1, 2] = 0.8
+    header = header_of(tmp_path / "CT.nii.gz", ramp(), sheared)
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (0, 1)
+    assert np.allclose(read_nifti(tmp_path / "CT.nii.gz", reorder=False).affine, sheared)
+
+
+@pytest.mark.parametrize(
+    ("name", "voxels", "words", "window"),
+    [
+        ("CT", ramp(np.int16), "HU -1000 to 1500; from a phantom", DISPLAYS["CT"].window),
+        ("SUV", ramp(low=0, high=12.5), "SUV g/mL 0 to 12.5; from a phantom", DISPLAYS["SUV"].window),
+        ("SUV_0.1", ramp(low=0, high=12.5), "SUV g/mL 0 to 12.5; from a phantom", (0, 12.5)),
+        ("MR", ramp(low=0, high=900), "MR signal 0 to 900; from a phantom", DISPLAYS["MR"].window),
+        ("organs", ramp(np.uint8, 0, 117), "label 0 to 117; from a phantom", (0, 117)),
+        ("other", ramp(low=0, high=2), "0 to 2; from a phantom", (0, 2)),
+    ],
+)
+def test_unit_range_origin_and_window(tmp_path, name, voxels, words, window):
+    header = header_of(tmp_path / f"{name}.nii.gz", voxels, note="from a phantom")
+    assert header["descrip"].item().decode() == words
+    assert (float(header["cal_min"]), float(header["cal_max"])) == window
+    assert header.get_intent()[0] == ("label" if name == "organs" else "none")
+
+
+def test_a_long_note_is_cut_between_characters(tmp_path):
+    text = header_of(tmp_path / "CT.nii.gz", ramp(), note="é" * 80)["descrip"].item()
+    assert 78 <= len(text) <= 79
+    assert text.decode().endswith("é")

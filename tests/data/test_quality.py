@@ -1,0 +1,100 @@
+"""The check of a study against its training cohort: mass, organs, and what it says of each fault."""
+
+import json
+
+import numpy as np
+import pytest
+
+from totalgen.data.demographics import Demographics
+from totalgen.data.organs import ORGANS
+from totalgen.data.quality import Reference, SexReference, study_figures, wider
+from totalgen.data.volume import Volume
+from totalgen.errors import InputError
+
+MM, WINDOW = 10.0, (-500.0, 500.0)  # voxels of 1 mL
+WOMAN = Demographics("F", 60, 1.7, 70.0)
+MASS = dict(intercept=-10.0, per_m=10.0, per_kg=0.5, residual=(-2.0, 3.0))  # 42 kg for her
+LIVER = dict(volume=(1000.0, 2000.0), hu=(40.0, 80.0), suv=(1.0, 3.0))
+KNOWN = Reference({"F": SexReference(20, MASS, {"liver": LIVER, "spleen": dict(LIVER, volume=(0.0, 300.0))})}, WINDOW)
+FIGURES = {"mass_kg": 42.0, "liver.volume": 1500.0, "liver.hu": 60.0, "liver.suv": 2.0, "spleen.volume": 0.0,
+           "spleen.hu": np.nan, "spleen.suv": np.nan}  # fmt: skip
+
+
+def box_of_water(air=-1000.0):
+    """A block of water, 20×20×30 voxels, and a liver of 30 HU more in it."""
+    affine = np.diag([MM, MM, MM, 1.0])
+    hu = np.full((40, 40, 30), air, np.float32)
+    hu[10:30, 10:30] = 0.0
+    organs = np.zeros(hu.shape, np.uint8)
+    organs[12:18, 12:20, 5:15] = ORGANS["liver"]
+    hu[organs > 0] = 30.0
+    suv = np.where(organs > 0, 2.0, 0.5).astype(np.float32)
+    return (Volume(voxels, affine) for voxels in (hu, suv, organs))
+
+
+def test_figures_are_those_of_a_body_that_is_known():
+    figures = study_figures(*box_of_water(), WINDOW)
+    water, rim = 20 * 20 * 30, 4 * 18 * 30  # body_mask adds a rim of one voxel, but not where it rounds the corners
+    liver = 6 * 8 * 10
+    assert figures["mass_kg"] == pytest.approx((water + 0.5 * rim + 0.03 * liver) / 1000)  # air is cut to −500: half
+    assert figures["liver.volume"] == pytest.approx(liver)
+    assert (figures["liver.hu"], figures["liver.suv"]) == (30.0, 2.0)
+    assert figures["heart.volume"] == 0
+    assert np.isnan(figures["heart.suv"])
+
+
+def test_a_generated_ct_has_the_mass_of_a_measured_one():
+    """Air of −1000 HU, and air as the window leaves it, rough: the same body."""
+    measured, generated = (study_figures(*box_of_water(air), WINDOW)["mass_kg"] for air in (-1000.0, -450.0))
+    assert generated == pytest.approx(measured, rel=0.02)
+
+
+def test_a_study_without_a_body_weighs_nothing():
+    ct, suv, _ = box_of_water()
+    figures = study_figures(Volume(np.full_like(ct.voxels, -1000), ct.affine), suv, None, WINDOW)
+    assert figures == {"mass_kg": 0.0}
+
+
+def test_what_is_as_in_the_training_has_no_fault():
+    assert KNOWN.faults(WOMAN, FIGURES) == []
+    assert KNOWN.faults(WOMAN, {"mass_kg": 42.0}) == []  # without organs
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"mass_kg": 30.0}, "mass 30.0 kg, 39.5 to 45.5 in training"),
+        ({"mass_kg": 46.0}, "mass 46.0 kg, 39.5 to 45.5 in training"),
+        ({"liver.volume": 0.0}, "liver empty"),
+        ({"liver.volume": 850.0}, "liver volume 850 mL, 900 to 2.1e+03 in training"),
+        ({"liver.hu": -20.0}, "liver hu -20 HU, 36 to 84 in training"),
+        ({"liver.suv": 3.3}, "liver suv 3.3 g/mL, 0.8 to 3.2 in training"),
+        ({"liver.suv": np.nan}, "liver suv nan g/mL, 0.8 to 3.2 in training"),
+    ],
+)
+def test_a_fault_is_named_with_its_range(change, fault):
+    assert KNOWN.faults(WOMAN, FIGURES | change) == [fault]
+
+
+def test_all_faults_are_named():
+    assert len(KNOWN.faults(WOMAN, FIGURES | {"mass_kg": 0.0, "liver.hu": 500.0, "liver.suv": 9.0})) == 3
+
+
+def test_a_range_is_a_tenth_wider_on_both_sides():
+    assert wider((1.0, 3.0)) == (0.8, 3.2)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"format_version": 1}', '{"format_version": 9}', "no JSON"])
+def test_what_is_no_reference_is_refused(tmp_path, text):
+    (tmp_path / "reference.json").write_text(text)
+    with pytest.raises(InputError, match="reference.json"):
+        Reference.load(tmp_path / "reference.json")
+
+
+def test_a_reference_reads_back(tmp_path):
+    about = dict(format_version=1, window_hu=WINDOW, sexes={sex: vars(known) for sex, known in KNOWN.sexes.items()})
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(about))
+    read = Reference.load(path)
+    assert len(read.sha256) == 64
+    assert read.faults(WOMAN, FIGURES | {"mass_kg": 30.0}) == KNOWN.faults(WOMAN, FIGURES | {"mass_kg": 30.0})
