@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo app test test-slow lint clean
 
 # Installed once, and again only when the pins change.
 .venv/installed: requirements.txt requirements.lock pyproject.toml
@@ -21,6 +21,9 @@ setup: .venv/installed
 
 demo: setup
 	$(BIN)/python 2_Tests/generate_petct.py --preset demo --sex F --age 60 --height-cm 165 --weight-kg 66 --seed 1 --outdir out/demo
+
+app: setup
+	$(BIN)/python 2_Tests/app.py --outdir out/app
 
 # Two processes of one thread each.
 test: setup lint

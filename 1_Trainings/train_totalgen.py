@@ -25,7 +25,7 @@ FLOW = dict(family="flow")
 # A quarter of the channels at full resolution, a lean decoder: a seventh of the work (docs/performance.md).
 FAST_SR = dict(PAPER, stage="sr", channels=16, multipliers=(1, 4, 8, 12), lean=True)
 
-# The phantom cohort at 6 mm, hours on a CPU core; docs/performance.md has the reasons for noise levels and widths.
+# The phantom cohort at 6 mm, hours on a CPU core; docs/experiments.md has the reasons for noise levels and widths.
 DEMO = dict(
     shape=(80, 80, 128), batch=8, microbatch=8, rampup_items=2_000, lr=0.01, lr_decay_steps=5_000,
     weights_dtype="float16", loader_processes=1, checkpoint_steps=500, snapshot_steps=2_000, picture_steps=2_000,

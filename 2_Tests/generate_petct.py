@@ -37,7 +37,7 @@ SHORT, WHOLE = dict(DPM, sigma_min=0.5), dict(slab=128, context=8)
 DEMO = dict(WHOLE, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=16))
 DEMO_FLOW = dict(WHOLE, global_sampling=dict(SHORT, steps=16), sr_sampling=dict(SHORT, steps=6))
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
-RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained here, or shipped
+RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained in the repository, and its own
 
 
 def pair(place, global_stage, sr_stage):
@@ -82,7 +82,7 @@ PRESETS = {
 @device_option
 @click.option("--dry-run", is_flag=True, help="Print the settings and the cost, and exit.")
 def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dicom, runs, changes, dry_run, **given):
-    person = {field: [given.pop(field)] for field in FIELDS if given[field] is not None}
+    person = {field: [given[field]] for field in FIELDS if given[field] is not None}
     weights = {name: given[name] for name in ("global_weights", "sr_weights")}
     if runs is not None:
         weights = weights_of_runs(runs, PRESETS[closest(preset, PRESETS)], weights)
@@ -93,9 +93,9 @@ def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dic
         click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(settings).items()))
         cost = f"{len(requests)} studies, {Cascade.load(settings).operations() / 1e12:.3g} TFLOP each"
         return click.echo(f"{cost}\n{impossible(requests)}".strip())
-    rank, ranks, device = distributed.start(7, settings.compute.device)  # for the slowest: a subject takes minutes
+    rank, ranks, device = distributed.start(7, settings.compute.device)  # days: a subject takes minutes
     cascade = Cascade.load(settings, device)
-    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.global_stage.data["sources"], device)
+    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.trained_on, device)
     known = reference_beside(settings.weights.global_weights, given["reference"])
     checks = Checks(export and export.label, export and export.by, known, given["retry"])
     export = with_dicom(export) if dicom else export

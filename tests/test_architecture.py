@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "training": {"tasks", "data", "models", "errors", "weights", "checkpoints", "distributed", "schema", "settings"},
     "generation": {"tasks", "data", "models", "errors", "weights", "distributed", "schema", "settings"},
     "evaluation": {"data", "errors"},
+    "app": {"generation", "data", "models", "errors", "weights", "schema", "settings"},
 }
 DISTRIBUTION = {  # import name → name on the package index
     "sklearn": "scikit-learn",

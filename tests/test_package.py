@@ -76,7 +76,7 @@ def test_the_version_is_that_of_the_metadata_and_public_names_are_there():
 @pytest.mark.slow
 def test_a_wheel_in_an_empty_environment_runs_the_lines_of_the_readme(registry, folder, tmp_path):
     source = tmp_path / "source"  # building leaves files behind
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         source.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, source)
     for name in ("totalgen", "Resource"):

@@ -89,18 +89,26 @@ class Cascade:
         )  # fmt: skip
 
     @classmethod
-    def shipped(cls, name: str = "demo", device: torch.device | None = None) -> "Cascade":
+    def shipped(
+        cls, name: str = "demo", device: torch.device | None = None, folder: Path | None = None
+    ) -> "Cascade":  # fmt: skip
         """The cascade whose weights come with the package, sampled as these weights were validated.
 
         name: "demo" (EDM diffusion) or "demo-flow". Both were trained on phantoms: no evidence about patients.
+        folder: where files of the same names are, instead.
         """
         family = closest(name, SHIPPED)
-        folder = Path(str(importlib.resources.files("totalgen.resource")))
+        folder = folder or Path(str(importlib.resources.files("totalgen.resource")))
         paths = [folder / f"demo-{stage}-{family}.safetensors" for stage in ("global", "sr")]
         carried: dict[str, Any] = dict(global_weights=paths[0], sr_weights=paths[1])
         for path in paths:
             carried |= load_weights(path)[1]["sampling"]
         return cls.load(build(GenerationSettings, carried), device)
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Kinds of data, such as phantom."""
+        return self.global_stage.data["sources"]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -131,7 +139,7 @@ class Cascade:
         windows |= dict(width=self.tiling.width) if self.tiling.width else {}
         windows |= dict(self_start=self.self_start) if self.self_start else {}
         return vars(source) | windows | dict(
-            source=f"generated, trained on {', '.join(one.data['sources'])} data",
+            source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
             global_guide=one.guide and one.guide.sha256, sr_guide=two.guide and two.guide.sha256,
             precision=one.precision,

@@ -107,7 +107,7 @@ def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, exp
     if ranks > 1:
         distributed.barrier()  # until all have seen what was there
         mine = [name for name in list(asked)[rank::ranks] if name not in before]
-        results = spread(work, progress(mine, "generate", "subject", show=rank == 0))
+        results = progress(spread(work, mine), "generate", "subject", len(mine), show=rank == 0)
         failed = distributed.gathered({name: error for name, _, error in results if error is not None})
         if rank > 0:
             return

@@ -1,0 +1,138 @@
+"""The page answers itself and nobody else: hostile requests on a real loopback socket are refused."""
+
+import http.client
+import json
+import socket
+
+import pytest
+
+from totalgen.app.server import LARGEST_FORM
+
+WOMAN = dict(sex="F", age=60, height_cm=165, weight_kg=66)
+FORM = json.dumps(dict(kind="generate", values=WOMAN)).encode()
+DENOISE = json.dumps(dict(kind="denoise", values=dict(upload="../..", dose=0.1))).encode()
+JSON = {"Content-Type": "application/json"}
+
+
+def answer(port, method, path, body=None, headers=()):
+    """(status, headers, text) of one request, whose path and headers are sent as they are."""
+    headers = dict(headers)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    if body is not None:
+        connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    response = connection.getresponse()
+    found = response.status, dict(response.getheaders()), response.read().decode(errors="replace")
+    connection.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def quiet(served):
+    """The page without a worker: what is asked for stays in the queue."""
+    results, port, jobs = served
+    with jobs.changed:
+        jobs.closing = True
+        jobs.changed.notify()
+    jobs.thread.join()
+    secret = results.parent / "secret.txt"
+    secret.write_text("secret")
+    (results / "studies" / "edm" / "one").mkdir(parents=True)
+    (results / "studies" / "edm" / "one" / "SUV.nii.gz").write_bytes(b"0123456789")
+    (results / "studies" / "link").symlink_to(results.parent)
+    return results, port, jobs
+
+
+HOSTILE = {
+    # name: (method, path, body, headers, status, words of the answer)
+    "another host": ("GET", "/", None, {"Host": "evil.example"}, 403, "the Host is not this page"),
+    "rebound host": ("GET", "/api/jobs", None, {"Host": "evil.example:{port}"}, 403, "the Host is not this page"),
+    "another port": ("GET", "/api/jobs", None, {"Host": "127.0.0.1:1"}, 403, "the Host is not this page"),
+    "any address": ("GET", "/api/jobs", None, {"Host": "0.0.0.0:{port}"}, 403, "the Host is not this page"),
+    "another origin": ("POST", "/api/jobs", FORM, JSON | {"Origin": "http://evil.example"}, 403, "from another site"),
+    "no origin": ("POST", "/api/jobs", FORM, JSON | {"Origin": "null"}, 403, "from another site"),
+    "origin of another port": ("POST", "/api/jobs", FORM, JSON | {"Origin": "http://127.0.0.1:1"}, 403, "another site"),
+    "cross-site without origin": ("POST", "/api/jobs", FORM, JSON | {"Sec-Fetch-Site": "cross-site"}, 403, "another"),
+    "form of another site": ("POST", "/api/jobs", FORM, {"Content-Type": "text/plain"}, 400, "no application/json"),
+    "upload of another site": ("POST", "/api/uploads?name=a.nii", b"1", {"Origin": "http://evil.example"}, 403, "site"),
+    "cancel of another site": ("DELETE", "/api/jobs/1", None, {"Origin": "http://evil.example"}, 403, "another site"),
+    "way up": ("GET", "/files/../../secret.txt", None, {}, 404, ""),
+    "encoded way up": ("GET", "/files/%2e%2e/%2e%2e/secret.txt", None, {}, 404, ""),
+    "twice encoded way up": ("GET", "/files/%252e%252e/%252e%252e/secret.txt", None, {}, 404, ""),
+    "way up with backslashes": ("GET", "/files/..%5c..%5csecret.txt", None, {}, 404, ""),
+    "absolute path": ("GET", "/files//etc/passwd", None, {}, 404, ""),
+    "link out of the folder": ("GET", "/files/link/secret.txt", None, {}, 404, ""),
+    "jobs are not files": ("GET", "/files/../jobs/", None, {}, 404, ""),
+    "code of the server": ("GET", "/static/../server.py", None, {}, 404, ""),
+    "archive of a folder above": ("GET", "/api/studies/%2e%2e/%2e%2e/nifti.zip", None, {}, 404, ""),
+    "archive through a link": ("GET", "/api/studies/link/results/nifti.zip", None, {}, 404, ""),
+    "archive of another kind": ("GET", "/api/studies/edm/one/all.zip", None, {}, 404, ""),
+    "large form": ("POST", "/api/jobs", b" " * (LARGEST_FORM + 1), JSON, 400, "the form is larger than"),
+    "no JSON": ("POST", "/api/jobs", b"{", JSON, 400, "no JSON object"),
+    "deep JSON": ("POST", "/api/jobs", b"[" * 60000, JSON, 400, "no JSON object"),
+    "list": ("POST", "/api/jobs", b"[]", JSON, 400, "no JSON object"),
+    "unknown kind": ("POST", "/api/jobs", b'{"kind": "../x", "values": {}}', JSON, 400, "Known: generate"),
+    "no values": ("POST", "/api/jobs", b'{"kind": "generate"}', JSON, 400, "values is no object"),
+    "upload as a path": ("POST", "/api/jobs", DENOISE, JSON, 400, "no such upload"),
+    "name of an upload as a path": ("POST", "/api/uploads?name=x%2f..%2fa.nii", b"1", {}, 400, "a path separator"),
+    "program as an upload": ("POST", "/api/uploads?name=a.sh", b"1", {}, 400, "does not end in .nii"),
+    "job of nobody": ("DELETE", "/api/jobs/..%2fx", None, {}, 404, ""),
+    "another method": ("PUT", "/api/jobs", FORM, JSON, 405, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_request_is_refused(quiet, method, path, body, headers, status, words):
+    results, port, jobs = quiet
+    before = jobs.listed()
+    sent = {name: value.replace("{port}", str(port)) for name, value in headers.items()}
+    found, _, text = answer(port, method, path, body, sent)
+    print(method, path, sent, "→", found, text[:100])
+    assert found == status
+    assert words in text
+    assert "secret" not in text
+    assert "Traceback" not in text
+    assert jobs.listed() == before
+    assert not list((results / "uploads").iterdir())
+
+
+def test_two_hosts_are_refused(quiet):
+    _, port, _ = quiet
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nHost: evil.example\r\n\r\n".encode())
+        assert connection.recv(1000).split()[1] in (b"400", b"403")
+
+
+def test_it_listens_on_the_loopback_interface_only(quiet):
+    _, port, _ = quiet
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", port))  # taken, were it bound to every address
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_page_may_be_read_and_used_under_its_own_names(quiet, host):
+    _, port, jobs = quiet
+    own = {"Host": f"{host}:{port}", "Origin": f"http://{host}:{port}", "Sec-Fetch-Site": "same-origin"}
+    status, headers, text = answer(port, "GET", "/", headers=own)
+    assert status == 200
+    assert "synthetic, trained on phantoms, not a patient" in text
+    assert "http" not in headers["content-security-policy"]
+    assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+    status, _, text = answer(port, "POST", "/api/jobs", FORM, own | JSON)
+    assert status == 201
+    job = jobs.listed()[0]
+    assert (job["id"], job["state"]) == (json.loads(text)["id"], "queued")
+    assert answer(port, "DELETE", f"/api/jobs/{job['id']}", headers=own)[0] == 204
+    assert jobs.listed()[0]["state"] == "cancelled"
+
+
+def test_files_of_studies_can_be_fetched_whole_in_part_and_as_an_archive(quiet):
+    _, port, _ = quiet
+    assert answer(port, "GET", "/files/edm/one/SUV.nii.gz")[2] == "0123456789"
+    assert answer(port, "GET", "/files/edm/one/SUV.nii.gz", headers={"Range": "bytes=2-3"})[2] == "23"
+    status, headers, _ = answer(port, "GET", "/api/studies/edm/one/nifti.zip")
+    assert status == 200
+    assert 'filename="one-nifti.zip"' in headers["content-disposition"]

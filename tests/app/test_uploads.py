@@ -1,0 +1,112 @@
+"""Uploads are bounded, and no archive writes outside its folder or makes a link."""
+
+import asyncio
+import gzip
+import stat
+import zipfile
+
+import pytest
+
+from totalgen.app import uploads
+from totalgen.app.uploads import checked_name, receive, unpack
+from totalgen.errors import InputError
+
+
+def received(folder, name, *blocks):
+    async def stream():
+        for block in blocks:
+            yield block
+
+    folder.mkdir(exist_ok=True)
+    return asyncio.run(receive(folder, name, stream()))
+
+
+def zipped(path, members):
+    """members: (ZipInfo or name, content)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in members:
+            archive.writestr(member, content)
+    return path.read_bytes()
+
+
+def test_a_zip_becomes_a_folder_of_its_files_under_names_of_our_own(tmp_path):
+    content = zipped(tmp_path / "a.zip", [("deep/IM0001", b"one"), ("page.html", b"<script>")])
+    place = received(tmp_path / "uploads", "series.zip", content[:50], content[50:])
+    unpack(place)
+    assert {path.name: path.read_bytes() for path in (place / "series").iterdir()} == {
+        "00001.dcm": b"one", "00002.dcm": b"<script>",
+    }  # fmt: skip
+    assert [path.name for path in place.iterdir()] == ["series"]
+
+
+def link(name):
+    member = zipfile.ZipInfo(name)
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member
+
+
+HOSTILE = {
+    "leads up": ([("../../x", b"")], "leads out of its folder"),
+    "leads up with backslashes": ([("..\\..\\x", b"")], "leads out of its folder"),
+    "absolute": ([("/etc/cron.d/x", b"")], "leads out of its folder"),
+    "drive": ([("C:/x", b"")], "leads out of its folder"),
+    "link": ([(link("x"), "/etc/passwd")], "is a link or device"),
+    "bomb": ([("x", bytes(3 << 20))], "unpacks to more than"),
+    "bomb of many": ([(f"{n}", bytes(1 << 20)) for n in range(3)], "unpacks to more than"),
+    "too many": ([(f"{n}", b"x") for n in range(12)], "holds 12 files"),
+    "empty": ([], "holds 0 files"),
+}
+
+
+@pytest.mark.parametrize(("members", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_archive_is_refused_and_removed(tmp_path, monkeypatch, members, words):
+    monkeypatch.setattr(uploads, "LARGEST_UNPACKED_MIB", 2)
+    monkeypatch.setattr(uploads, "MOST_MEMBERS", 10)
+    place = received(tmp_path / "uploads", "a.zip", zipped(tmp_path / "a.zip", members))
+    with pytest.raises(InputError, match=words):
+        unpack(place)
+    assert not place.exists()
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.zip", "uploads"}
+
+
+def test_what_is_no_archive_and_a_gzip_bomb_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "LARGEST_UNPACKED_MIB", 2)
+    for name, content, words in (
+        ("a.zip", b"no archive", "cannot be unpacked"),
+        ("a.nii.gz", b"no archive", "cannot be unpacked"),
+        ("a.nii.gz", gzip.compress(bytes(3 << 20)), "unpacks to more than"),
+        ("a.nii.gz", gzip.compress(bytes(1 << 20))[:-9], "cannot be unpacked"),
+    ):
+        place = received(tmp_path / "uploads", name, content)
+        with pytest.raises(InputError, match=words):
+            unpack(place)
+        assert not place.exists()
+
+
+def test_an_upload_that_is_too_large_or_empty_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "LARGEST_MIB", 1)
+    for blocks, words in (([bytes(1 << 20), b"1"], "is larger than"), ([], "is empty")):
+        with pytest.raises(InputError, match=words):
+            received(tmp_path / "uploads", "a.nii", *blocks)
+    assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_no_more_uploads_wait_than_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_UPLOADS", 1)
+    received(tmp_path / "uploads", "a.nii", b"1")
+    with pytest.raises(InputError, match="files wait for their jobs"):
+        received(tmp_path / "uploads", "b.nii", b"1")
+
+
+NAMES = ["", ".nii", "a.exe", "../a.nii", "a/b.nii", "a\\b.nii", "a\0.nii", "x" * 200 + ".nii", "con.nii"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_a_path_or_no_image_is_refused(name):
+    with pytest.raises(InputError):
+        checked_name(name)
+
+
+def test_a_name_is_stem_and_suffix():
+    assert checked_name("low dose.NII.GZ") == ("low dose", ".nii.gz")
+    assert checked_name("a.nii.zip") == ("a.nii", ".zip")
