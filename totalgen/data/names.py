@@ -10,7 +10,7 @@ LONGEST = 100  # bytes: suffixes and the names of temporary folders must fit int
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # of Windows
 TABLES = {  # of a cohort or of generated studies
     "cohort", "manifest", "series", "demographics", "suv", "crop", "truth", "failures", "statistics", "table1",
-    "pairs", "import",
+    "pairs", "import", "bodies", "report",
 }  # fmt: skip
 IMAGES = {"ct", "suv", "pet", "mr"}
 

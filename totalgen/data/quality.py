@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from totalgen.data.crop import rough_body
 from totalgen.data.demographics import Demographics
+from totalgen.data.measures import mass_of_field_kg
 from totalgen.data.organs import ORGANS
 from totalgen.data.text_files import read_json
 from totalgen.data.volume import Volume
@@ -21,7 +21,9 @@ from totalgen.errors import InputError
 
 MASS = "mass_kg"
 MEASURES = {"volume": "mL", "hu": "HU", "suv": "g/mL"}  # of an organ: volume, median HU, median SUV → unit
-MARGIN = 0.1  # of the width of a range, on both sides: the next person may lie just outside
+# Of the width of a range, on both sides: of 78 phantoms, held against 222 others, 36 are inside all 46 ranges as they
+# are, 65 with a tenth, 76 with a fifth.
+MARGIN = 0.2
 FORMAT_VERSION = 1
 
 
@@ -48,10 +50,9 @@ def study_figures(ct: Volume, suv: Volume, organs: Volume | None, window_hu: tup
 
 def _mass_kg(ct, low):
     try:
-        body = rough_body(ct, low)
+        return mass_of_field_kg(ct, low)
     except InputError:  # nothing is dense
         return 0.0
-    return float((1 + ct.voxels[body] / 1000).sum(dtype=np.float64) * ct.voxel_ml / 1000)
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class Reference:
             for measure, (low, high) in ranges.items():
                 value, (low, high) = figures[f"{organ}.{measure}"], wider((low, high))
                 if not low <= value <= high:
-                    said = f"{organ} {measure} {value:.3g} {MEASURES[measure]}"
-                    found.append(f"{said}, {low:.3g} to {high:.3g} in training")
+                    said = f"{organ} {measure} {_shown(value)} {MEASURES[measure]}"
+                    found.append(f"{said}, {_shown(low)} to {_shown(high)} in training")
         return found
 
 
@@ -123,6 +124,10 @@ def wider(span: tuple[float, float]) -> tuple[float, float]:
     """A range of the training cohort with MARGIN on both sides: the next person may lie just outside."""
     low, high = span
     return low - MARGIN * (high - low), high + MARGIN * (high - low)
+
+
+def _shown(number):
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def _ranges(known):
