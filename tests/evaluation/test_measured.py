@@ -65,6 +65,14 @@ def test_a_measured_split_is_read_with_its_demographics(cohort):
         read_measured(cohort, split="val")
 
 
+def test_a_subject_may_be_called_na(cohort):
+    path = cohort / "cohort.csv"
+    path.write_text(path.read_text().replace("s0", "NA"))
+    (cohort / "cropped" / "s0").rename(cohort / "cropped" / "NA")
+    measure_cohort(cohort)
+    assert set(read_measured(cohort)["subject"]) == {"NA", "s1", "s2", "s3"}
+
+
 def test_bad_folders_end_in_one_line_and_code_2(invoke, tmp_path, generated):
     script = "3_Evaluations/2_measure_organs.py"
     for root, words in [(tmp_path / "nowhere", "no such folder"), (tmp_path, "neither cohort.csv nor manifest.csv")]:

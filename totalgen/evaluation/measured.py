@@ -8,8 +8,7 @@ import pandas as pd
 from totalgen.data.measures import mass_of_field_kg, measure_study
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
-from totalgen.data.subjects import drop_rows, for_each_subject
-from totalgen.data.text_files import read_csv
+from totalgen.data.subjects import drop_rows, for_each_subject, read_table
 from totalgen.data.volume import read_labels, read_nifti
 from totalgen.errors import InputError
 
@@ -57,7 +56,9 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
     path = Path(root) / f"{check_masks(masks)}.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
-    table = studies.merge(read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")
+    table = studies.merge(read_table(path), on="subject")
+    if "flag" in table:
+        table["flag"] = table["flag"].astype(object).fillna("")
     if table.empty:
         raise InputError(f"{path}: contains none of the {len(studies)} requested subjects. Measure the cohort again.")
     return table
@@ -99,4 +100,4 @@ def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     if not path.exists():
         return NO_BODIES.copy()
     studies = read_studies(root, split).drop(columns="folder")
-    return studies.merge(read_csv(path, dtype={"subject": str}).drop_duplicates("subject"), on="subject")
+    return studies.merge(read_table(path).drop_duplicates("subject"), on="subject")
