@@ -5,6 +5,8 @@ import contextlib
 import functools
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -63,6 +65,19 @@ def _attempt(work, folder, item):
         return None, error_text(error)
 
 
+@contextlib.contextmanager
+def _interrupts_ignored():
+    """Processes that start within this context leave Ctrl-C, which a terminal sends to all, to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 async def _answer(scheduler):
     """Returns once a scheduler has answered. Client itself waits for ever for what takes its greeting in silence."""
     from distributed.comm import connect
@@ -90,11 +105,10 @@ def _client(workers, scheduler):
                 raise InputError(f"{scheduler}: this Dask scheduler has no worker. {cure}") from None
             yield client
         return
-    with (
-        dask.config.set(SETTINGS),
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with dask.config.set(SETTINGS), contextlib.ExitStack() as stack:
+        with _interrupts_ignored():
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+            )
+        client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client
