@@ -1,18 +1,27 @@
-r"""Compare measured cohorts with a reference: the layout of the published Table 1, statistics and violins.
+r"""Compare measured cohorts with a reference: the published Table 1, statistics, figures, and a report of it all.
 
-    python 3_Evaluations/3_compare_cohorts.py --reference Phantom=cohorts/demo \
-        --candidate EDM=out/demo --outdir out/table1
+    python 3_Evaluations/3_compare_cohorts.py --reference Phantom=cohorts/demo --packed out/packed \
+        --candidate EDM=out/demo --control "second sample=cohorts/second" --masks segmented --outdir out/table1
 
-Measure every folder with 2_measure_organs.py first. Writes table1.md (also printed), table1.csv, statistics.csv and
-violins.png.
+Measure every folder with 2_measure_organs.py first. Writes report.html (one page, opens offline), report.json,
+table1.{txt,csv,md,tex}, statistics.csv, slopes.csv and the figures; prints table and verdicts. --packed is the
+reference as 0_pack_reference.py leaves it, --control a second sample of what the reference is a sample of, --true-masks
+the table of the reference in its true masks. How to read it: docs/evaluation.md.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, command
-from totalgen.evaluation.report import compare_cohorts, load_cohort
+from totalgen.commands import PATH, PLACE, command
+from totalgen.errors import InputError
+from totalgen.evaluation.design import PUBLISHED_DESIGN
+from totalgen.evaluation.measured_cohort import load_cohort, paper_columns
+from totalgen.evaluation.report import compare_cohorts
+from totalgen.evaluation.sections import read_section
+
+FOLDERS = dict(multiple=True, metavar="[NAME=]FOLDER")
 
 
 def named(text):
@@ -23,15 +32,39 @@ def named(text):
 
 @command(__doc__)
 @click.option("--reference", required=True, metavar="[NAME=]FOLDER", help="Cohort root to compare the others with.")
-@click.option("--candidate", "candidates", multiple=True, metavar="[NAME=]FOLDER", help="May be given several times.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the tables.")
+@click.option("--candidate", "candidates", help="May be given several times.", **FOLDERS)
+@click.option("--control", "controls", help="What a perfect generator gets: a second sample.", **FOLDERS)
+@click.option("--packed", help="The reference as 0_pack_reference.py leaves it.", metavar="[NAME=]FOLDER")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the report.")
 @click.option("--split", help="Only subjects of this split, e.g. test; all subjects of a table without splits.")
-@click.option("--masks", default="organs", help="Table of the candidates: <folder>/<masks>.csv.")
+@click.option("--masks", default="organs", help="Table of the cohorts: <folder>/<masks>.csv.")
 @click.option("--reference-masks", help="Table of the reference, if it is not that of --masks.")
-def main(reference, candidates, outdir, split, masks, reference_masks):
-    base = load_cohort(*named(reference), split, reference_masks or masks)
-    others = [load_cohort(*named(candidate), split, masks) for candidate in candidates]
-    click.echo(compare_cohorts(base, others, outdir))
+@click.option("--true-masks", help="Table of the reference in its true masks: the segmenter's own bias.")
+@click.option("--margin", type=float, default=5.0, help="Of equivalence, in % of the reference mean.")
+@click.option("--unpaired", is_flag=True, help="Ignore for whom a study was made.")
+@click.option("--paper", is_flag=True, help="Show the columns of the published Table 1, too.")
+@click.option("--section", "folders", type=PATH, multiple=True, help="Result of scripts 4 to 8, for the report.")
+def main(
+    reference, candidates, controls, packed, outdir, split, masks, reference_masks, true_masks, margin, unpaired, paper,
+    folders,
+):  # fmt: skip
+    if not 0 < margin < 100:
+        raise InputError(f"--margin {margin:g} is not between 0 and 100 %. Change it.")
+    name, root = named(reference)
+    base = load_cohort(name, root, split, reference_masks or masks, "reference")
+    others = []
+    if true_masks:
+        others.append(load_cohort(f"{name} (true masks)", root, split, true_masks, "true masks"))
+    if packed:
+        label, folder = named(packed) if "=" in packed else (f"{name} (packed)", Path(packed))
+        others.append(load_cohort(label, folder, split, masks, "packed"))
+    for role, given in (("control", controls), ("candidate", candidates)):
+        others += [load_cohort(*named(each), split, masks, role) for each in given]
+    design = replace(PUBLISHED_DESIGN, margin=margin / 100, paired=not unpaired)
+    settings = dict(masks=masks, split=split, reference_masks=reference_masks or masks, true_masks=true_masks)
+    sections = [read_section(folder) for folder in folders]
+    printed = paper_columns() if paper else []
+    click.echo(compare_cohorts(base, others, outdir, design, printed, sections, settings), nl=False)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ r"""Compare pairs of volumes with a reference: PSNR, SSIM, MAE, NMAE and, for PE
 {} stands for the subject. Subjects are those whose files are all there; --cohort and --split choose among them. Writes
 cases.csv, summary.csv and summary.md (also printed); differences are from the first candidate. --std "EDM=…/SUV_std…"
 adds calibration.csv and .png: whether the spread of samples is as large as their distance from the reference.
---picture SUBJECT adds <subject>.png: a slice of each volume and its errors.
+--picture SUBJECT adds <subject>.png: a slice of each volume and its errors. --labels "EDM=out/{}/organs.nii.gz" adds
+Dice, Hausdorff distance (95 %) and surface Dice (3 mm) against --organs. <outdir> is a --section of the report.
 """
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, PLACE, command
 from totalgen.data.demographics import read_cohort
 from totalgen.data.names import matching, pattern
 from totalgen.errors import InputError
@@ -44,6 +45,7 @@ def subjects_of(paths, cohort, split):
 @click.option("--mask", metavar="PATTERN", help="Where the metrics are taken: voxels above 0 of these files.")
 @click.option("--mask-above", type=float, help="Or where the reference is above this value.")
 @click.option("--organs", metavar="PATTERN", help="Organ labels, for bias of SUVmean and SUVmax.")
+@click.option("--labels", multiple=True, metavar="NAME=PATTERN", help="Labels of a candidate, against --organs.")
 @click.option("--spheres", metavar="PATTERN", help="Labels of hot spheres, for contrast recovery.")
 @click.option("--cohort", type=PATH, help="Cohort table that lists the subjects.")
 @click.option("--split", help="Only subjects of this split of that table.")
@@ -51,14 +53,18 @@ def subjects_of(paths, cohort, split):
 @click.option("--samples", type=int, default=1, help="How many samples that is of.")
 @click.option("--picture", "pictured", multiple=True, metavar="SUBJECT", help="Show this subject; repeatable.")
 @click.option("--inverted", is_flag=True, help="In pictures high values are dark, as in PET.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the tables.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the tables.")
 def main(
-    reference, candidates, value_range, mask, mask_above, organs, spheres, cohort, split, std, samples, pictured,
-    inverted, outdir,
+    reference, candidates, value_range, mask, mask_above, organs, labels, spheres, cohort, split, std, samples,
+    pictured, inverted, outdir,
 ):  # fmt: skip
     named = dict(candidate.partition("=")[::2] for candidate in candidates)
-    files = Files(pattern(reference), {name: pattern(path) for name, path in named.items()}, mask, organs, spheres)
-    every = [files.reference, *files.candidates.values(), *(path for path in files[2:] if path)]
+    masks = {name: pattern(path) for name, path in (each.partition("=")[::2] for each in labels)}
+    if masks and (not organs or not masks.keys() <= named.keys()):
+        raise InputError("--labels are compared with --organs, and named like a --candidate. Give both.")
+    paths = {name: pattern(path) for name, path in named.items()}
+    files = Files(pattern(reference), paths, mask, organs, spheres, masks)
+    every = [files.reference, *paths.values(), *masks.values(), *(path for path in files[2:5] if path)]
     if value_range[0] >= value_range[1]:
         raise InputError(f"--range {value_range[0]:g} {value_range[1]:g}: the first is not below. Change one.")
     subjects = subjects_of(every, cohort, split)

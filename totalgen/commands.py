@@ -4,6 +4,8 @@ import contextlib
 import errno
 import functools
 import io
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,9 +15,22 @@ from typing import Any
 import click
 
 from totalgen.data import progress
+from totalgen.data.files import check_place
 from totalgen.errors import InputError
 
 PATH = click.Path(path_type=Path)
+
+
+class Place(click.Path):
+    """A folder to write into: whether that is possible is seen before anything is loaded."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        check_place(Path(os.fsdecode(path)))
+        return path
+
+
+PLACE = Place(path_type=Path)
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 PLACES = {  # what may be wrong with the place of an output → cure
     errno.ENOSPC: "Free some space and run the same command again: what was written before is intact.",
@@ -26,6 +41,9 @@ PLACES = {  # what may be wrong with the place of an output → cure
     errno.ENAMETOOLONG: "Choose a shorter one.",
     errno.ENOTDIR: "A part of this path is a file. Choose another place.",
     errno.EISDIR: "It is a folder. Choose another place.",
+    errno.EEXIST: "A file of that name is in the way. Move it, or choose another place.",
+    errno.ENOENT: "Was it moved or removed meanwhile? Run the same command again.",
+    errno.ESTALE: "Was it moved or removed meanwhile? Run the same command again.",
     errno.ELOOP: "Its links lead in a circle. Correct them.",
 }
 
@@ -100,7 +118,7 @@ def input_options(function: Callable) -> Callable:
         click.option("--cohort", type=PATH, help="Or the root of a cohort, of whose subjects all are taken."),
         click.option("--split", help="Only subjects of this split of the cohort."),
         click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own."),
-        click.option("--outdir", type=PATH, required=True, help="Folder for the results."),
+        click.option("--outdir", type=PLACE, required=True, help="Folder for the results."),
         click.option("--samples", type=int, help="How many; their mean is written, and their standard deviation."),
         click.option("--dicom", is_flag=True, help="Of a DICOM input: write <name>/dicom, a derived series, too."),
         click.option("--keep-identity", is_flag=True, help="Keep patient, study and dates in names and that series."),
@@ -127,6 +145,11 @@ def weights_of_runs(folder: Path, preset: dict[str, Any], given: dict[str, Path 
         if not own.is_file():
             raise InputError(f"--runs {folder}: {name} has no {own.name}. Train preset {name} there first.")
     return found
+
+
+def ended(written: str | Path, script: str, *arguments: object) -> None:
+    """The last lines of a step: what it wrote, and the next command to type."""
+    click.echo(f"Written: {written}\nNext: python {script} {shlex.join(map(str, arguments))}")
 
 
 def trained(weights: Path, use: str) -> str:

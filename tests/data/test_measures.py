@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from totalgen.data.measures import PEAK_ML, measure_study, sphere_weights, suv_peak
+from totalgen.data.measures import PEAK_ML, mass_of_field_kg, measure_study, sphere_weights, suv_peak
 from totalgen.data.organs import ORGANS
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
@@ -121,3 +121,32 @@ def test_grids_that_differ_are_refused():
     moved[0, 3] = 2
     with pytest.raises(InputError, match="different grids"):
         measure_study(Volume(np.zeros((3, 3, 3), np.float32), moved), organs)
+
+
+def test_the_mass_of_a_field_is_its_voxels_times_their_density():
+    """A box of water with a core of lung: below the floor of −500 HU everything weighs half of water."""
+    hu = np.full((20, 20, 20), -1000.0, np.float32)
+    hu[4:16, 4:16, 2:18] = 0
+    hu[8:12, 8:12, 6:14] = -850
+    found = mass_of_field_kg(Volume(hu, np.diag([5.0, 5.0, 5.0, 1.0])))
+    body, lung, voxel_l = 12 * 12 * 16, 4 * 4 * 8, 0.125 / 1000
+    rim = 4 * 12 * 16 + 2 * 12 * 12  # one voxel of air on every side, which counts as half of water, too
+    without = (body - 0.5 * lung) * voxel_l
+    assert without < found < without + 0.5 * rim * voxel_l  # the mask's edges are round
+    twice = mass_of_field_kg(Volume(hu, np.diag([10.0, 5.0, 5.0, 1.0])))
+    assert twice == pytest.approx(2 * found)
+    with pytest.raises(InputError, match="no body"):
+        mass_of_field_kg(Volume(np.full((8, 8, 8), -1000.0), np.eye(4)))
+
+
+def test_an_organ_with_an_suv_that_is_no_number_is_flagged():
+    organs = np.zeros((16, 16, 16), np.uint8)
+    organs[2:14, 2:14, 2:14] = ORGANS["liver"]
+    suv = np.ones(organs.shape, np.float32)
+    suv[5, 5, 5] = np.nan
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    row = measure_study(Volume(suv, affine), Volume(organs, affine))[0]
+    assert row["flag"] == "not finite"
+    assert np.isnan(row["suv_mean"])
+    assert row["z_share"] == pytest.approx(0.5)
+    assert row["voxel_mm"] == "4x4x4"

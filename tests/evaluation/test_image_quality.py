@@ -15,6 +15,7 @@ from totalgen.evaluation.image_quality import (
     sphere_recovery,
     summarise,
 )
+from totalgen.evaluation.sections import read_section
 from totalgen.evaluation.statistics import paired_interval
 
 SHAPE = (16, 14, 15)
@@ -161,3 +162,23 @@ def test_the_script_compares_what_is_complete_and_names_what_is_not(pairs, tmp_p
 def test_an_empty_mask_is_refused(pairs, tmp_path):
     with pytest.raises(InputError, match="no subject could be compared"):
         measure_pairs(files(pairs), ["s0"], (0.0, 16.0), tmp_path / "out", above=99.0)
+
+
+def test_labels_of_a_candidate_are_compared_and_the_result_is_a_section_of_the_report(pairs, tmp_path, invoke):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:13, 3:11, 3:12] = ORGANS["liver"]
+    for n in range(3):
+        write_nifti(tmp_path / "true" / f"s{n}.nii.gz", Volume(labels, AFFINE))
+        write_nifti(tmp_path / "made" / f"s{n}.nii.gz", Volume(np.roll(labels, n, 0), AFFINE))
+    arguments = ["--reference", f"{pairs}/reference/{{}}.nii.gz", "--candidate", f"far={pairs}/far/{{}}.nii.gz"]
+    arguments += ["--range", 0, 16, "--outdir", tmp_path / "out", "--labels", f"far={tmp_path}/made/{{}}.nii.gz"]
+    script = "3_Evaluations/4_image_quality.py"
+    assert invoke(script, *arguments).exit_code == 2
+    result = invoke(script, *arguments, "--organs", f"{tmp_path}/true/{{}}.nii.gz")
+    assert result.exit_code == 0, result.output
+    cases = pd.read_csv(tmp_path / "out" / "cases.csv").set_index("subject")
+    assert cases.loc["s0", ["liver_dice", "liver_hd95_mm", "liver_surface_dice"]].tolist() == [1, 0, 1]
+    assert cases.loc["s2", "liver_dice"] == pytest.approx(0.8)
+    section = read_section(tmp_path / "out")
+    assert section.scores[0].what == "image quality: far"
+    assert section.scores[0].n == "3"

@@ -1,15 +1,29 @@
 import numpy as np
 import pytest
 from scipy import special, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.oneway import anova_oneway
 
+from totalgen.evaluation.comparison import compare, compare_pairs, verdict
 from totalgen.evaluation.statistics import (
+    Summary,
+    agreement_limits,
     anova,
     bootstrap_interval,
-    compare,
+    concordance,
+    difference_interval,
     difference_percent,
     equivalence,
+    equivalence_power,
     holm,
+    paired_equivalence,
+    paired_mean_interval,
+    paired_t,
+    ratio_interval,
+    smallest_margin,
     std_ratio,
+    subjects_needed,
+    summary,
     wasserstein,
     welch,
 )
@@ -32,14 +46,105 @@ def test_welch_is_its_formula():
     assert welch(REFERENCE, CANDIDATE) == pytest.approx(2 * special.stdtr(freedom, -abs(t)), rel=1e-9)
 
 
-def test_equivalence_is_the_larger_of_two_one_sided_tests():
+def test_equivalence_is_the_larger_of_two_one_sided_tests_of_a_share_of_the_reference():
     near = REFERENCE * 1.01 + 0.02
     for candidate in (CANDIDATE, near):
-        bound = 0.05 * REFERENCE.mean()
-        above, freedom = welch_by_hand(REFERENCE, candidate, -bound)
-        below, _ = welch_by_hand(REFERENCE, candidate, bound)
+        _, freedom = welch_by_hand(REFERENCE, candidate)
+        above, _ = welch_by_hand(REFERENCE * 0.95, candidate)
+        below, _ = welch_by_hand(REFERENCE * 1.05, candidate)
         by_hand = max(special.stdtr(freedom, -above), special.stdtr(freedom, below))
         assert equivalence(REFERENCE, candidate) == pytest.approx(by_hand, rel=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.90, 0.95])
+def test_intervals_and_tests_say_the_same(level):
+    """The interval of the difference ends at 0 where Welch's p is 1 − level; that of the ratio where the test of
+    equivalence has p (1 − level) / 2."""
+    for candidate in (CANDIDATE, REFERENCE * 1.01):
+        low, high = difference_interval(REFERENCE, candidate, level)
+        shifted = REFERENCE + (low if abs(low) < abs(high) else high)
+        assert welch(shifted, candidate) == pytest.approx(1 - level, rel=1e-6)
+        low, high = ratio_interval(REFERENCE, candidate, level)
+        margin = max(1 - low, high - 1)
+        assert equivalence(REFERENCE, candidate, margin) == pytest.approx((1 - level) / 2, rel=1e-6)
+
+
+def test_a_reference_that_may_be_zero_has_no_ratio():
+    noise = np.array([-1.0, 0.5, 1.2, -0.4])
+    assert ratio_interval(noise, CANDIDATE) is None
+    assert smallest_margin(noise, CANDIDATE) is None
+    assert equivalence(noise - noise.mean() - 1, CANDIDATE) is None
+    assert difference_percent(0.0, 1.0) is None
+
+
+def test_summaries_give_what_the_values_give():
+    groups = summary(REFERENCE), summary(CANDIDATE)
+    for function in (welch, equivalence, difference_interval, ratio_interval, smallest_margin, equivalence_power):
+        assert function(*groups) == function(REFERENCE, CANDIDATE)
+
+
+def test_several_samples_are_tested_at_once():
+    random = np.random.default_rng(0)
+    a, b = random.normal(5, 1, (3, 12)), random.normal(5.2, 2, (3, 9))
+    for function in (welch, equivalence, smallest_margin):
+        assert function(a, b) == pytest.approx([function(x, y) for x, y in zip(a, b, strict=True)])
+    same = random.normal(5, 1, (3, 12))
+    for function in (paired_t, paired_equivalence):
+        assert function(a, same) == pytest.approx([function(x, y) for x, y in zip(a, same, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "known"),  # of the published table; known: 2 (z 0.95 + z 0.90)² (std / mean / 0.05)²
+    [(0.68, 0.15, 334), (0.55, 0.09, 184), (2.48, 1.03, 1182), (3.07, 1.39, 1405)],
+    ids=["male heart volume", "female heart volume", "male heart SUVmean", "female heart SUVmean"],
+)
+def test_the_published_numbers_of_subjects_could_not_show_five_percent(mean, std, known):
+    group = Summary(mean, std, 108)
+    needed = subjects_needed(group, group)
+    assert known < needed < 1.06 * known  # the reference mean is uncertain, too: between 0 and 5 % more
+    assert smallest_margin(group, group) > 0.05
+    enough = group._replace(n=needed)
+    assert smallest_margin(enough, enough) <= 0.05 < smallest_margin(*(group._replace(n=needed - 1),) * 2)
+    assert equivalence_power(enough, enough) == pytest.approx(0.80, abs=0.01)
+
+
+def test_welchs_anova_agrees_with_statsmodels():
+    groups = [REFERENCE, CANDIDATE, REFERENCE[:30] * 1.2]
+    assert anova(groups, equal_variances=False) == pytest.approx(anova_oneway(groups, use_var="unequal").pvalue)
+    assert anova([REFERENCE, np.full(5, 1.7)], equal_variances=False) is None
+
+
+def test_pairs_are_tested_by_their_differences():
+    random = np.random.default_rng(1)
+    made = REFERENCE * 1.02 + random.normal(0, 0.05, len(REFERENCE))
+    away = made - REFERENCE
+    error = away.std(ddof=1) / np.sqrt(len(away))
+    t = away.mean() / error
+    assert paired_t(REFERENCE, made) == pytest.approx(2 * special.stdtr(len(away) - 1, -abs(t)))
+    half = special.stdtrit(len(away) - 1, 0.975) * error
+    assert paired_mean_interval(REFERENCE, made) == pytest.approx((away.mean() - half, away.mean() + half))
+    bias, low, high = agreement_limits(REFERENCE, made)
+    assert (bias, high - low) == pytest.approx((away.mean(), 2 * 1.96 * away.std(ddof=1)))
+    assert paired_equivalence(REFERENCE, made) < 0.001 < 0.999 < paired_equivalence(REFERENCE, made * 1.10)
+    found = compare_pairs(REFERENCE, made)
+    assert found["n_pairs"] == len(REFERENCE)
+    assert found["paired_verdict"] == "different, within the margin"
+
+
+def test_concordance_is_one_for_copies_and_falls_with_a_shift():
+    assert concordance(REFERENCE, REFERENCE) == pytest.approx(1)
+    assert concordance(REFERENCE, REFERENCE[::-1]) < 0.3
+    variance = np.var(REFERENCE)
+    assert concordance(REFERENCE, REFERENCE + 1) == pytest.approx(2 * variance / (2 * variance + 1))
+    assert concordance(REFERENCE[:1], REFERENCE[:1]) is None
+
+
+def test_no_difference_shown_is_undecided_not_equal():
+    assert verdict(0.5, 0.5, 0.05) == "undecided"
+    assert verdict(0.5, 0.01, 0.05) == "equivalent"
+    assert verdict(0.01, 0.5, 0.05) == "different"
+    assert verdict(0.01, 0.01, 0.05) == "different, within the margin"
+    assert verdict(None, None, 0.05) == "not tested"
 
 
 def test_equal_means_of_large_uniform_groups_are_equivalent_and_shifted_ones_are_not():
@@ -58,6 +163,8 @@ def test_holm_multiplies_by_the_number_left_and_never_descends():
     # Sorted 0.01, 0.02, 0.03: times 3, 2, 1 → 0.03, 0.04, max(0.03, 0.04).
     assert holm([0.02, None, 0.01, 0.03]) == pytest.approx([0.04, None, 0.03, 0.04])
     assert holm([None, None]) == [None, None]
+    many = list(np.random.default_rng(0).uniform(size=40) ** 3)
+    assert holm(many) == pytest.approx(list(multipletests(many, method="holm")[1]))
 
 
 def test_the_bootstrap_interval_agrees_with_welch_for_large_groups():
@@ -80,8 +187,9 @@ def test_a_shifted_and_stretched_copy_has_the_expected_distance_and_spread():
 def test_a_group_too_small_for_a_test_has_none_and_no_warning(small):
     with np.errstate(all="raise"):
         for figures in (compare(REFERENCE, small), compare(small, REFERENCE)):
-            for name in ("welch_p", "equivalence_p", "std_ratio", "difference_low", "difference_high"):
+            for name in ("welch_p", "equivalence_p", "std_ratio", "difference_low", "bootstrap_low", "percent_low"):
                 assert figures[name] is None
+            assert figures["verdict"] == "not tested"
             assert not any(isinstance(value, float) and np.isnan(value) for value in figures.values())
 
 

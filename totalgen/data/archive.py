@@ -58,6 +58,9 @@ def pack(
     ready = table[[(folder / subject).is_dir() for subject in table["subject"]]].set_index("subject")
     if ready.empty:
         raise InputError(f"{folder}: no subject of the cohort is there. Run 4_crop_torso.py first.")
+    if len(ready) < len(table):
+        lack = len(table) - len(ready)
+        click.echo(f"{lack} of {len(table)} subjects are not in {folder} and are left out.", err=True)
     if overwrite and path.exists():
         (path / "zarr.json").unlink(missing_ok=True)  # the index first: a kill must not leave half an archive
         shutil.rmtree(path)
@@ -166,19 +169,20 @@ def damage(path: Path, group: zarr.Group, recipe: Recipe, thorough: bool = False
 
     No array is read, unless ``thorough`` and the group is of a version that did not note the length of its chunks.
     """
-    for name in recipe.arrays:
-        if not isinstance(group.get(name), zarr.Array):
+    arrays = {name: group.get(name) for name in recipe.arrays}
+    for name, array in arrays.items():
+        if not isinstance(array, zarr.Array):
             return f"lacks {name}"
-    shapes = {name: tuple(group[name].shape) for name in recipe.arrays}
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     expected = recipe.shapes(next(iter(shapes.values()))[-3:])
     for name, kind in recipe.arrays.items():
-        if shapes[name] != expected[name] or group[name].dtype != kind.dtype:
-            return f"has {name} of {shapes[name]}, {group[name].dtype}, not {expected[name]}, {kind.dtype}"
+        if shapes[name] != expected[name] or arrays[name].dtype != kind.dtype:
+            return f"has {name} of {shapes[name]}, {arrays[name].dtype}, not {expected[name]}, {kind.dtype}"
     found, noted = stored(path), group.attrs.get("stored")
-    if sum(group[name].nbytes for name in recipe.arrays) > INFLATION * (found["bytes"] + 1):
+    if sum(array.nbytes for array in arrays.values()) > INFLATION * (found["bytes"] + 1):
         return f"states {shapes}, more than its files can hold"
     if noted is None:
-        whole = not thorough or checksum([group[name][:] for name in recipe.arrays]) == group.attrs["sha256"]
+        whole = not thorough or checksum([array[:] for array in arrays.values()]) == group.attrs["sha256"]
         return None if whole else "differs from its checksum"
     return None if found == noted else f"has chunks of {found['bytes']} bytes, not {noted['bytes']}: they were cut"
 

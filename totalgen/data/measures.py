@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 from scipy.signal import oaconvolve
 
+from totalgen.data.crop import rough_body
 from totalgen.data.organs import MEASURED
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
 
 TINY_L = 0.050  # below 50 mL an organ is incomplete or badly segmented (published protocol)
 PEAK_ML = 1.0  # sphere of SUVpeak
+FLOOR_HU = -500.0  # generated CT has no lower values inside the body; what is compared with it is cut there, too
 SUBSAMPLES = 11  # points per axis of a voxel, to estimate the share of it that the sphere covers
 
 MEASURES = {  # column: (name, unit)
@@ -22,26 +24,46 @@ MEASURES = {  # column: (name, unit)
 
 
 def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
-    """One row (dict) per organ of MEASURED: organ, volume_l, suv_mean, suv_max, suv_peak, flag.
+    """One row (dict) per organ of MEASURED: organ, volume_l, suv_mean, suv_max, suv_peak, flag, z_share, voxel_mm.
 
     suv: SUVbw in g/mL;  organs: label ids on the same grid.
-    Volume is voxels × |det affine|. flag is "" or "missing" (no voxel: volume 0, uptake NaN) or "tiny" (< 50 mL:
-    measured nevertheless). Raises InputError when the grids differ.
+    Volume is voxels × |det affine|. flag is "" or "missing" (no voxel: volume 0, uptake NaN), "not finite" (an SUV in
+    it is no number: uptake NaN) or "tiny" (< 50 mL: measured nevertheless). z_share: height of the organ's middle, 0 at
+    the lower end of the field and 1 at the upper;  voxel_mm: such as "2x2x2". Raises InputError when the grids differ.
     """
     if suv.shape != organs.shape or not np.allclose(suv.affine, organs.affine, atol=1e-2):
         raise InputError(f"SUV {suv.shape} and organs {organs.shape} have different grids. Segment this study again.")
     rows = []
+    voxel_mm = "x".join(f"{edge:.4g}" for edge in organs.voxel_mm)
     for organ, ids in MEASURED.items():
         mask = np.isin(organs.voxels, ids)
         volume_l = float(mask.sum() * organs.voxel_ml / 1000)
-        row = dict(organ=organ, volume_l=volume_l, suv_mean=np.nan, suv_max=np.nan, suv_peak=np.nan, flag="missing")
+        row: dict[str, Any] = dict(organ=organ, volume_l=volume_l)
+        row |= dict(suv_mean=np.nan, suv_max=np.nan, suv_peak=np.nan, flag="missing", z_share=np.nan, voxel_mm=voxel_mm)
+        inside = suv.voxels[mask]
         if mask.any():
-            inside = suv.voxels[mask]
+            slices = mask.sum((0, 1))
+            row["z_share"] = float(((np.arange(mask.shape[2]) + 0.5) * slices).sum() / slices.sum() / mask.shape[2])
+        if mask.any() and not np.isfinite(inside).all():
+            row["flag"] = "not finite"
+        elif mask.any():
             row["suv_mean"], row["suv_max"] = float(inside.mean(dtype=np.float64)), float(inside.max())
             row["suv_peak"] = suv_peak(suv, mask)
             row["flag"] = "tiny" if volume_l < TINY_L else ""
         rows.append(row)
     return rows
+
+
+def mass_of_field_kg(ct: Volume, floor_hu: float = FLOOR_HU) -> float:
+    """Mass of the body inside the field of a CT (HU), kg: the sum of 1 + HU / 1000 kg/L over the body.
+
+    Values below ``floor_hu`` count as ``floor_hu``, as they do in generated CT: lungs, and the rim of air that
+    ``rough_body`` keeps, are too heavy, equally so in every CT of the same voxel size. Raises InputError for a CT
+    without a body.
+    """
+    hu = np.maximum(ct.voxels, floor_hu)
+    body = rough_body(Volume(hu, ct.affine), floor_hu)
+    return float((1 + hu[body] / 1000).sum(dtype=np.float64) * ct.voxel_ml / 1000)
 
 
 def suv_peak(suv: Volume, mask: np.ndarray) -> float:

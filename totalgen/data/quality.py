@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from totalgen.data.crop import rough_body
 from totalgen.data.demographics import Demographics
+from totalgen.data.measures import mass_of_field_kg
 from totalgen.data.organs import ORGANS
 from totalgen.data.text_files import read_json
 from totalgen.data.volume import Volume
@@ -50,10 +50,9 @@ def study_figures(ct: Volume, suv: Volume, organs: Volume | None, window_hu: tup
 
 def _mass_kg(ct, low):
     try:
-        body = rough_body(ct, low)
+        return mass_of_field_kg(ct, low)
     except InputError:  # nothing is dense
         return 0.0
-    return float((1 + ct.voxels[body] / 1000).sum(dtype=np.float64) * ct.voxel_ml / 1000)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from totalgen.data.organs import MEASURED
 from totalgen.data.progress import progress
 from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
+from totalgen.evaluation.overlap import mask_agreement
+from totalgen.evaluation.sections import Score, Section, rows_of, write_section
 from totalgen.evaluation.statistics import paired_interval
 
 STEP = "image_quality"  # name in failures.csv
@@ -31,13 +33,15 @@ METRICS = {  # column: (title, unit, which is better)
 
 
 class Files(NamedTuple):
-    """Patterns of paths in which {} stands for the subject. mask, organs, spheres: None for none."""
+    """Patterns of paths in which {} stands for the subject. mask, organs, spheres: None for none; masks: labels of
+    candidates by their names, which are compared with ``organs``."""
 
     reference: str
     candidates: Mapping[str, str]
     mask: str | None = None
     organs: str | None = None
     spheres: str | None = None
+    masks: Mapping[str, str] | None = None
 
 
 def quality(
@@ -153,6 +157,8 @@ def _case(files, subject, value_range, above):
         row = dict(subject=subject, candidate=name) | quality(reference.voxels, candidate.voxels, value_range, mask)
         row |= organ_biases(reference, candidate, organs) if organs else {}
         row |= sphere_recovery(reference, candidate, spheres) if spheres else {}
+        if organs and files.masks and name in files.masks:
+            row |= mask_agreement(labels(files.masks[name].format(subject)), organs)
         rows.append(row)
     return rows
 
@@ -184,17 +190,38 @@ def summarise(cases: pd.DataFrame, outdir: Path) -> str:
             one, base = (values[each].to_numpy(float) for each in (name, names[0]))
             low, high = paired_interval(base, one) or (None, None)
             rows.append(
-                dict(measure=column, candidate=name, n=int(np.isfinite(one).sum()), mean=float(np.nanmean(one)),
-                     std=float(np.nanstd(one, ddof=1)) if len(one) > 1 else None,
-                     difference=float(np.nanmean(one - base)), difference_low=low, difference_high=high)
+                dict(measure=column, candidate=name, n=int(np.isfinite(one).sum()), mean=_mean(one),
+                     std=float(np.nanstd(one, ddof=1)) if np.isfinite(one).sum() > 1 else None,
+                     difference=_mean(one - base), difference_low=low, difference_high=high)
             )  # fmt: skip
     summary = pd.DataFrame(rows)
     with atomic(outdir / "summary.csv") as part:
         summary.to_csv(part, index=False)
+    _write_section(summary, names, len(complete), len(wide) - len(complete), outdir)
     text = _markdown(summary, columns, names, len(complete))
     with atomic(outdir / "summary.md") as part:
         part.write_text(text)
     return text
+
+
+def _mean(values):
+    """Of those that are numbers; NaN for none."""
+    return float(np.nanmean(values)) if (~np.isnan(values)).any() else float("nan")
+
+
+def _write_section(summary, names, count, incomplete, outdir):
+    """The place of image quality in the report."""
+    shown = dict(measure="measure", candidate="candidate", n="n", mean="mean", std="std")
+    shown |= dict(difference_low=f"95 % of the difference from {names[0]}", difference_high="to")
+    section = Section("Image quality against a reference volume", tables={"Per subject": rows_of(summary, shown)})
+    found = summary.set_index(["measure", "candidate"])["mean"]
+    limit = "an average over voxels: no statement about small lesions"
+    limit += f"; {incomplete} subjects left out, not all candidates have them" if incomplete else ""
+    for name in names:
+        known = [(title, found.get((column, name))) for column, (title, _, _) in METRICS.items()]
+        words = ", ".join(f"{title} {value:.4g}" for title, value in known if value is not None and np.isfinite(value))
+        section.scores.append(Score(f"image quality: {name}", str(count), words, limit))
+    write_section(outdir, section)
 
 
 def _markdown(summary: pd.DataFrame, columns: Sequence[str], names: Sequence[str], count: int) -> str:

@@ -1,17 +1,21 @@
-"""The table of organ volumes and uptake of a cohort."""
+"""The tables of organ volumes and uptake, and of bodies, of a cohort."""
 
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from totalgen.data.measures import measure_study
+from totalgen.data.measures import mass_of_field_kg, measure_study
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import drop_rows, for_each_subject
 from totalgen.data.text_files import read_csv
 from totalgen.data.volume import read_labels, read_nifti
 from totalgen.errors import InputError
+
+BODIES = "bodies.csv"
+BODY_COLUMNS = ("mass_kg", "extent_mm", "suv_field_mean")
+NO_BODIES = pd.DataFrame(columns=["subject", "sex", "age_years", "height_m", "weight_kg", *BODY_COLUMNS])
 
 
 def measure_cohort(
@@ -57,3 +61,42 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
     if table.empty:
         raise InputError(f"{path}: contains none of the {len(studies)} requested subjects. Measure the cohort again.")
     return table
+
+
+def measure_bodies(
+    root: str | Path, workers: int = 1, scheduler: str | None = None, split: str | None = None
+) -> Path | None:
+    """Measure the body of every study of ``root`` that has a CT into <root>/bodies.csv: subject and BODY_COLUMNS.
+
+    mass_kg: measures.mass_of_field_kg;  extent_mm: of the volume along z;  suv_field_mean: SUV over the whole field,
+    its voxels outside the body included. Other subjects keep their rows. Returns the path, None without any CT.
+    """
+    root = Path(root)
+    studies = read_studies(root, split).set_index("subject")["folder"]
+    folders = {subject: folder for subject, folder in studies.items() if (folder / "CT.nii.gz").exists()}
+    path = root / BODIES
+    written = path.stat().st_mtime if path.exists() else 0
+    if not folders:
+        return None
+
+    def work(subject: str) -> dict[str, Any]:
+        ct, suv = (read_nifti(folders[subject] / f"{name}.nii.gz") for name in ("CT", "SUV"))
+        extent = ct.shape[2] * ct.voxel_mm[2]
+        found = (mass_of_field_kg(ct), extent, suv.voxels.mean(dtype=float))
+        return {name: float(f"{value:.6g}") for name, value in zip(BODY_COLUMNS, found, strict=True)}
+
+    def done(subject: str) -> bool:
+        files = (folders[subject] / f"{name}.nii.gz" for name in ("CT", "SUV"))
+        return all(file.exists() and file.stat().st_mtime <= written for file in files)
+
+    for_each_subject(root, "measure_body", list(folders), work, done, path, workers, scheduler)
+    return path
+
+
+def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
+    """The measured bodies with their demographics, one row per subject; empty when they have not been measured."""
+    path = Path(root) / BODIES
+    if not path.exists():
+        return NO_BODIES.copy()
+    studies = read_studies(root, split).drop(columns="folder")
+    return studies.merge(read_csv(path, dtype={"subject": str}).drop_duplicates("subject"), on="subject")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from totalgen.data.files import forget_failures, record_failure
 from totalgen.data.organs import MEASURED, ORGANS
@@ -13,12 +14,47 @@ from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
 
 STEP = "test_segmenter"  # name in failures.csv
+TOLERANCE_MM = 3.0  # of surface Dice: surfaces as near as this agree
+PERCENTILE = 95  # of the Hausdorff distance
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Dice coefficient of two boolean arrays; NaN when both are empty."""
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else float("nan")
+
+
+def surface_distances(predicted: np.ndarray, truth: np.ndarray, voxel_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances in mm of the surface voxels of each of two masks (bool, not empty) from the surface of the other."""
+    edges = [mask & ~ndimage.binary_erosion(mask) for mask in (predicted, truth)]
+    away = [ndimage.distance_transform_edt(~edge, sampling=voxel_mm) for edge in edges]
+    return away[1][edges[0]], away[0][edges[1]]
+
+
+def surface_agreement(
+    predicted: np.ndarray, truth: np.ndarray, voxel_mm: np.ndarray, tolerance_mm: float = TOLERANCE_MM
+) -> tuple[float, float]:
+    """(Hausdorff distance in mm, the larger of the two 95 % ones; surface Dice: share of both surfaces that is within
+    ``tolerance_mm`` of the other). (inf, 0) when one mask is empty, NaN when both are. Grids are rectangular."""
+    if not (predicted.any() and truth.any()):
+        both = not (predicted.any() or truth.any())
+        return (np.nan, np.nan) if both else (np.inf, 0.0)
+    ours, theirs = surface_distances(predicted, truth, voxel_mm)
+    hausdorff = max(float(np.percentile(each, PERCENTILE)) for each in (ours, theirs))
+    near = np.count_nonzero(ours <= tolerance_mm) + np.count_nonzero(theirs <= tolerance_mm)
+    return hausdorff, near / (len(ours) + len(theirs))
+
+
+def mask_agreement(predicted: Volume, truth: Volume) -> dict[str, float]:
+    """<organ>_dice, <organ>_hd95_mm and <organ>_surface_dice of the measured organs that one of the two labels has."""
+    found: dict[str, float] = {}
+    for organ, ids in MEASURED.items():
+        ours, theirs = (np.isin(volume.voxels, ids) for volume in (predicted, truth))
+        if ours.any() or theirs.any():
+            found[f"{organ}_dice"] = dice(ours, theirs)
+            pair = surface_agreement(ours, theirs, truth.voxel_mm)
+            found[f"{organ}_hd95_mm"], found[f"{organ}_surface_dice"] = pair
+    return found
 
 
 def dice_of_split(

@@ -1,213 +1,145 @@
-"""The published Table 1, for any reference and candidates, and its statistics."""
+"""The report of a comparison: Table 1, its statistics and figures, and what they cannot say, on one page."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from totalgen.data.files import atomic
-from totalgen.data.measures import MEASURES, TINY_L
-from totalgen.data.organs import MEASURED
-from totalgen.data.studies import read_studies
-from totalgen.errors import InputError
-from totalgen.evaluation import statistics
-from totalgen.evaluation.figures import SEX, violins
-from totalgen.evaluation.measured import read_measured
+from totalgen.evaluation import figures
+from totalgen.evaluation.comparison import VERDICTS, statistics_table
+from totalgen.evaluation.design import PUBLISHED_DESIGN, Design
+from totalgen.evaluation.measured_cohort import Cohort, PrintedColumn, check_names
+from totalgen.evaluation.report_page import write_page
+from totalgen.evaluation.report_sections import (
+    body_section,
+    like_with_like,
+    pair_section,
+    picture_section,
+    relation_section,
+    table_section,
+    verdict_counts,
+    verdict_section,
+)
+from totalgen.evaluation.sections import Section
+from totalgen.evaluation.table1 import PHANTOM_NOTE, excluded, table1, write_table1
 
-PHANTOM_NOTE = "phantom: not evidence about patients"
-PRINTED = {"volume_l": "Volume (L)", "suv_mean": "SUVmean", "suv_max": "SUVmax"}  # rows of the published table
-DEMOGRAPHICS = {  # row of the header: (column, factor to its unit)
-    "Age (years)": ("age_years", 1),
-    "Height (cm)": ("height_m", 100),
-    "Weight (kg)": ("weight_kg", 1),
-}
+CAVEAT = (
+    "{names}: {note}. Whatever stands below was measured on computer-generated phantoms, or on networks that saw "
+    "nothing else."
+)
+LIBRARIES = ("totalgen", "numpy", "scipy", "pandas", "statsmodels", "matplotlib")
+def compare_cohorts(
+    reference: Cohort, others: Sequence[Cohort], outdir: str | Path, design: Design = PUBLISHED_DESIGN,
+    printed: Sequence[PrintedColumn] = (), further: Sequence[Section] = (), settings: Mapping[str, Any] | None = None,
+) -> str:  # fmt: skip
+    """Write table1.{csv,txt,md,tex}, statistics.csv, slopes.csv, the figures, report.html and report.json.
 
-
-@dataclass(frozen=True)
-class Cohort:
-    """name: as printed;  measured: one row per subject and organ (``read_measured``);  unmeasured: subjects without."""
-
-    name: str
-    measured: pd.DataFrame
-    unmeasured: int = 0
-
-    @property
-    def phantom(self) -> bool:
-        """Whether the source of any subject is a phantom, directly or through the training data."""
-        if "source" not in self.measured:
-            return False
-        return bool(self.measured["source"].astype(str).str.contains("phantom", case=False).any())
-
-    def values(self, sex: str, organ: str, measure: str) -> np.ndarray:
-        """[n] values of complete organs: missing and tiny ones are counted below the table, not averaged."""
-        rows = self._rows(sex, organ)
-        return rows.loc[rows["flag"] == "", measure].to_numpy(dtype=float)
-
-    def flagged(self, sex: str, organ: str, flag: str) -> int:
-        """Number of subjects whose organ is "missing" or "tiny"."""
-        return int((self._rows(sex, organ)["flag"] == flag).sum())
-
-    def people(self, sex: str) -> pd.DataFrame:
-        """One row per subject of a sex."""
-        return self.measured[self.measured["sex"] == sex].drop_duplicates("subject")
-
-    def _rows(self, sex, organ):
-        return self.measured[(self.measured["sex"] == sex) & (self.measured["organ"] == organ)]
-
-
-def load_cohort(name: str, root: str | Path, split: str | None = None, masks: str = "organs") -> Cohort:
-    """A measured cohort root or generated folder as a Cohort. Raises InputError when it has not been measured."""
-    measured = read_measured(root, split, masks)
-    return Cohort(name, measured, len(read_studies(root, split)) - measured["subject"].nunique())
-
-
-def compare_cohorts(reference: Cohort, candidates: Sequence[Cohort], outdir: str | Path) -> str:
-    """Write table1.md, table1.csv, statistics.csv and violins.png into ``outdir``; returns the text of table1.md.
-
-    Raises InputError when two cohorts share a name or no candidate is given.
+    others: cohorts by their ``role`` (ROLES): candidates, controls, the packed reference, the reference in true masks;
+    printed: columns of a published table;  further: sections that other scripts made;  settings: to be named.
+    Returns Table 1 for a terminal, and the verdicts. Raises InputError when two cohorts share a name or no candidate is
+    given.
     """
-    cohorts = [reference, *candidates]
-    names = [cohort.name for cohort in cohorts]
-    if not candidates:
-        raise InputError("no candidate cohort. Give --candidate NAME=FOLDER at least once.")
-    if len(set(names)) < len(names):
-        raise InputError(f"two cohorts share a name ({', '.join(names)}). Write NAME=FOLDER with different names.")
+    check_names([reference, *others, *printed])
     outdir = Path(outdir)
-    cells = table1(cohorts)
-    text = table1_markdown(cohorts, cells)
-    for file, table in (("table1.csv", cells), ("statistics.csv", statistics_table(reference, candidates))):
+    cohorts = [reference, *others]
+    cells = table1([*cohorts, *printed], design)
+    text = write_table1([*cohorts, *printed], cells, outdir, design)
+    table = all_statistics(reference, others, printed, design)
+    slopes = figures.slopes(cohorts, design)
+    for file, values in (("statistics.csv", table), ("slopes.csv", slopes)):
         with atomic(outdir / file) as part:
-            table.to_csv(part, index=False, float_format="%.6g")
-    whole_organs = [c.measured[c.measured["flag"] == ""].assign(cohort=c.name) for c in cohorts]
-    violins(outdir / "violins.png", pd.concat(whole_organs), note=" ".join(_phantom_lines(cohorts)))
-    with atomic(outdir / "table1.md") as part:
-        part.write_text(text)
-    return text
-
-
-def table1(cohorts: Sequence[Cohort]) -> pd.DataFrame:
-    """The cells of Table 1, long: one row per sex, organ, measure and cohort; the first cohort is the reference.
-
-    Columns: sex, organ, measure, unit, cohort, n, mean, std, diff_percent, p_value, significant, missing, tiny. Means
-    and differences need one subject per cohort, std and p two; else they are empty.
-    """
-    rows = []
-    for sex, organ, column in _groups():
-        measure, unit = MEASURES[column]
-        base = cohorts[0].values(sex, organ, column)
-        for cohort in cohorts:
-            values = cohort.values(sex, organ, column)
-            other = cohort is not cohorts[0]
-            p_value = statistics.welch(base, values) if other else None
-            both = other and len(base) and len(values)
-            rows.append(
-                dict(
-                    sex=SEX[sex][0], organ=organ, measure=measure, unit=unit, cohort=cohort.name, n=len(values),
-                    mean=values.mean() if len(values) else None,
-                    std=values.std(ddof=1) if len(values) > 1 else None,
-                    diff_percent=statistics.difference_percent(base.mean(), values.mean()) if both else None,
-                    p_value=p_value,
-                    significant=None if p_value is None else int(p_value < statistics.ALPHA),
-                    missing=cohort.flagged(sex, organ, "missing"),
-                    tiny=cohort.flagged(sex, organ, "tiny"),
-                )
-            )
-    return pd.DataFrame(rows).astype({"significant": "Int64"})
-
-
-def statistics_table(reference: Cohort, candidates: Sequence[Cohort]) -> pd.DataFrame:
-    """One row per sex, organ, measure and candidate: the results of ``statistics.compare``, and three more.
-
-    welch_p_holm and equivalence_p_holm are corrected over all rows of one candidate; anova_p is over the reference and
-    all candidates, so it repeats for each.
-    """
-    tables = []
-    for candidate in candidates:
-        rows = []
-        for sex, organ, column in _groups():
-            measure, unit = MEASURES[column]
-            groups = [cohort.values(sex, organ, column) for cohort in (reference, *candidates)]
-            figures = statistics.compare(groups[0], candidate.values(sex, organ, column))
-            place = dict(sex=SEX[sex][0], organ=organ, measure=measure, unit=unit)
-            place |= dict(reference=reference.name, candidate=candidate.name)
-            rows.append(place | figures | dict(anova_p=statistics.anova(groups)))
-        for test in ("welch_p", "equivalence_p"):
-            for row, p_value in zip(rows, statistics.holm([row[test] for row in rows]), strict=True):
-                row[f"{test}_holm"] = p_value
-        tables += rows
-    return pd.DataFrame(tables)
-
-
-def table1_markdown(cohorts: Sequence[Cohort], cells: pd.DataFrame) -> str:
-    """Table 1 as Markdown: demographics, then per organ mean ± std and, for candidates, (mean difference %)."""
-    columns = [(sex, cohort) for sex in SEX for cohort in cohorts]
-    found = cells.set_index(["sex", "organ", "measure", "cohort"])
-    lines = [
-        f"# Table 1: organ volume and uptake, reference {cohorts[0].name}",
-        "",
-        _line("", [f"{SEX[sex][0].capitalize()}: {cohort.name}" for sex, cohort in columns]),
-        _line("---", ["---"] * len(columns)),
-        _line("N", [str(len(cohort.people(sex))) for sex, cohort in columns]),
+            values.to_csv(part, index=False, float_format="%.6g")
+    sections = [
+        like_with_like(reference, others, table),
+        table_section([*cohorts, *printed], cells, outdir, design),
+        verdict_section(table, [*others, *printed[1:]], design),
+        pair_section(reference, others, table, outdir, design),
+        relation_section(cohorts, slopes, outdir, design),
+        body_section(reference, others, design),
+        picture_section(reference, others, outdir),
+        *further,
+        settings_section(cohorts, design, settings or {}),
     ]
-    for title, (column, factor) in DEMOGRAPHICS.items():
-        people = [cohort.people(sex)[column].astype(float) * factor for sex, cohort in columns]
-        lines.append(_line(title, [_mean_std(len(p), p.mean(), p.std(), digits=0) for p in people]))
-    for organ in MEASURED:
-        lines.append(_line(f"**{organ.capitalize()}**", [""] * len(columns)))
-        for column, title in PRINTED.items():
-            row = [found.loc[SEX[sex][0], organ, MEASURES[column][0], cohort.name] for sex, cohort in columns]
-            if column == next(iter(PRINTED)):
-                lines.append(_line("N", [str(cell.n) for cell in row]))
-            lines.append(_line(title, [_cell(cell) for cell in row]))
-    lines += ["", *_notes(cohorts)]
+    write_report(outdir, cohorts, sections, table, design, settings or {})
+    return f"{text}\n{verdict_lines(table)}\nReport: {outdir / 'report.html'}\n"
+
+
+def all_statistics(
+    reference: Cohort, others: Sequence[Cohort], printed: Sequence[PrintedColumn], design: Design
+) -> pd.DataFrame:
+    """statistics.csv: everything against the reference, candidates against the packed reference too, and the printed
+    columns against the first of them."""
+    tables = [statistics_table(reference, others, design)]
+    candidates = [cohort for cohort in others if cohort.role == "candidate"]
+    tables += [statistics_table(packed, candidates, design) for packed in others if packed.role == "packed"]
+    if printed:
+        found = statistics_table(printed[0], printed[1:], design)
+        tables.append(found[found["n_reference"] > 0])
+    filled = [table.dropna(axis=1, how="all") for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True).reindex(columns=tables[0].columns)
+
+
+def verdict_lines(table: pd.DataFrame) -> str:
+    """The verdicts of each cohort, a line each."""
+    lines = []
+    for _, row in verdict_counts(table).iterrows():
+        words = ", ".join(f"{row[name]} {name}" for name in VERDICTS if row[name])
+        lines.append(f"{row['candidate']} against {row['reference']} ({row['role']}), {row['rows']} rows: {words}")
     return "\n".join(lines) + "\n"
 
 
-def _groups():
-    return [(sex, organ, column) for sex in SEX for organ in MEASURED for column in MEASURES]
-
-
-def _line(title, texts):
-    return "| " + " | ".join([title, *texts]) + " |"
-
-
-def _mean_std(n, mean, std, digits=2):
-    if n == 0:
-        return "–"
-    return f"{mean:.{digits}f} ± {std:.{digits}f}" if n > 1 else f"{mean:.{digits}f} (n = 1)"
-
-
-def _cell(cell):
-    star = "\\*" if cell.significant is not pd.NA and cell.significant else ""
-    difference = "" if pd.isna(cell.diff_percent) else f" ({cell.diff_percent:.1f} %)"
-    return _mean_std(cell.n, cell["mean"], cell["std"]) + star + difference
-
-
-def _notes(cohorts):
-    yield f"Mean ± standard deviation (difference of the means from {cohorts[0].name}, %); N: whole organs measured."
-    yield "\\* p < 0.05, Welch's t test, not corrected for the number of tests; statistics.csv has corrected values."
-    yield ""
-    yield f"Not averaged, because missing or under {TINY_L * 1000:.0f} mL:"
-    yield ""
+def settings_section(cohorts: Sequence[Cohort], design: Design, settings: Mapping[str, Any]) -> Section:
+    """What made the report."""
+    rows = [["setting", "value"], *([name, str(value)] for name, value in {**settings, **asdict(design)}.items())]
+    rows += [[f"version of {name}", importlib.metadata.version(name)] for name in LIBRARIES]
+    rows.append(["python", platform.python_version()])
+    section = Section("Settings and versions", tables={"": rows})
+    sources = [["cohort", "role", "folder", "sources", "weights"]]
     for cohort in cohorts:
-        counts = [
-            f"{SEX[sex][0]} {organ} {number} {flag}"
-            for sex in SEX
-            for organ in MEASURED
-            for flag in ("missing", "tiny")
-            if (number := cohort.flagged(sex, organ, flag))
-        ]
-        if cohort.unmeasured:
-            counts.append(f"{cohort.unmeasured} subjects not measured at all (failures.csv)")
-        yield f"- {cohort.name}: {', '.join(counts) or 'none'}"
-    phantoms = _phantom_lines(cohorts)
-    if phantoms:
-        yield ""
-        yield from (f"**{line}**" for line in phantoms)
+        people = cohort.people()
+        columns = [name for name in ("source", "preset", "global_weights", "sr_weights", "seed") if name in people]
+        words = {name: sorted({str(value) for value in people[name].dropna()}) for name in columns}
+        made = [f"{name} {', '.join(values[:2])}" for name, values in words.items() if name not in ("source", "seed")]
+        folder = cohort.folder.name if cohort.folder else ""
+        sources.append([cohort.name, cohort.role, folder, ", ".join(words.get("source", [])), "; ".join(made)])
+    section.tables["Cohorts"] = sources
+    return section
 
 
-def _phantom_lines(cohorts):
-    names = [cohort.name for cohort in cohorts if cohort.phantom]
-    return [f"{', '.join(names)} – {PHANTOM_NOTE}."] if names else []
+def write_report(
+    outdir: Path, cohorts: Sequence[Cohort], sections: Sequence[Section], table: pd.DataFrame, design: Design,
+    settings: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """report.html and report.json."""
+    phantoms = [cohort.name for cohort in cohorts if cohort.phantom]
+    caveat = CAVEAT.format(names=", ".join(phantoms), note=PHANTOM_NOTE) if phantoms else ""
+    names = " and ".join(cohort.name for cohort in cohorts[1:] if cohort.role in ("candidate", "control"))
+    write_page(outdir / "report.html", f"{names} against {cohorts[0].name}", caveat, sections)
+    values = dict(
+        caveat=caveat,
+        cohorts=[
+            dict(name=cohort.name, role=cohort.role, subjects=len(cohort.people()), excluded=excluded(cohort, design))
+            for cohort in cohorts
+        ],
+        scores=[dict(section=section.title, **score._asdict()) for section in sections for score in section.scores],
+        statistics=[{name: _json(value) for name, value in row.items()} for row in table.to_dict("records")],
+        design=asdict(design),
+        settings={name: str(value) for name, value in settings.items()},
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+    )
+    with atomic(outdir / "report.json") as part:
+        part.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _json(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -167,6 +168,8 @@ def written(outdir: Path, requests: Sequence[Request]) -> str:
     if pictures:
         lines.append(f"Picture: {' and '.join(pictures)}")
     lines.append(f"All:     {outdir / 'index.html'} and {outdir / 'manifest.csv'} ({len(requests)} studies asked for)")
+    if all((shown / f"{name}.nii.gz").exists() for name in ("CT", "SUV", "organs")):
+        lines.append(f"Next: python 3_Evaluations/2_measure_organs.py --root {shlex.quote(str(outdir))}")
     return "\n".join(lines)
 
 

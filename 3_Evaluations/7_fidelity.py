@@ -1,0 +1,95 @@
+r"""Do the volumes look like the reference's: features of our segmenter, power spectra, histograms of HU and SUV.
+
+    python 3_Evaluations/7_fidelity.py --reference Phantom=cohorts/demo --candidate EDM=out/demo \
+        --weights runs/segmenter/segmenter.safetensors --outdir out/fidelity
+
+Fréchet and kernel distances of the segmenter's bottleneck (of the CT; no network is fetched), each with the same figure
+between two halves of the reference as its floor. Take the packed reference (0_pack_reference.py): the clip is no error
+of a network. --features NAME=FILE takes the features of another network instead, a CSV of subject and numbers for every
+cohort. Writes fidelity.csv and spectra.png; <outdir> is a --section of the report.
+"""
+
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from totalgen.commands import PATH, PLACE, command, spread_options
+from totalgen.data.files import atomic
+from totalgen.data.studies import read_studies
+from totalgen.data.subjects import for_each_subject
+from totalgen.data.text_files import read_csv
+from totalgen.data.volume import read_nifti
+from totalgen.errors import InputError
+from totalgen.evaluation.sections import write_section
+from totalgen.evaluation.volume_fidelity import FEATURE, describe_study, fidelity_section, figures_of, picture
+from totalgen.generation.bottleneck import bottleneck_features
+from totalgen.generation.segmenter import segmenter_of_process
+
+TABLE = "volume_features.csv"  # in a cohort's folder
+
+
+def described(root, split, weights, workers, scheduler):
+    """One row per study of a folder, kept in its volume_features.csv; studies measured since they changed stay."""
+    folders = read_studies(root, split).set_index("subject")["folder"].to_dict()
+    path = Path(root) / TABLE
+    written = path.stat().st_mtime if path.exists() else 0
+
+    def work(subject):
+        ct, suv = (read_nifti(folders[subject] / f"{name}.nii.gz") for name in ("CT", "SUV"))
+        segmenter = weights and segmenter_of_process(weights, None)
+        return describe_study(ct, suv, segmenter and (lambda volume: bottleneck_features(segmenter, volume)))
+
+    def done(subject):
+        files = [folders[subject] / f"{name}.nii.gz" for name in ("CT", "SUV")]
+        return all(file.exists() and file.stat().st_mtime <= written for file in files)
+
+    for_each_subject(root, "volume_features", list(folders), work, done, path, workers, scheduler)
+    table = read_csv(path, dtype=dict(subject=str))
+    return table[table["subject"].isin(list(folders))].reset_index(drop=True)
+
+
+def with_features(table, path):
+    """The table with the features of a file in place of its own. Raises InputError for a subject that it lacks."""
+    given = read_csv(path, dtype=dict(subject=str))
+    if "subject" not in given or len(given.columns) < 2 or len(given.select_dtypes("number").columns) < 1:
+        raise InputError(f"{path}: needs a column subject and columns of numbers. Correct the table.")
+    if lacking := sorted(set(table["subject"]) - set(given["subject"])):
+        raise InputError(f"{path}: lacks {lacking[0]} and {len(lacking) - 1} more. Add them.")
+    numbers = given.set_index("subject").select_dtypes("number").add_prefix(FEATURE)
+    own = table[[name for name in table.columns if not name.startswith(FEATURE)]]
+    return own.merge(numbers, left_on="subject", right_index=True)
+
+
+@command(__doc__)
+@click.option("--reference", required=True, metavar="NAME=FOLDER", help="Cohort root or folder of studies.")
+@click.option("--candidate", "candidates", multiple=True, required=True, metavar="NAME=FOLDER", help="Repeatable.")
+@click.option("--weights", type=PATH, help="segmenter.safetensors, whose features are compared.")
+@click.option("--features", multiple=True, metavar="NAME=FILE", help="Features of another network, for every cohort.")
+@click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
+@click.option("--seed", type=int, default=0, help="Of the random halves and subsets.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the results.")
+@spread_options
+def main(reference, candidates, weights, features, split, seed, outdir, workers, scheduler):
+    folders = dict(each.partition("=")[::2] for each in (reference, *candidates))
+    files = dict(each.partition("=")[::2] for each in features)
+    if not all(folders.values()) or len(folders) < 1 + len(candidates):
+        raise InputError("give every cohort as NAME=FOLDER, each with a name of its own.")
+    if files and files.keys() != folders.keys():
+        raise InputError(f"--features names {', '.join(files)}; one file for each of {', '.join(folders)} is needed.")
+    tables = {name: described(root, split, weights, workers, scheduler) for name, root in folders.items()}
+    tables = {name: with_features(table, files[name]) if files else table for name, table in tables.items()}
+    first = next(iter(tables))
+    found = {name: figures_of(tables[first], table, seed) for name, table in tables.items() if name != first}
+    with atomic(outdir / "fidelity.csv") as part:
+        pd.concat([table.assign(candidate=name) for name, table in found.items()]).to_csv(part, index=False)
+    picture(outdir / "spectra.png", tables)
+    own = f"mean activations of the coarsest level of {weights.name}, of the CT" if weights else "none"
+    what = ", ".join(Path(file).name for file in files.values()) or own
+    section = fidelity_section(found, what, seed, outdir / "spectra.png")
+    write_section(outdir, section)
+    click.echo("\n".join(f"{score.what}, {score.n}: {score.result}; {score.limit}" for score in section.scores))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Bodies that follow their demographics have slope 1, others are seen, and an imposed height is no evidence."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from totalgen.data.volume import Volume, read_nifti, write_nifti
+from totalgen.evaluation.demographic_fidelity import (
+    extent_scatter_mm,
+    height_is_imposed,
+    mass_agreement,
+    positions,
+    weight_series,
+)
+from totalgen.evaluation.measured import measure_bodies, read_bodies
+from totalgen.evaluation.measured_cohort import Cohort
+
+RANDOM = np.random.default_rng(0)
+
+
+def cohort_of(n, slope=1.0, bias=0.0, scatter_mm=15.0, noise=0.5):
+    """Bodies whose mass is half the weight, times ``slope`` about 40 kg, plus ``bias``."""
+    sex = RANDOM.choice(["M", "F"], n)
+    height, weight = RANDOM.normal(1.72, 0.08, n), RANDOM.normal(80, 15, n)
+    mass = 40 + slope * (0.5 * weight - 40) + bias + RANDOM.normal(0, noise, n)
+    extent = 300 * height + 180 + RANDOM.normal(0, 1, n) * scatter_mm
+    bodies = dict(subject=[f"p{i}" for i in range(n)], sex=sex, age_years=60.0, height_m=height, weight_kg=weight)
+    bodies = pd.DataFrame(bodies | dict(mass_kg=mass, extent_mm=extent, suv_field_mean=1.0))
+    return Cohort("c", pd.DataFrame(dict(subject=[], sex=[], organ=[], flag=[])), bodies=bodies)
+
+
+def test_mass_is_held_against_the_references_own_regression():
+    reference = cohort_of(60)
+    itself = mass_agreement(reference, reference)
+    assert itself["bias_kg"] == pytest.approx(0, abs=1e-9)
+    heavy = mass_agreement(reference, cohort_of(40, bias=3.0))
+    assert heavy["bias_kg"] == pytest.approx(3, abs=0.4)
+    assert heavy["slope"] == pytest.approx(1, abs=0.05)
+    flat = mass_agreement(reference, cohort_of(40, slope=0.5))
+    assert flat["slope"] == pytest.approx(0.5, abs=0.05)
+    assert flat["spearman"] > 0.9
+    assert mass_agreement(cohort_of(5), reference)["bias_kg"] is None  # too few to fit
+    assert mass_agreement(reference, cohort_of(0))["bias_kg"] is None
+
+
+def test_a_height_that_was_computed_is_called_imposed():
+    assert height_is_imposed(cohort_of(30)) is False
+    assert height_is_imposed(cohort_of(30, scatter_mm=1.0)) is True
+    assert extent_scatter_mm(cohort_of(60)) == pytest.approx(15, rel=0.3)
+    assert height_is_imposed(cohort_of(3)) is None
+
+
+def test_a_series_of_weights_rises_or_does_not():
+    bodies = cohort_of(8).bodies.assign(sex="F", height_m=1.65, weight_kg=[50, 60, 70, 80, 50, 60, 70, 80])
+    bodies["age_years"] = [40.0] * 4 + [60.0] * 4
+    bodies["mass_kg"] = [30, 34, 40, 45, 30, 34, 33, 45]
+    found = weight_series(dataclasses.replace(cohort_of(1), bodies=bodies))
+    assert [each["monotonic"] for each in found] == [True, False]
+    assert found[0]["kg_per_kg"] == pytest.approx(np.polyfit([50, 60, 70, 80], [30, 34, 40, 45], 1)[0])
+    assert weight_series(cohort_of(4)) == []
+
+
+def test_bodies_of_a_folder_are_measured_once_and_where_there_is_a_ct(cohort):
+    measure_bodies(cohort)
+    bodies = read_bodies(cohort)
+    assert len(bodies) == 4
+    ct = read_nifti(cohort / "cropped" / "s0" / "CT.nii.gz")
+    assert bodies["extent_mm"].iloc[0] == ct.shape[2] * 12
+    write_nifti(cohort / "cropped" / "s0" / "CT.nii.gz", Volume(ct.voxels + 100, ct.affine))
+    measure_bodies(cohort)
+    assert read_bodies(cohort)["mass_kg"].iloc[0] > bodies["mass_kg"].iloc[0]
+    for path in cohort.glob("cropped/*/CT.nii.gz"):
+        path.unlink()
+    assert measure_bodies(cohort) is None
+
+
+def test_positions_are_shares_of_the_field():
+    rows = [
+        dict(subject=f"p{i}", sex="M", organ="liver", flag="", z_share=share, volume_l=1.0)
+        for i, share in enumerate((0.4, 0.6))
+    ]
+    bodies = pd.DataFrame(dict(subject=["p0", "p1"], sex="M", extent_mm=[600.0, 800.0]))
+    first = Cohort("a", pd.DataFrame(rows), bodies=bodies)
+    moved = Cohort("b", pd.DataFrame(rows).assign(z_share=0.6))
+    found = positions([first, moved]).set_index(["cohort", "sex", "organ"])
+    assert found.loc[("a", "male", "liver"), "mean"] == pytest.approx(0.5)
+    assert found.loc[("b", "male", "liver"), "difference_mm"] == pytest.approx(70)

@@ -1,0 +1,156 @@
+"""Attacks find what is there and nothing else; a network overfitted on eight subjects is caught by both."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+from totalgen.data.archive import Archive, pack
+from totalgen.data.axial_extent import PUBLISHED
+from totalgen.data.demographics import Demographics
+from totalgen.data.recipes import PetCt
+from totalgen.data.volume import Volume, write_nifti
+from totalgen.errors import InputError
+from totalgen.evaluation.privacy import auc, distances, equal_numbers, fingerprint, membership, nearest
+from totalgen.evaluation.sections import read_section
+from totalgen.generation.cascade import load_stage
+from totalgen.schema import build
+from totalgen.settings import SamplingSettings, TrainingSettings
+from totalgen.tasks.item_losses import item_losses
+from totalgen.tasks.petct import Person
+from totalgen.tasks.task import Box
+from totalgen.training.diffusion import train_diffusion
+
+RANDOM = np.random.default_rng(0)
+SHAPE = (16, 16, 24)
+EIGHT = dict(
+    stage="global", family="edm", shape=SHAPE, channels=16, multipliers=(1, 2), blocks=1, attention=(), batch=16,
+    microbatch=16, items=16_000, lr=0.01, lr_decay_steps=500, rampup_items=200, loader_processes=0,
+    checkpoint_steps=1000, picture_steps=10_000, precision="float32",
+)  # fmt: skip
+
+
+def test_the_area_under_the_curve_is_sklearns():
+    members, others = RANDOM.normal(0, 1, 30), RANDOM.normal(0.5, 1, 30)
+    labels = np.r_[np.ones(30), np.zeros(30)]
+    assert auc(members, others) == pytest.approx(roc_auc_score(labels, -np.r_[members, others]))
+
+
+def test_members_with_lower_losses_are_caught_and_equal_ones_are_not():
+    losses = RANDOM.normal(1, 0.1, (2, 40))
+    assert not membership(losses[0], losses[1]).caught
+    found = membership(losses[0] - 0.2, losses[1])
+    assert found.caught
+    assert found.low <= found.auc <= found.high
+    assert found.control_low < 0.5 < found.control_high  # halves of the members are alike
+    with pytest.raises(InputError, match="3 members and 40 others: as many of both are needed"):
+        membership(losses[0][:3], losses[1])
+
+
+def test_numbers_are_made_equal():
+    assert [len(group) for group in equal_numbers(range(100), range(7))] == [7, 7]
+    assert [len(group) for group in equal_numbers(range(100), range(7), most=5)] == [5, 5]
+
+
+def named(prefix, values):
+    return {f"{prefix}{n}": value for n, value in enumerate(values)}
+
+
+def test_copies_of_training_subjects_are_caught_and_strangers_are_not():
+    train, held_out, strangers = RANDOM.normal(size=(3, 20, 50))
+    copies = train + 0.1 * RANDOM.normal(size=train.shape)
+    found = nearest(named("c", copies), named("t", train), named("h", held_out))
+    assert found.caught
+    assert found.votes == 20
+    assert found.table["nearest_train"].tolist() == [f"t{n}" for n in range(20)]
+    assert found.ratio < 0.2
+    assert not nearest(named("c", strangers), named("t", train), named("h", held_out)).caught
+
+
+def test_several_samples_of_a_person_have_one_vote_and_unequal_sides_are_refused():
+    train, held_out = RANDOM.normal(size=(2, 6, 50))
+    made = {f"p{n // 4}_sample{n % 4}": train[0] for n in range(8)}
+    found = nearest(made, named("t", train), named("h", held_out), person=lambda name: name.partition("_")[0])
+    assert (found.votes, found.people) == (2, 2)
+    assert not found.caught  # two people prove nothing
+    with pytest.raises(InputError, match="as many training as held-out"):
+        nearest(made, named("t", train), named("h", held_out[:5]))
+
+
+def test_distances_and_fingerprints_are_their_formulas():
+    a, b = RANDOM.normal(size=(3, 10)), RANDOM.normal(size=(4, 10))
+    by_hand = np.sqrt(((a[:, None] - b[None]) ** 2).mean(2))
+    assert distances(a, b) == pytest.approx(by_hand)
+    volume = RANDOM.normal(size=(2, 9, 8, 12)).astype(np.float32)
+    assert fingerprint(volume)[:1] == pytest.approx(volume[0, :4, :4, :4].mean(), abs=1e-6)
+    assert fingerprint(volume).shape == (2 * 2 * 2 * 3,)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """A cohort of eight training and eight held-out subjects: smooth fields, nothing that one shares with another."""
+    root, random, rows = tmp_path_factory.mktemp("eight"), np.random.default_rng(1), []
+    for n in range(16):
+        smooth = [ndimage.gaussian_filter(random.standard_normal(SHAPE), 3) for _ in range(2)]
+        ct, suv = (300 * each / each.std() for each in smooth)
+        for name, voxels in (("CT", ct), ("SUV", np.abs(suv) / 100)):
+            path = root / "cropped" / f"s{n}" / f"{name}.nii.gz"
+            write_nifti(path, Volume(voxels.astype(np.float32), np.diag([6.0, 6.0, 6.0, 1.0])))
+        person = dict(sex="FM"[n % 2], age_years=40 + n, height_m=1.6 + 0.02 * (n % 7), weight_kg=60 + 3 * (n % 5))
+        rows.append(dict(subject=f"s{n}", **person, split="train" if n < 8 else "test", source="random"))
+    pd.DataFrame(rows).to_csv(root / "cohort.csv", index=False)
+    (root / "axial_extent.json").write_text(json.dumps(PUBLISHED.to_dict()))
+    pack(root, PetCt(shape=SHAPE))
+    return root
+
+
+def stage_of(root, name, **changes):
+    path = train_diffusion(root, root / name, "tiny", build(TrainingSettings, EIGHT | changes))
+    return path, load_stage(path, "global", torch.device("cpu"))
+
+
+def attack(stage, archive):
+    levels = (0.3, 1.0, 3.0)
+    groups = equal_numbers(archive.indices("train"), archive.indices("test"))
+    losses = [[item_losses(stage.denoiser, stage.task, archive, row, levels, 8).mean() for row in g] for g in groups]
+    return membership(*map(np.array, losses))
+
+
+def test_losses_follow_from_seed_and_repeat_alone_and_a_young_network_gives_nobody_away(eight, invoke, tmp_path):
+    path, stage = stage_of(eight, "young", items=32)
+    archive = Archive(eight / "training.zarr")
+    first, again = (item_losses(stage.denoiser, stage.task, archive, 3, (0.5, 2.0), 2) for _ in range(2))
+    assert first.shape == (2, 2)
+    assert np.array_equal(first, again)
+    assert np.array_equal(item_losses(stage.denoiser, stage.task, archive, 3, (2.0,), 1)[0], first[0, 1:])
+    assert not attack(stage, archive).caught
+    script, out = "3_Evaluations/5_privacy.py", tmp_path / "out"
+    result = invoke(script, "--weights", path, "--archive", eight / "training.zarr", "--outdir", out, "--repeats", 2)
+    assert result.exit_code == 0, result.output
+    assert "not told from others" in result.output
+    assert read_section(out).scores[0].n == "8 and 8"
+    assert len(pd.read_csv(out / "losses.csv")) == 16
+
+
+@pytest.mark.slow
+def test_a_network_overfitted_on_eight_subjects_is_caught_by_both_attacks(eight, invoke, tmp_path):
+    path, stage = stage_of(eight, "overfitted")
+    archive = Archive(eight / "training.zarr")
+    found = attack(stage, archive)
+    assert found.caught
+    assert found.auc > 0.9
+    strangers = [Demographics("FM"[n % 2], 45 + n, 1.63 + 0.01 * n, 62 + 2 * n) for n in range(12)]
+    sampling, box = SamplingSettings(steps=12), Box.whole(stage.task.shape)
+    candidates = {}
+    for n, person in enumerate(strangers):
+        noise = torch.randn((2, *stage.task.shape), generator=torch.Generator().manual_seed(n))
+        candidates[f"c{n}"] = stage.sample(Person(person), box, noise, sampling).numpy().ravel()
+    groups = [
+        {f"s{row}": fingerprint(archive.tensor(row, "high").numpy()) for row in archive.indices(split)}
+        for split in ("train", "test")
+    ]
+    assert nearest(candidates, *groups).caught

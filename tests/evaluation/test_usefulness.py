@@ -1,0 +1,50 @@
+"""Three arms are trained on as many studies and tested on the same held-out ones."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from totalgen.data.studies import read_studies
+from totalgen.data.volume import read_labels
+from totalgen.errors import InputError
+from totalgen.evaluation.sections import read_section
+from totalgen.evaluation.usefulness import make_arm, test_arm, usefulness_section
+
+test_arm.__test__ = False  # a function of the package, no test
+
+
+def test_an_arm_is_a_cohort_of_copies_and_lacks_nothing(cohort, tmp_path):
+    train = read_studies(cohort, "train")
+    make_arm(tmp_path / "arm", train, "organs")
+    found = read_studies(tmp_path / "arm", "train")
+    assert found["subject"].tolist() == ["s0", "s1", "s2"]
+    assert (tmp_path / "arm" / "cropped" / "s1" / "organs.nii.gz").exists()
+    with pytest.raises(InputError, match=r"segmented.nii.gz: no such file. Run 3_Evaluations/1_segment"):
+        make_arm(tmp_path / "other", train, "segmented")
+
+
+def test_arms_are_compared_subject_by_subject(cohort):
+    held_out = read_studies(cohort)
+    truth = iter([read_labels(folder / "organs.nii.gz") for folder in held_out["folder"]])
+    rows = test_arm("reference", lambda ct: next(truth), held_out, "organs")
+    empty = test_arm("generated", lambda ct: type(ct)(0 * ct.voxels, ct.affine), held_out, "organs")
+    section = usefulness_section(pd.DataFrame(rows + empty), ["reference", "generated"])
+    assert section.scores[0].result == "mean Dice 1.000"
+    assert section.scores[1].result == "mean Dice 0.000, -1.000 from the reference arm (95 % -1.000 to -1.000)"
+
+
+@pytest.mark.slow
+def test_the_script_trains_and_tests_all_arms(cohort, generated, invoke, tmp_path):
+    for i in range(4):
+        shutil.copy(cohort / "cropped" / f"s{i}" / "organs.nii.gz", generated / f"g{i}" / "segmented.nii.gz")
+        shutil.copy(cohort / "cropped" / f"s{i}" / "organs.nii.gz", cohort / "cropped" / f"s{i}" / "segmented.nii.gz")
+    result = invoke(
+        "3_Evaluations/8_usefulness.py", "--reference", cohort, "--generated", generated, "--preset", "smoke",
+        "--outdir", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert [score.what for score in read_section(tmp_path / "out").scores] == [
+        f"usefulness: trained on {name}" for name in ("generated", "reference", "reference, true masks")
+    ]
+    assert len(pd.read_csv(tmp_path / "out" / "cases.csv")) == 3

@@ -1,0 +1,115 @@
+"""Distances between cohorts are their formulas; a cohort like the reference is at the floor, another is above it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import ndimage
+from sklearn.metrics.pairwise import polynomial_kernel
+
+from totalgen.data.volume import Volume
+from totalgen.errors import InputError
+from totalgen.evaluation.sections import read_section
+from totalgen.evaluation.volume_fidelity import (
+    BANDS,
+    FEATURE,
+    columns_of,
+    describe_study,
+    figures_of,
+    frechet,
+    histogram_distance,
+    kernel_distance,
+    spectrum,
+)
+from totalgen.generation.bottleneck import bottleneck_features
+from totalgen.generation.segmenter import Segmenter
+from totalgen.models.organ_network import segmentation_network
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_the_frechet_distance_of_normal_samples_is_that_of_their_distributions():
+    a, b = RANDOM.normal(0, 1, (20_000, 2)), RANDOM.normal(1, 2, (20_000, 2))
+    assert frechet(a, b) == pytest.approx(2 * (1**2 + (2 - 1) ** 2), rel=0.03)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_kernel_distance_is_unbiased_and_its_formula():
+    a, b = RANDOM.normal(size=(8, 5)), RANDOM.normal(0.5, 1, (6, 5))
+    aa, bb, ab = (polynomial_kernel(x, y, degree=3) for x, y in ((a, a), (b, b), (a, b)))
+    off = [each[~np.eye(len(each), dtype=bool)].mean() for each in (aa, bb)]
+    assert kernel_distance(a, b) == pytest.approx(sum(off) - 2 * ab.mean())
+    same = [kernel_distance(*RANDOM.normal(size=(2, 10, 5))) for _ in range(400)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(400)  # zero on average, not above it
+
+
+def test_a_wave_is_in_the_band_of_its_frequency_and_blur_empties_the_high_ones():
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    z = np.arange(48)
+    wave = np.broadcast_to(np.sin(2 * np.pi * z * 12 / 48), (32, 32, 48)).astype(np.float32)
+    assert spectrum(Volume(wave, affine)).argmax() == int(12 / 48 / 0.5 * BANDS)  # a quarter of a cycle per voxel
+    noise = RANDOM.standard_normal((32, 32, 48)).astype(np.float32)
+    white, blurred = (spectrum(Volume(each, affine)) for each in (noise, ndimage.gaussian_filter(noise, 1)))
+    assert np.ptp(white[2:]) < 0.2  # the first two bands hold a few hundred values
+    assert blurred[-1] < white[-1] - 1
+
+
+def studies(n, shift, seed):
+    random = np.random.default_rng(seed)
+    values = {f"{FEATURE}{i}": random.normal(shift, 1, n) for i in range(6)}
+    for name in ("CT", "SUV"):
+        values |= {f"spectrum_{name}_{i}": random.normal(shift, 0.1, n) for i in range(BANDS)}
+        bins = random.dirichlet(np.arange(1, 51) + 30 * shift, n)
+        values |= {f"histogram_{name}_{i}": bins[:, i] for i in range(50)}
+    return pd.DataFrame(values)
+
+
+def test_a_cohort_like_the_reference_is_at_the_floor_and_another_above_it():
+    reference = studies(40, 0, 1)
+    same, other = (figures_of(reference, studies(20, shift, 2)) for shift in (0, 3))
+    assert len(same) == 6
+    assert set(same["n"]) == {20}
+    assert not same["above_floor"].any()
+    assert other["above_floor"].all()
+    with pytest.raises(InputError, match="6 reference studies and 3 others"):
+        figures_of(reference[:6], reference[:3])
+
+
+def test_histograms_are_shares():
+    a, b = np.array([[0.5, 0.5, 0.0]]), np.array([[0.5, 0.0, 0.5]])
+    assert histogram_distance(a, b) == 0.5
+    assert columns_of(studies(4, 0, 1), "histogram_CT_").sum(1) == pytest.approx(1)
+
+
+def test_features_are_those_of_the_coarsest_level(cohort):
+    torch.manual_seed(0)
+    from totalgen.data.volume import read_nifti
+
+    data = dict(ids=[5], voxel_mm=12.0, sources=["phantom"], encodings={})
+    data["encodings"] = {"CT": dict(kind="window", low=-500.0, high=500.0)}
+    segmenter = Segmenter(segmentation_network(2, 2), 16, data, torch.device("cpu"))
+    folder = cohort / "cropped" / "s0"
+    ct, suv = (read_nifti(folder / f"{name}.nii.gz") for name in ("CT", "SUV"))
+    found = bottleneck_features(segmenter, ct)
+    assert found.shape == (2 * 16,)  # MONAI's network is 16 times as wide at the bottom
+    assert np.array_equal(found, bottleneck_features(segmenter, ct))
+    row = describe_study(ct, suv, lambda volume: bottleneck_features(segmenter, volume))
+    assert sum(name.startswith(FEATURE) for name in row) == 32
+    assert sum(value for name, value in row.items() if name.startswith("histogram_SUV")) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_script_takes_features_of_another_network(cohort, generated, invoke, tmp_path, monkeypatch):
+    import totalgen.evaluation.volume_fidelity as module
+
+    monkeypatch.setattr(module, "FEWEST", 2)
+    script = "3_Evaluations/7_fidelity.py"
+    arguments = ["--reference", f"P={cohort}", "--candidate", f"G={generated}", "--outdir", tmp_path / "out"]
+    result = invoke(script, *arguments)
+    assert result.exit_code == 0, result.output
+    assert len(read_section(tmp_path / "out").scores) == 4
+    for name, letter in (("P", "s"), ("G", "g")):
+        table = pd.DataFrame(dict(subject=[f"{letter}{n}" for n in range(4)], a=range(4), b=[1, 3, 2, 5]))
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    given = [each for name in "PG" for each in ("--features", f"{name}={tmp_path}/{name}.csv")]
+    assert len(invoke(script, *arguments, *given).stdout.splitlines()) == 6 + 2
+    assert invoke(script, *arguments, *given[:2]).exit_code == 2

@@ -1,0 +1,63 @@
+"""What a generated cohort is good for: segmenters that were trained on it and on the reference, tested alike."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from totalgen.data.files import atomic
+from totalgen.data.progress import progress
+from totalgen.data.volume import Volume, read_labels, read_nifti
+from totalgen.errors import InputError
+from totalgen.evaluation.overlap import mask_agreement
+from totalgen.evaluation.sections import Score, Section, rows_of
+from totalgen.evaluation.statistics import paired_interval
+
+LIMIT = "one training of each arm: another seed moves the Dice, too"
+
+
+def make_arm(folder: Path, studies: pd.DataFrame, masks: str) -> None:
+    """A cohort root of copies of CT and masks, all of split train. Raises InputError for a study without masks."""
+    for study in studies.to_dict("records"):
+        given = {"CT": study["folder"] / "CT.nii.gz", "organs": study["folder"] / f"{masks}.nii.gz"}
+        for name, path in given.items():
+            if not path.is_file():
+                raise InputError(f"{path}: no such file. Run 3_Evaluations/1_segment_generated.py --masks {masks}.")
+            target = folder / "cropped" / study["subject"] / f"{name}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)  # with its time of change: what is packed stays packed
+    with atomic(folder / "cohort.csv") as part:
+        studies.drop(columns="folder").assign(split="train").to_csv(part, index=False)
+
+
+def test_arm(
+    name: str, segment: Callable[[Volume], Volume], held_out: pd.DataFrame, true_masks: str
+) -> list[dict[str, Any]]:
+    """One row per held-out subject: subject, arm, and overlap.mask_agreement with its true masks."""
+    rows: list[dict[str, Any]] = []
+    for study in progress(held_out.to_dict("records"), f"test {name}", "subject"):
+        found = segment(read_nifti(study["folder"] / "CT.nii.gz"))
+        truth = read_labels(study["folder"] / f"{true_masks}.nii.gz")
+        rows.append(dict(subject=study["subject"], arm=name) | mask_agreement(found, truth))
+    return rows
+
+
+def usefulness_section(cases: pd.DataFrame, arms: Sequence[str]) -> Section:
+    """Mean of every column by arm, and the paired difference of Dice from the reference arm."""
+    means = cases.groupby("arm", sort=False).mean(numeric_only=True).reset_index()
+    section = Section("Usefulness: a segmenter trained on it", tables={"Means": rows_of(means, {c: c for c in means})})
+    dice = [name for name in cases if name.endswith("_dice") and "surface" not in name]
+    wide = cases.assign(dice=cases[dice].mean(axis=1)).pivot(index="subject", columns="arm", values="dice")
+    base = wide["reference"].to_numpy(float)
+    for name in arms:
+        values = wide[name].to_numpy(float)
+        interval = paired_interval(base, values)
+        words = f"mean Dice {np.nanmean(values):.3f}"
+        if name != "reference" and interval is not None:
+            words += f", {np.nanmean(values - base):+.3f} from the reference arm"
+            words += f" (95 % {interval[0]:+.3f} to {interval[1]:+.3f})"
+        section.scores.append(Score(f"usefulness: trained on {name}", f"{len(values)} held out", words, LIMIT))
+    return section
