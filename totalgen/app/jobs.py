@@ -119,7 +119,7 @@ class Jobs:
     def _do(self, job):
         """Start the process of a job, unless it has been cancelled, and follow it to its end."""
         with self.changed:
-            if job.state != "queued":
+            if self.closing or job.state != "queued":
                 return
             job.state = "running"
             self._keep(job)
