@@ -67,9 +67,9 @@ def test_what_is_as_in_the_training_has_no_fault():
         ({"mass_kg": 46.5}, "mass 46.5 kg, 39.0 to 46.0 in training"),
         ({"liver.volume": 0.0}, "liver empty"),
         ({"liver.volume": 750.0}, "liver volume 750 mL, 800 to 2200 in training"),
-        ({"liver.hu": -20.0}, "liver hu -20 HU, 32 to 88 in training"),
-        ({"liver.suv": 3.5}, "liver suv 3.5 g/mL, 0.6 to 3.4 in training"),
-        ({"liver.suv": np.nan}, "liver suv nan g/mL, 0.6 to 3.4 in training"),
+        ({"liver.hu": -20.0}, "liver median -20 HU, 32 to 88 in training"),
+        ({"liver.suv": 3.5}, "liver median 3.5 g/mL, 0.6 to 3.4 in training"),
+        ({"liver.suv": np.nan}, "liver median nan g/mL, 0.6 to 3.4 in training"),
     ],
 )
 def test_a_fault_is_named_with_its_range(change, fault):

@@ -4,7 +4,6 @@ It prints a line of JSON for every evaluation of a network, every doubt, and wha
 its standard input does: nothing goes on after the server that started it.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -235,7 +234,8 @@ def run(job: Mapping[str, Any], results: Path, weights: Path, say: Say) -> None:
 
 def main(results: Path, weights: Path, identity: str) -> int:
     """The exit status of job ``identity``: 0, 2 for what a user can correct, 1 for a fault of this program."""
-    lines = sys.stdout
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else is printed goes to the log
 
     def say(**line):
         print(json.dumps(line), file=lines, flush=True)
@@ -245,15 +245,14 @@ def main(results: Path, weights: Path, identity: str) -> int:
         os._exit(1)
 
     threading.Thread(target=end_with_input, daemon=True).start()
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            run(read_json(results / "jobs" / f"{identity}.json"), results, weights, say)
-        except InputError as error:
-            say(error=str(error))
-            return 2
-        except Exception as error:
-            say(error=f"{error_text(error)}. This is a fault of the program: report it.")
-            return 1
+    try:
+        run(read_json(results / "jobs" / f"{identity}.json"), results, weights, say)
+    except InputError as error:
+        say(error=str(error))
+        return 2
+    except Exception as error:
+        say(error=f"{error_text(error)}. This is a fault of the program: report it.")
+        return 1
     return 0
 
 

@@ -212,7 +212,7 @@ class Side {
     this.article = $("#pair").lastElementChild;
     this.canvas = $("canvas", this.article);
     this.nv = new niivue.Niivue({
-      isRadiologicalConvention: true, sagittalNoseLeft: true, isColorbar: true, crosshairWidth: 0.4,
+      isRadiologicalConvention: true, sagittalNoseLeft: true, isColorbar: true, crosshairWidth: 2, crosshairWidthUnit: "mm",
       backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.8, 1, 0.7], dragAndDropEnabled: false, logLevel: "error",
       fontColor: [0.85, 0.85, 0.85, 1],
     });
