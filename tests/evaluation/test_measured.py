@@ -11,7 +11,7 @@ import pytest
 from totalgen.data.measures import measure_study
 from totalgen.errors import InputError
 from totalgen.evaluation import measured as module
-from totalgen.evaluation.measured import measure_cohort, read_measured
+from totalgen.evaluation.measured import measure_bodies, measure_cohort, read_bodies, read_measured
 
 
 def test_a_cohort_is_measured_once_and_again_when_a_mask_is_newer(cohort, monkeypatch):
@@ -63,6 +63,14 @@ def test_a_measured_split_is_read_with_its_demographics(cohort):
     assert {"sex", "age_years", "volume_l", "flag"} <= set(table)
     with pytest.raises(InputError, match=r'split "val".*test, train'):
         read_measured(cohort, split="val")
+
+
+def test_a_manifest_that_has_a_mass_of_its_own_does_not_hide_the_measured_one(generated):
+    """The check of generated studies writes mass_kg into the manifest, from the same word for another window."""
+    path = generated / "manifest.csv"
+    pd.read_csv(path).assign(mass_kg=1.0).to_csv(path, index=False)
+    measure_bodies(generated)
+    assert (read_bodies(generated)["mass_kg"] > 1).all()
 
 
 def test_a_subject_may_be_called_na(cohort):

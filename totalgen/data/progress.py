@@ -38,6 +38,8 @@ class Lines(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Print the line that a terminal would show as a bar."""
+        if self.n == self.total:
+            return
         state = self.format_dict
         form = self.format_interval
         line = f"{self.desc}: {self.n} of {self.total} {self.unit}s" if self.total else f"{self.desc}: {self.n}"

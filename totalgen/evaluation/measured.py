@@ -99,5 +99,5 @@ def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     path = Path(root) / BODIES
     if not path.exists():
         return NO_BODIES.copy()
-    studies = read_studies(root, split).drop(columns="folder")
+    studies = read_studies(root, split).drop(columns=["folder", *BODY_COLUMNS], errors="ignore")
     return studies.merge(read_table(path).drop_duplicates("subject"), on="subject")
