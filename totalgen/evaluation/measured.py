@@ -68,8 +68,9 @@ def measure_bodies(
 ) -> Path | None:
     """Measure the body of every study of ``root`` that has a CT into <root>/bodies.csv: subject and BODY_COLUMNS.
 
-    mass_kg: measures.mass_of_field_kg;  extent_mm: of the volume along z;  suv_field_mean: SUV over the whole field,
-    its voxels outside the body included. Other subjects keep their rows. Returns the path, None without any CT.
+    mass_kg: measures.mass_of_field_kg, empty where there is no body;  extent_mm: of the volume along z;
+    suv_field_mean: SUV over the whole field, its voxels outside the body included. Other subjects keep their rows.
+    Returns the path, None without any CT.
     """
     root = Path(root)
     studies = read_studies(root, split).set_index("subject")["folder"]
@@ -82,7 +83,11 @@ def measure_bodies(
     def work(subject: str) -> dict[str, Any]:
         ct, suv = (read_nifti(folders[subject] / f"{name}.nii.gz") for name in ("CT", "SUV"))
         extent = ct.shape[2] * ct.voxel_mm[2]
-        found = (mass_of_field_kg(ct), extent, suv.voxels.mean(dtype=float))
+        try:
+            mass = mass_of_field_kg(ct)
+        except InputError:  # nothing is dense: no body, which is counted where masses are compared
+            mass = float("nan")
+        found = (mass, extent, suv.voxels.mean(dtype=float))
         return {name: float(f"{value:.6g}") for name, value in zip(BODY_COLUMNS, found, strict=True)}
 
     def done(subject: str) -> bool:

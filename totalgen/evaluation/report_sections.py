@@ -220,6 +220,7 @@ def body_section(reference: Cohort, others: Sequence[Cohort], design: Design) ->
             result = f"bias {bias[0]:.1f} kg ({bias[1]:.1f} %), slope {number(found['slope'])}, "
             result += f"Spearman {number(found['spearman'])}"
             limit = "fitted to these subjects: bias 0 by construction" if cohort is reference else "mass of the field"
+        limit += f"; {found['without']} studies without a body left out" if found["without"] else ""
         section.scores.append(Score(f"mass: {cohort.name}", str(found["n"]), result, limit))
     section.tables["Mass of the field"] = rows_of(pd.DataFrame(masses), _same(masses[0]))
     for cohort in others:
