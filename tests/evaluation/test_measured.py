@@ -11,7 +11,7 @@ import pytest
 from totalgen.data.measures import measure_study
 from totalgen.errors import InputError
 from totalgen.evaluation import measured as module
-from totalgen.evaluation.measured import measure_cohort, read_measured
+from totalgen.evaluation.measured import measure_bodies, measure_cohort, read_bodies, read_measured
 
 
 def test_a_cohort_is_measured_once_and_again_when_a_mask_is_newer(cohort, monkeypatch):
@@ -63,6 +63,16 @@ def test_a_measured_split_is_read_with_its_demographics(cohort):
     assert {"sex", "age_years", "volume_l", "flag"} <= set(table)
     with pytest.raises(InputError, match=r'split "val".*test, train'):
         read_measured(cohort, split="val")
+
+
+def test_a_column_of_the_manifest_gives_way_to_what_was_measured(cohort):
+    """A generated study that was checked has a mass_kg in its manifest, too."""
+    table = pd.read_csv(cohort / "cohort.csv").assign(mass_kg=1.0, volume_l=2.0)
+    table.to_csv(cohort / "cohort.csv", index=False)
+    measure_cohort(cohort)
+    measure_bodies(cohort)
+    assert (read_bodies(cohort)["mass_kg"] > 10).all()
+    assert (read_measured(cohort)["volume_l"] != 2.0).all()
 
 
 def test_bad_folders_end_in_one_line_and_code_2(invoke, tmp_path, generated):

@@ -53,13 +53,12 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
 
     Raises InputError when the cohort, or its ``split``, has not been measured.
     """
-    studies = read_studies(root, split).drop(columns="folder")
     path = Path(root) / f"{check_masks(masks)}.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
-    table = studies.merge(read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}), on="subject")
+    table = _joined(root, split, read_csv(path, dtype={"subject": str, "flag": str}).fillna({"flag": ""}))
     if table.empty:
-        raise InputError(f"{path}: contains none of the {len(studies)} requested subjects. Measure the cohort again.")
+        raise InputError(f"{path}: contains none of the requested subjects. Measure the cohort again.")
     return table
 
 
@@ -103,5 +102,11 @@ def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     path = Path(root) / BODIES
     if not path.exists():
         return NO_BODIES.copy()
-    studies = read_studies(root, split).drop(columns="folder")
-    return studies.merge(read_csv(path, dtype={"subject": str}).drop_duplicates("subject"), on="subject")
+    return _joined(root, split, read_csv(path, dtype={"subject": str}).drop_duplicates("subject"))
+
+
+def _joined(root, split, measured):
+    """The table of the studies with what was measured, which takes the place of columns of the same name there."""
+    studies = read_studies(root, split)
+    known = ["folder", *(name for name in studies.columns if name in measured and name != "subject")]
+    return studies.drop(columns=known).merge(measured, on="subject")
