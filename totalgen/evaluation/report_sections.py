@@ -135,7 +135,8 @@ def verdict_section(table: pd.DataFrame, others: Sequence[Any], design: Design) 
             if len(margins):
                 limit += f" (smallest margins {margins.min():.0f} to {margins.max():.0f} %)"
         n = f"{int(rows['n_reference'].max())} and {int(rows['n_candidate'].max())} per sex at most"
-        what = f"{row['candidate']} ({row['role']}) against {row['reference']}"
+        role = "" if row["role"] in row["candidate"] else f" ({row['role']})"
+        what = f"{row['candidate']}{role} against {row['reference']}"
         section.scores.append(Score(what, n, words, limit))
     for other in others:
         rows = table[table["candidate"] == other.name]
