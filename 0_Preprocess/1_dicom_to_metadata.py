@@ -22,7 +22,7 @@ as de-identified, hash none.
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.choice import OTHER_STUDY
 from totalgen.data.demographics import TEST_FRACTION, write_with_others
 from totalgen.data.files import atomic, forget_failures, record_failure, require_folder
@@ -33,7 +33,7 @@ from totalgen.errors import InputError
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Share of split test.")
 @click.option("--validation-fraction", type=click.FloatRange(0, 1), default=0.0, help="Share of split validation.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split.")
@@ -72,6 +72,8 @@ def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, s
                    "person?", err=True)  # fmt: skip
     if failures:
         click.echo(f"{len(failures)} problems are listed in {root / 'failures.csv'}.", err=True)
+    files = f"{root}/cohort.csv, series.csv and demographics.csv"
+    ended(files, "0_Preprocess/2_dicom_to_nifti.py", "--root", root, "--voxel-mm", 2)
 
 
 if __name__ == "__main__":

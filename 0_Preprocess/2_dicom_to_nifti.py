@@ -11,7 +11,7 @@ warnings). Subjects that are done are skipped; one that fails is listed in failu
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
@@ -25,7 +25,7 @@ NOTE = "from DICOM, resampled (TotalGen)"
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--voxel-mm", type=click.FloatRange(0.5, 20), default=2.0, help="Edge of the isotropic voxels.")
 @click.option("--any-tracer", is_flag=True, help="Accept tracers other than F-18 FDG.")
 @spread_options
@@ -50,6 +50,8 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
     check_same_voxels(root / "resampled", [subject for subject in cohort.index if done(subject)], voxel_mm)
     made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm))
     for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler, made_with)
+    backend = "given" if (root / "given").is_dir() else "totalsegmentator"
+    ended(f"{root}/resampled and suv.csv", "0_Preprocess/3_segment_organs.py", "--root", root, "--backend", backend)
 
 
 if __name__ == "__main__":

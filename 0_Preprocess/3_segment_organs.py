@@ -12,7 +12,7 @@ weights, are refused.
 
 import click
 
-from totalgen.commands import PATH, command, device_option, spread_options
+from totalgen.commands import PATH, PLACE, command, device_option, ended, spread_options
 from totalgen.data import segmentation
 from totalgen.data.made_with import fingerprint, made_in
 from totalgen.data.subjects import for_each_subject, subjects_in
@@ -43,7 +43,7 @@ BACKENDS = {  # name → (root, weights, device) → backend(subject, ct)
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--backend", type=click.Choice(list(BACKENDS)), default="given", help="Where the labels come from.")
 @click.option("--weights", type=PATH, help="Weights of the network backend.")
 @device_option
@@ -62,6 +62,7 @@ def main(root, backend, weights, device, workers, scheduler):
     settings = dict(backend=backend) | (dict(weights=fingerprint(weights)) if backend == "network" else {})
     made_with = made_in(root / "organs", settings, resampled=root / "resampled")
     for_each_subject(root, "organs", subjects, work, done, None, workers, scheduler, made_with)
+    ended(root / "organs", "0_Preprocess/4_crop_torso.py", "--root", root)
 
 
 if __name__ == "__main__":

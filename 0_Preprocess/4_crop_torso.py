@@ -15,7 +15,7 @@ margin, or with other labels, is refused.
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.crop import FIELD_MM, MARGIN_MM, crop_torso
 from totalgen.data.demographics import COVERAGE
 from totalgen.data.files import atomic
@@ -27,9 +27,9 @@ SOURCE = "unknown scanner"
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
-@click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(min=50), help="Edge of the in-plane square.")
-@click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(min=0), help="Kept beyond clavicles and sacrum.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
+@click.option("--field-mm", default=FIELD_MM, type=click.FloatRange(50, 5000), help="Edge of the in-plane square.")
+@click.option("--margin-mm", default=MARGIN_MM, type=click.FloatRange(0, 5000), help="Beyond clavicles and sacrum.")
 @spread_options
 def main(root, field_mm, margin_mm, workers, scheduler):
     subjects = subjects_in(root / "resampled", "Run 2_dicom_to_nifti.py or 0_make_phantom_cohort.py first.")
@@ -57,6 +57,7 @@ def main(root, field_mm, margin_mm, workers, scheduler):
     for_each_subject(root, "crop", subjects, work, done, root / "crop.csv", workers, scheduler, made_with)
     if (root / "cohort.csv").exists():
         put_column(root / "cohort.csv", COVERAGE, read_table(root / "crop.csv").set_index("subject")[COVERAGE])
+    ended(f"{root}/cropped and crop.csv", "0_Preprocess/5_fit_axial_extent.py", "--root", root)
 
 
 if __name__ == "__main__":

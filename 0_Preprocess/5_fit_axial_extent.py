@@ -10,15 +10,18 @@ Writes <root>/axial_extent.json and <root>/axial_extent.png.
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PLACE, command, ended
 from totalgen.data import axial_extent
 from totalgen.data.demographics import COVERAGE, read_cohort
 from totalgen.data.subjects import read_table
+from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
+
+LENGTHS = {80: 128, 224: 384}  # voxels along x and y → along z, of the presets demo-… and paper-…
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 def main(root):
     cohort = read_cohort(root / "cohort.csv")
     crops = read_table(root / "crop.csv")
@@ -38,6 +41,10 @@ def main(root):
     axial_extent.scatter(root / "axial_extent.png", height_m, extent_mm, line)
     spread = "" if line.residual_std_mm is None else f", ± {line.residual_std_mm:.0f} mm around it"
     click.echo(f"extent_mm = {line.slope_mm_per_m:.1f} · height_m + {line.intercept_mm:.1f}{spread} ({line.source})")
+    cropped = root / "cropped" / crops["subject"].iloc[0] / "CT.nii.gz"
+    side = 4 * -(-read_nifti(cropped).shape[0] // 4) if cropped.exists() else 224
+    shape = ("--shape", side, side, LENGTHS.get(side, 4 * -(-3 * side // 7)))
+    ended(root / "axial_extent.json", "0_Preprocess/6_pack_training_set.py", "--root", root, *shape)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ noise-free truth), or of --folder, for the denoiser; --recipe pairs packs <root>
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.data.archive import pack, verify_archive
+from totalgen.data.files import check_place
 from totalgen.data.intensity import CT, SUV, Encoding
+from totalgen.data.names import check_below
 from totalgen.data.recipes import AXIAL, ORGANS, PetCt, doses, latents, pairs
 
 POSITIVE = click.FloatRange(0, 1e6, min_open=True)
@@ -32,8 +34,17 @@ RECIPES = {  # name → (options) → recipe
     "organs": lambda **_: ORGANS,
     "pairs": lambda hu_window, mr_scale, **_: pairs(hu_window or MR_HU_WINDOW, mr_scale),
     "latents": lambda latent_channels, **_: latents(latent_channels),
-    "doses": lambda suv_scale, folder, **_: doses(suv_scale, truth=folder is None, folder=folder or "doses"),
+    "doses": lambda suv_scale, folder, **_: doses(suv_scale, folder is None, check_below(folder or "doses")),
 }
+
+TRAININGS = {  # recipe → script that learns from it, a preset of it
+    "petct": ("train_totalgen.py", "PRESET"),
+    "organs": ("train_segmenter.py", "demo"),
+    "pairs": ("train_ct_to_mr.py", "demo-slices"),
+    "latents": ("train_ct_to_mr.py", "demo-latent"),
+    "doses": ("train_pet_denoising.py", "demo-edm"),
+}
+SHAPES = {(224, 224, 384): "paper-global-edm", (80, 80, 128): "demo-global-edm", (32, 32, 48): "smoke-global-edm"}
 
 
 @command(__doc__)
@@ -55,8 +66,12 @@ def main(root, recipe, overwrite, verify, workers, scheduler, **options):
     if verify:
         click.echo(f"{verify_archive(root / f'{chosen.name}.zarr')} subjects are intact.")
         return
+    check_place(root)
     path, packed, failed = pack(root, chosen, overwrite, workers, scheduler)
-    click.echo(f"{path}: {packed} subjects, {failed} failed")
+    files = f"{path} ({packed} subjects; {failed} failed)"
+    script, preset = TRAININGS[recipe]
+    preset = SHAPES.get(tuple(options["shape"]), preset)
+    ended(files, f"1_Trainings/{script}", "--preset", preset, "--root", root, "--outdir", f"runs/{preset}")
 
 
 if __name__ == "__main__":

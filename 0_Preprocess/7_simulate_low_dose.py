@@ -11,9 +11,10 @@ import hashlib
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.doses import NoiseModel, check_doses, has_doses, write_doses
 from totalgen.data.made_with import made_in
+from totalgen.data.names import check_below
 from totalgen.data.pet_input import read_pet
 from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import isotropic_grid, resample
@@ -22,16 +23,19 @@ NOTE = "Simulated low dose (TotalGen)"
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--folder", default="resampled", help="Below the root, with <subject>/SUV.nii.gz.")
 @click.option("--dose", "doses", type=float, multiple=True, required=True, help="Fraction of the normal; repeatable.")
-@click.option("--voxel-mm", type=click.FloatRange(min=0.5), help="Resample to such cubes first.")
-@click.option("--noise", type=float, default=NoiseModel.relative, help="std / mean of tissue of SUV 2.3, normal dose.")
-@click.option("--fwhm-mm", type=float, default=NoiseModel.fwhm_mm, help="Blur of the noise: that of the scanner.")
+@click.option("--voxel-mm", type=click.FloatRange(0.5, 50), help="Resample to such cubes first.")
+@click.option("--noise", type=click.FloatRange(0, 10, min_open=True), default=NoiseModel.relative,
+              help="std / mean of tissue of SUV 2.3, normal dose.")  # fmt: skip
+@click.option("--fwhm-mm", type=click.FloatRange(0, 50), default=NoiseModel.fwhm_mm,
+              help="Blur of the noise, mm: that of the scanner.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own.")
 @spread_options
 def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler):
     check_doses(doses)
+    check_below(folder)
     model = NoiseModel(relative=noise, fwhm_mm=fwhm_mm)
 
     def work(subject):
@@ -48,6 +52,7 @@ def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler
     settings = dict(folder=folder, voxel_mm=voxel_mm, noise=noise, fwhm_mm=fwhm_mm, seed=seed)
     made_with = made_in(root / "doses", settings, resampled=root / folder)
     for_each_subject(root, "simulate_dose", subjects, work, done, None, workers, scheduler, made_with)
+    ended(root / "doses", "2_Tests/denoise_pet.py", "--cohort", root, "--dose", doses[0], "--outdir", "out/denoised")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.ct_mr_pairs import pair
 from totalgen.data.demographics import TEST_FRACTION, write_cohort
 from totalgen.data.files import atomic
@@ -24,10 +24,10 @@ from totalgen.data.volume import read_nifti, write_nifti
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--ct", required=True, metavar="PATTERN", help="CT in HU, with {} for the patient.")
 @click.option("--mr", required=True, metavar="PATTERN", help="MR on any grid in the same world coordinates.")
-@click.option("--voxel-mm", type=click.FloatRange(min=0.3), default=1.0, help="Edge of the cubes.")
+@click.option("--voxel-mm", type=click.FloatRange(0.3, 50), default=1.0, help="Edge of the cubes.")
 @click.option("--percentile", type=click.FloatRange(50, 100), help="This one of the MR in the body becomes 1000.")
 @click.option("--source", default="unknown", help="Where the images are from, for table and weights.")
 @click.option("--test-fraction", type=click.FloatRange(0, 1), default=TEST_FRACTION, help="Share of split test.")
@@ -55,6 +55,8 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
         test = set(np.random.default_rng(seed).permutation(kept)[: int(np.ceil(test_fraction * len(kept)))])
         split = ["test" if patient in test else "train" for patient in kept]
         write_cohort(root / "cohort.csv", pd.DataFrame(dict(subject=kept, split=split, source=source)))
+    files = f"{root}/pairs, pairs.csv and cohort.csv"
+    ended(files, "0_Preprocess/6_pack_training_set.py", "--root", root, "--recipe", "pairs")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, PLACE, command, ended, spread_options
 from totalgen.data.demographics import TEST_FRACTION, write_with_others
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
@@ -27,7 +27,7 @@ from totalgen.errors import InputError
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Folder of the cohort.")
+@click.option("--root", type=PLACE, required=True, help="Folder of the cohort.")
 @click.option("--table", type=PATH, required=True, help="CSV of the people.")
 @click.option("--column", "columns", multiple=True, metavar="HERE=THERE", help="Its name of a column; repeatable.")
 @click.option("--ct", required=True, metavar="PATTERN", help="CT in HU, with {} for the subject.")
@@ -73,7 +73,9 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
         for subject in subjects if subject not in failed
     ]  # fmt: skip
     written = write_with_others(root / "cohort.csv", pd.DataFrame(rows))
-    click.echo(f"{len(written)} subjects in {root / 'cohort.csv'}. Next: step {4 if organs else 3}.")
+    click.echo(f"{len(written)} subjects in {root / 'cohort.csv'}.")
+    step = ("4_crop_torso.py",) if organs else ("3_segment_organs.py", "--backend", "totalsegmentator")
+    ended(f"{root}/resampled, cohort.csv and import.csv", f"0_Preprocess/{step[0]}", "--root", root, *step[1:])
 
 
 if __name__ == "__main__":

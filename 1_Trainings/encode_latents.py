@@ -9,7 +9,7 @@ are skipped. Go on with 6_pack_training_set.py --recipe latents --latent-channel
 
 import click
 
-from totalgen.commands import PATH, command, device_option
+from totalgen.commands import PATH, PLACE, command, device_option, ended
 from totalgen.data.files import atomic
 from totalgen.data.made_with import fingerprint, made_in
 from totalgen.data.subjects import for_each_subject, subjects_in
@@ -20,7 +20,7 @@ from totalgen.generation.latent_volumes import LatentVolumes
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Cohort folder with <root>/pairs.")
+@click.option("--root", type=PLACE, required=True, help="Cohort folder with <root>/pairs.")
 @click.option("--slices", type=PATH, required=True, help="Folder with <subject>/MR.nii.gz, predicted slice by slice.")
 @click.option("--vqvae", type=PATH, required=True, help="Weights of the VQ-VAE.")
 @device_option
@@ -43,6 +43,8 @@ def main(root, slices, vqvae, device):
 
     made_with = made_in(root / "latents", dict(vqvae=fingerprint(vqvae)))
     for_each_subject(root, "encode", subjects, work, done, made_with=made_with)
+    arguments = ("--root", root, "--recipe", "latents", "--latent-channels", codec.codec.settings["code_channels"])
+    ended(root / "latents", "0_Preprocess/6_pack_training_set.py", *arguments)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ Writes <run>/ema-<σ_rel>.safetensors, which inference takes like any other weig
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PLACE, command
 from totalgen.training.averages import reconstruct
 
 
 @command(__doc__)
-@click.option("--run", type=PATH, required=True, help="Folder of a run of train_totalgen.py.")
+@click.option("--run", type=PLACE, required=True, help="Folder of a run of train_totalgen.py.")
 @click.option("--sigma-rel", type=float, required=True, help="Relative width of the profile, such as 0.08.")
 @click.option("--step", type=int, help="As if the training had ended here; default: the last snapshot.")
 def main(run, sigma_rel, step):
     path, misfit = reconstruct(run, sigma_rel, step)
-    click.echo(f"{path} (the profile is met within {100 * misfit:.2g} %)")
+    click.echo(f"{path} (the profile is met within {100 * misfit:.2g} %). Use it as any weights of that run.")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ Each continues where a stopped run was. Several GPUs or nodes: start it with tor
 
 import click
 
-from totalgen.commands import PATH, command, device_option, trained
+from totalgen.commands import PATH, PLACE, command, device_option, trained
 from totalgen.errors import closest
 from totalgen.schema import listed, resolve
 from totalgen.settings import RefinementSettings, TranslationSettings, VqvaeSettings
@@ -78,7 +78,7 @@ NAMES = {name: settings for settings, table in PRESETS.items() for name in table
 @command(__doc__, epilog="\n\n\b\n".join(f"{kind.__name__}:\n{listed(kind)}" for kind in PRESETS))
 @click.option("--preset", required=True, help=f"One of: {', '.join(NAMES)}.")
 @click.option("--root", type=PATH, required=True, help="Cohort folder with pairs.zarr, or latents.zarr.")
-@click.option("--outdir", type=PATH, required=True, help="Run folder: weights, log, pictures.")
+@click.option("--outdir", type=PLACE, required=True, help="Run folder: weights, log, pictures.")
 @click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
 @device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")

@@ -11,7 +11,7 @@ over the test split.
 import click
 import torch
 
-from totalgen.commands import PATH, command, device_option, trained
+from totalgen.commands import PATH, PLACE, command, device_option, trained
 from totalgen.evaluation.overlap import dice_of_split
 from totalgen.generation.segmenter import Segmenter
 from totalgen.schema import listed, resolve
@@ -32,7 +32,7 @@ PRESETS = {
 
 @command(__doc__, epilog=listed(SegmenterSettings))
 @click.option("--root", type=PATH, required=True, help="Cohort root.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the run.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the run.")
 @click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
 @click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
 @device_option

@@ -9,7 +9,7 @@ configuration, the network's size and cost and the data found, and exits.
 
 import click
 
-from totalgen.commands import PATH, command, device_option, trained
+from totalgen.commands import PATH, PLACE, command, device_option, trained
 from totalgen.schema import listed, resolve
 from totalgen.settings import TrainingSettings
 from totalgen.training.diffusion import describe, train_diffusion
@@ -72,7 +72,7 @@ PRESETS = {
 @command(__doc__, epilog=listed(TrainingSettings))
 @click.option("--preset", required=True, help=f"One of: {', '.join(PRESETS)}.")
 @click.option("--root", type=PATH, required=True, help="Cohort folder with training.zarr.")
-@click.option("--outdir", type=PATH, required=True, help="Run folder: weights, log, pictures.")
+@click.option("--outdir", type=PLACE, required=True, help="Run folder: weights, log, pictures.")
 @click.option("--init-from", type=PATH, help="Weights of the same network that a new run starts from.")
 @device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")

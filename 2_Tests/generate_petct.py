@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from totalgen import distributed
-from totalgen.commands import PATH, command, device_option, weights_of_runs
+from totalgen.commands import PATH, PLACE, command, device_option, weights_of_runs
 from totalgen.errors import closest
 from totalgen.generation.cascade import Cascade
 from totalgen.generation.checks import Checks, reference_beside
@@ -67,8 +67,8 @@ PRESETS = {
 @click.option("--cohort", type=PATH, help="Or a cohort table: studies for each of its subjects.")
 @click.option("--split", help="Only subjects of this split of the cohort table.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own.")
-@click.option("--samples", type=click.IntRange(min=1), default=1, help="Studies of each person.")
-@click.option("--outdir", type=PATH, required=True, help="Folder for the studies.")
+@click.option("--samples", type=click.IntRange(1, 10_000), default=1, help="Studies of each person.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder for the studies.")
 @click.option("--compare-with", type=PATH, help="Cohort root: show each study below the real one, in comparison.png.")
 @click.option("--organs", type=click.Choice(ORGAN_SOURCES), help="Of masks; default: network for phantom weights.")
 @click.option("--reference", type=PATH, help="To check studies against; default: *reference.json beside the weights.")
@@ -85,7 +85,7 @@ def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dic
     person = {field: [given[field]] for field in FIELDS if given[field] is not None}
     weights = {name: given[name] for name in ("global_weights", "sr_weights")}
     if runs is not None:
-        weights = weights_of_runs(runs, PRESETS[closest(preset, PRESETS)], weights)
+        weights = weights_of_runs(runs, closest(preset, PRESETS), weights)
     settings = resolve(GenerationSettings, PRESETS, preset, changes, dict(weights, device=given["device"]))
     people = person | parsed(demographics)
     requests = requests_for(people, cohort, split, seed, samples) if people or cohort or not dry_run else []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, PLACE, command
 from totalgen.errors import InputError
 from totalgen.generation.cohort_figures import body_mass_figure, pipeline_figure, slices_figure
 
@@ -31,7 +31,7 @@ def named(text):
 @click.option("--pipeline", type=PATH, help="Generated cohort of whose study the diagram's pictures are.")
 @click.option("--subject", help="Of figure 3 and the diagram; default: the first.")
 @click.option("--masks", default="organs", help="Name of the mask files, without .nii.gz.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the figures.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the figures.")
 def main(figure2, figure3, pipeline, subject, masks, outdir):
     if not (figure2 or figure3 or pipeline):
         raise InputError("nothing to draw. Give --figure2, --figure3 or --pipeline.")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, PLACE, command, spread_options
 from totalgen.errors import InputError
 from totalgen.generation.cascade import SHIPPED, Cascade, load_stage
 from totalgen.generation.packed_reference import pack_cohort
@@ -22,11 +22,11 @@ from totalgen.settings import SamplingSettings, TilingSettings
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort root.")
 @click.option("--preset", type=click.Choice(list(SHIPPED)), help="Shipped weights whose grid and line are used.")
-@click.option("--global-weights", type=PATH, help="Or weights of a global stage of your own …")
-@click.option("--sr-weights", type=PATH, help="… and of its sr stage.")
+@click.option("--global-weights", type=PATH, help="Or weights of a global stage of your own.")
+@click.option("--sr-weights", type=PATH, help="And of its sr stage.")
 @click.option("--split", help="Only subjects of this split, e.g. test.")
 @click.option("--ct-noise", type=click.FloatRange(min=0), default=0.0, help="Standard deviation in HU of noise to add.")
-@click.option("--outdir", type=PATH, required=True, help="Folder for the studies and manifest.csv.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder for the studies and manifest.csv.")
 @spread_options
 def main(root, preset, global_weights, sr_weights, split, ct_noise, outdir, workers, scheduler):
     if (preset is None) == (global_weights is None) or (global_weights is None) != (sr_weights is None):

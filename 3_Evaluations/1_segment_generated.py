@@ -10,12 +10,12 @@ real cohort with the same segmenter as the generated one, segment it as well, un
 
 import click
 
-from totalgen.commands import PATH, command, device_option, spread_options
+from totalgen.commands import PATH, PLACE, command, device_option, ended, spread_options
 from totalgen.generation.segmenter import segment_cohort
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Generated folder or cohort root.")
+@click.option("--root", type=PLACE, required=True, help="Generated folder or cohort root.")
 @click.option("--weights", type=PATH, required=True, help="segmenter.safetensors of a run.")
 @click.option("--masks", default="organs", help="Name of the mask file, without .nii.gz.")
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
@@ -23,6 +23,9 @@ from totalgen.generation.segmenter import segment_cohort
 @spread_options
 def main(root, weights, masks, split, device, workers, scheduler):
     segment_cohort(root, weights, masks, device, workers, scheduler, split)
+    chosen = ("--split", split) if split else ()
+    files = f"{root}/…/{masks}.nii.gz"
+    ended(files, "3_Evaluations/2_measure_organs.py", "--root", root, "--masks", masks, *chosen)
 
 
 if __name__ == "__main__":

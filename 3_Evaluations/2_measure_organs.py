@@ -10,18 +10,20 @@ SUV that is no number are flagged. Where there is a CT, <root>/bodies.csv has th
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.evaluation.measured import measure_bodies, measure_cohort
 
 
 @command(__doc__)
-@click.option("--root", type=PATH, required=True, help="Cohort root or generated folder.")
+@click.option("--root", type=PLACE, required=True, help="Cohort root or generated folder.")
 @click.option("--masks", default="organs", help="Name of the mask file and of the table.")
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
 @spread_options
 def main(root, masks, split, workers, scheduler):
-    click.echo(measure_cohort(root, masks, workers, scheduler, split))
+    table = measure_cohort(root, masks, workers, scheduler, split)
     measure_bodies(root, workers, scheduler, split)
+    both = ("--reference", "Reference=COHORT", "--candidate", f"Measured={root}", "--masks", masks)
+    ended(table, "3_Evaluations/3_compare_cohorts.py", *both, "--outdir", "out/table1")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, PLACE, command
 from totalgen.errors import InputError
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.measured_cohort import load_cohort, paper_columns
@@ -35,7 +35,7 @@ def named(text):
 @click.option("--candidate", "candidates", help="May be given several times.", **FOLDERS)
 @click.option("--control", "controls", help="What a perfect generator gets: a second sample.", **FOLDERS)
 @click.option("--packed", help="The reference as 0_pack_reference.py leaves it.", metavar="[NAME=]FOLDER")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the report.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the report.")
 @click.option("--split", help="Only subjects of this split, e.g. test; all subjects of a table without splits.")
 @click.option("--masks", default="organs", help="Table of the cohorts: <folder>/<masks>.csv.")
 @click.option("--reference-masks", help="Table of the reference, if it is not that of --masks.")

@@ -14,7 +14,7 @@ Dice, Hausdorff distance (95 %) and surface Dice (3 mm) against --organs. <outdi
 
 import click
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, PLACE, command
 from totalgen.data.demographics import read_cohort
 from totalgen.data.names import matching, pattern
 from totalgen.errors import InputError
@@ -53,7 +53,7 @@ def subjects_of(paths, cohort, split):
 @click.option("--samples", type=int, default=1, help="How many samples that is of.")
 @click.option("--picture", "pictured", multiple=True, metavar="SUBJECT", help="Show this subject; repeatable.")
 @click.option("--inverted", is_flag=True, help="In pictures high values are dark, as in PET.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the tables.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the tables.")
 def main(
     reference, candidates, value_range, mask, mask_above, organs, labels, spheres, cohort, split, std, samples,
     pictured, inverted, outdir,

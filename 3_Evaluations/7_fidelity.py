@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, PLACE, command, spread_options
 from totalgen.data.files import atomic
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
@@ -68,7 +68,7 @@ def with_features(table, path):
 @click.option("--features", multiple=True, metavar="NAME=FILE", help="Features of another network, for every cohort.")
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
 @click.option("--seed", type=int, default=0, help="Of the random halves and subsets.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of the results.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of the results.")
 @spread_options
 def main(reference, candidates, weights, features, split, seed, outdir, workers, scheduler):
     folders = dict(each.partition("=")[::2] for each in (reference, *candidates))

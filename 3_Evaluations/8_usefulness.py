@@ -13,7 +13,7 @@ a --section of the report.
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, command
+from totalgen.commands import PATH, PLACE, command
 from totalgen.data.files import atomic
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
@@ -42,7 +42,7 @@ PRESETS = {  # those of 1_Trainings/train_segmenter.py
 @click.option("--held-out", default="test", help="Split of the reference that all arms are tested on.")
 @click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
-@click.option("--outdir", type=PATH, required=True, help="Folder of arms and results.")
+@click.option("--outdir", type=PLACE, required=True, help="Folder of arms and results.")
 def main(reference, generated, masks, true_masks, held_out, preset, changes, outdir):
     made, train = read_studies(generated), read_studies(reference, "train")
     n = min(len(made), len(train))

@@ -4,6 +4,9 @@ import contextlib
 import errno
 import functools
 import io
+import math
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,9 +16,23 @@ from typing import Any
 import click
 
 from totalgen.data import progress
+from totalgen.data.files import check_place
 from totalgen.errors import InputError
 
 PATH = click.Path(path_type=Path)
+
+
+class Place(click.Path):
+    """A folder to write into: whether that is possible is seen before anything is loaded."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        check_place(Path(os.fsdecode(path)))
+        return path
+
+
+PLACE = Place(path_type=Path)
+MOST_PROCESSES = 256
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 PLACES = {  # what may be wrong with the place of an output → cure
     errno.ENOSPC: "Free some space and run the same command again: what was written before is intact.",
@@ -26,6 +43,9 @@ PLACES = {  # what may be wrong with the place of an output → cure
     errno.ENAMETOOLONG: "Choose a shorter one.",
     errno.ENOTDIR: "A part of this path is a file. Choose another place.",
     errno.EISDIR: "It is a folder. Choose another place.",
+    errno.EEXIST: "A file of that name is in the way. Move it, or choose another place.",
+    errno.ENOENT: "Was it moved or removed meanwhile? Run the same command again.",
+    errno.ESTALE: "Was it moved or removed meanwhile? Run the same command again.",
     errno.ELOOP: "Its links lead in a circle. Correct them.",
 }
 
@@ -39,7 +59,14 @@ class Command(click.Command):
                 stream.reconfigure(encoding="utf-8")
         return super().main(*args, **kwargs)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:  # whose usage is lines before the one that matters
+            raise InputError(f"{error.format_message()} See --help.") from None
+
     def invoke(self, ctx: click.Context) -> Any:
+        check_finite(self, ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -49,6 +76,15 @@ class Command(click.Command):
             if error.errno not in PLACES:
                 raise
             raise InputError(f"{error.filename or 'output'}: {error.strerror}. {PLACES[error.errno]}") from None
+
+
+def check_finite(made: click.Command, values: dict[str, Any]) -> None:
+    """Raises InputError for an option that is not a finite number: ranges do not refuse what cannot be compared."""
+    for option in made.params:
+        value = values.get(option.name or "")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"{option.opts[0]} is {number}. Give a finite number.")
 
 
 def command(text: str, epilog: str | None = None) -> Callable[[Callable], click.Command]:
@@ -87,7 +123,8 @@ def _be_quiet(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 def spread_options(function: Callable) -> Callable:
     """Adds --workers and --scheduler, as ``totalgen.data.parallel.spread`` takes them."""
-    workers = click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+    count = click.IntRange(1, MOST_PROCESSES)
+    workers = click.option("--workers", type=count, default=1, help="Processes on this machine.")
     scheduler = click.option(
         "--scheduler", metavar="ADDRESS", help="Running Dask scheduler to use instead, such as tcp://host:8786."
     )
@@ -100,7 +137,7 @@ def input_options(function: Callable) -> Callable:
         click.option("--cohort", type=PATH, help="Or the root of a cohort, of whose subjects all are taken."),
         click.option("--split", help="Only subjects of this split of the cohort."),
         click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the noise; each subject has its own."),
-        click.option("--outdir", type=PATH, required=True, help="Folder for the results."),
+        click.option("--outdir", type=PLACE, required=True, help="Folder for the results."),
         click.option("--samples", type=int, help="How many; their mean is written, and their standard deviation."),
         click.option("--dicom", is_flag=True, help="Of a DICOM input: write <name>/dicom, a derived series, too."),
         click.option("--keep-identity", is_flag=True, help="Keep patient, study and dates in names and that series."),
@@ -127,6 +164,11 @@ def weights_of_runs(folder: Path, preset: dict[str, Any], given: dict[str, Path 
         if not own.is_file():
             raise InputError(f"--runs {folder}: {name} has no {own.name}. Train preset {name} there first.")
     return found
+
+
+def ended(written: str | Path, script: str, *arguments: object) -> None:
+    """The last lines of a step: what it wrote, and the next command to type."""
+    click.echo(f"Written: {written}\nNext: python {script} {shlex.join(map(str, arguments))}")
 
 
 def trained(weights: Path, use: str) -> str:

@@ -1,6 +1,7 @@
 """Weights of the shipped names, of untrained networks that take a moment, and the page served from them."""
 
 import contextlib
+import json
 import socket
 import threading
 from pathlib import Path
@@ -20,6 +21,11 @@ from totalgen.weights import PET_DENOISER_KIND, STAGE_KIND, network_arguments, s
 RESOURCE = Path(__file__).resolve().parents[2] / "Resource"
 SMOKE = dict(shape=(32, 32, 48), channels=8, multipliers=(1, 2), blocks=1, attention=(1,))
 STATISTICS = dict(low_mean=[0.3, 0.1], low_std=[0.2, 0.1], residual_mean=[0.0, 0.0], residual_std=[0.05, 0.02])
+WOMEN = dict(
+    subjects=3, mass=dict(intercept=0.0, per_m=0.0, per_kg=1.0, residual=[-1.0, 1.0]),
+    organs=dict(liver=dict(volume=[1000.0, 2000.0], hu=[50.0, 60.0], suv=[2.0, 3.0])),
+)  # fmt: skip
+REFERENCE = dict(format_version=1, window_hu=[-500.0, 500.0], sexes=dict(F=WOMEN))  # no untrained network is like it
 SAMPLING = {
     "global": dict(global_sampling=dict(sampler="euler", steps=3)),
     "sr": dict(sr_sampling=dict(sampler="euler", steps=2), tiling=dict(slab=32, context=4)),
@@ -63,12 +69,13 @@ def write_denoiser(path):
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """Folder with smoke networks of the cascade for both families and of the denoiser, and the shipped segmenter."""
+    """Folder with untrained networks of cascade and denoiser, a reference, and the shipped segmenter."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(1)
     for family in ("edm", "flow"):
         for stage in ("global", "sr"):
             write_stage(folder / f"demo-{stage}-{family}.safetensors", stage)
+    (folder / "demo-reference.json").write_text(json.dumps(REFERENCE))
     write_denoiser(folder / "demo-pet-edm.safetensors")
     (folder / "demo-segmenter.safetensors").symlink_to(RESOURCE / "demo-segmenter.safetensors")
     return folder

@@ -175,3 +175,13 @@ def test_two_pages_do_not_share_a_folder(tmp_path, weights, refused):
     with locked(tmp_path / "results", "the page"):
         command = ("2_Tests/app.py", "--outdir", tmp_path / "results", "--port", 0, "--weights", weights)
         assert "the page is at work there" in refused(*command)
+
+
+def test_a_job_that_cannot_be_started_does_not_stop_the_queue(tmp_path, weights):
+    with working(tmp_path, weights) as jobs:
+        with jobs.changed:  # the worker waits until both are there
+            first, second = jobs.add("generate", WOMAN), jobs.add("generate", WOMAN)
+            for job in (first, second):
+                (tmp_path / "jobs" / f"{job.id}.log").mkdir()
+        for job in (first, second):
+            assert "IsADirectoryError" in wait(jobs, job, *ENDED).error

@@ -90,11 +90,15 @@ def test_a_person_becomes_a_picture_whose_values_are_those_of_the_files(page, se
     assert np.allclose(moved, 12.0 * np.array([[-1, 0, 0], [0, 0, 1], [0, 1, 0]]), atol=1e-3)
     page.select_option("#ct-window", "lung")
     page.check("#outlines")
-    ct, organs = (f"sides[0].nv.volumes[{n}]" for n in (0, 2))
-    assert page.evaluate(f"[{ct}.cal_min, {ct}.cal_max, {organs}.opacity]") == [-1350, 150, 1]
+    viewer = "sides[0].nv"
+    found = page.evaluate(f"[{viewer}.volumes[0].cal_min, {viewer}.volumes[0].cal_max, {viewer}.opts.atlasOutline]")
+    assert found == [-1000, 200, 1]
     page.fill("#opacity", "0.3")
     assert page.evaluate("sides[0].nv.volumes[1].opacity") == pytest.approx(0.3)
     assert page.locator("#caveat").inner_text() == "synthetic, trained on phantoms, not a patient"
+    faults = json.loads((results / "studies" / made / "study.json").read_text())["quality"].split("; ")
+    assert page.locator(".flags li").all_inner_texts()[: len(faults)] == faults
+    assert page.locator(".training tbody tr").all_inner_texts()[0].startswith("liver\t")
     with page.expect_download() as download:
         page.click("text=DICOM (zip)")
     assert download.value.suggested_filename.endswith("-dicom.zip")

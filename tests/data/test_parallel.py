@@ -1,6 +1,7 @@
 """Work spread over processes gives the results of one process, even if workers die."""
 
 import os
+import socket
 import threading
 import time
 
@@ -65,3 +66,27 @@ def test_a_worker_that_dies_fails_only_its_own_subject(tmp_path):
     assert failed == ["b"]
     assert "worker died" in pd.read_csv(tmp_path / "failures.csv")["error"][0]
     assert sorted(read_table(table)["subject"]) == ["a", "c", "d"]
+
+
+def test_what_is_no_scheduler_and_never_answers_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(parallel, "ANSWER_WITHIN_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"{address}: no Dask scheduler answers"):
+            list(spread(half, [1], scheduler=address))
+
+
+@pytest.mark.parametrize("address", ["nowhere", "http://127.0.0.1:1", "tcp://no.such.host.invalid:1", "", "::::"])
+def test_an_address_that_is_none_is_refused(monkeypatch, address):
+    monkeypatch.setattr(parallel, "ANSWER_WITHIN_S", 0.5)
+    with pytest.raises(InputError, match="no Dask scheduler answers"):
+        list(spread(half, [1], scheduler=address))
+
+
+def test_a_scheduler_without_workers_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(parallel, "ANSWER_WITHIN_S", 0.5)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(InputError, match="has no worker. Start one: dask worker tcp"),
+    ):
+        list(spread(half, [1], scheduler=cluster.scheduler_address))

@@ -139,7 +139,7 @@ def test_a_network_without_weights(script, tmp_path):
 
 def test_the_network_backend_labels_on_the_grid_of_the_ct(script, tmp_path, monkeypatch):
     class Liver:
-        load = staticmethod(lambda path: Liver)
+        load = staticmethod(lambda path, device: Liver)
         run = staticmethod(lambda ct: dict(organs=Volume(np.full(ct.shape, 5, np.uint8), ct.affine)))
 
     ct = Volume(np.full((20, 20, 20), 40, np.float32), np.diag([5.0, 5.0, 5.0, 1.0]))

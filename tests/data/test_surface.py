@@ -42,8 +42,10 @@ def test_every_view_has_the_sides_that_a_viewer_sees():
     mark = np.zeros((20, 20, 20), bool)
     mark[14:18, 14:18, 14:18] = True
     mm = np.array([6.0, 6.0, 6.0])
-    for view, left in (("front", True), ("left", True), ("back", False)):
-        rows, columns = np.nonzero(np.isfinite(first_hit(seen_from(mark, view), mm)))
+    for view, left, near in (("front", True, True), ("left", True, False), ("back", False, False)):
+        depth = first_hit(seen_from(mark, view), mm)
+        rows, columns = np.nonzero(np.isfinite(depth))
+        assert (depth[rows, columns].mean() > 60) == near, view  # of 120 mm
         assert rows.mean() < 20, view  # of 60: above
         assert (columns.mean() < 30) == left, view
 

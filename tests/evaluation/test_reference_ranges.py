@@ -8,7 +8,6 @@ import pytest
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.quality import Reference
-from totalgen.errors import InputError
 from totalgen.evaluation import reference_ranges
 from totalgen.evaluation.reference_ranges import fitted, measure_quality, write_reference
 
@@ -67,6 +66,8 @@ def test_what_is_measured_is_kept_until_it_is_outdated(cohort, capsys):
     assert "4 subjects done, 0 were done before" in capsys.readouterr().out
 
 
-def test_a_cohort_that_is_too_small_has_no_ranges(cohort, tmp_path):
-    with pytest.raises(InputError, match="fewer than 10 complete subjects of each sex in split train"):
-        write_reference(cohort, tmp_path / "reference.json")
+def test_a_cohort_that_is_too_small_has_no_ranges(cohort, tmp_path, invoke):
+    result = invoke("3_Evaluations/6_reference_ranges.py", "--root", cohort, "--out", tmp_path / "reference.json")
+    assert result.exit_code == 2
+    assert "fewer than 10 complete subjects of each sex in split train" in result.output
+    assert not (tmp_path / "reference.json").exists()

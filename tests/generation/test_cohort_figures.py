@@ -23,7 +23,7 @@ def test_the_studies_shown_are_spread_over_the_body_mass_indices():
 def test_figure_2_has_a_row_for_each_sex(generated, tmp_path):
     shown = body_mass_figure(generated, tmp_path / "figure2.png")
     assert sorted(shown) == ["g0", "g1", "g2", "g3"]
-    assert imageio.imread(tmp_path / "figure2.png").shape[:2] == (810, 1020)  # two rows, two columns
+    assert imageio.imread(tmp_path / "figure2.png").shape[:2] == (670, 1020)  # two rows, two columns
 
 
 def test_figure_3_shows_the_same_person_of_every_cohort(cohort, generated, tmp_path):

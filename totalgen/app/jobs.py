@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from totalgen.app.work import plan
-from totalgen.data.files import atomic
+from totalgen.data.files import atomic, error_text
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
 
@@ -109,25 +109,36 @@ class Jobs:
                 if self.closing:
                     return
                 job = self._next()
-                assert job is not None
-                job.state = "running"
-                self._keep(job)
-                started = time.monotonic()
-                log = (self.results / "jobs" / f"{job.id}.log").open("wb")
-                command = [sys.executable, "-m", "totalgen.app.work", str(self.results), str(self.weights), job.id]
-                self.process = process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-                )
-            with log, process:
-                self._follow(job, process)
-            with self.changed:
-                self.process = None
-                job.seconds = time.monotonic() - started
-                if self.closing:
-                    return
-                if job.state == "running" and not (job.made or job.error):
-                    job.error = "its process ended before it was done: too little memory? See the .log file in jobs/."
-                self._end(job, "cancelled" if job.state == "cancelled" else "done" if job.made else "failed")
+            try:
+                self._do(job)
+            except OSError as error:  # such as a full disk: the next job may be smaller
+                with self.changed:
+                    job.state, job.error = "failed", error_text(error)
+                    self.changed.notify_all()
+
+    def _do(self, job):
+        """Start the process of a job, unless it has been cancelled, and follow it to its end."""
+        with self.changed:
+            if self.closing or job.state != "queued":
+                return
+            job.state = "running"
+            self._keep(job)
+            started = time.monotonic()
+            log = (self.results / "jobs" / f"{job.id}.log").open("wb")
+            command = [sys.executable, "-m", "totalgen.app.work", str(self.results), str(self.weights), job.id]
+            self.process = process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8"
+            )
+        with log, process:
+            self._follow(job, process)
+        with self.changed:
+            self.process = None
+            job.seconds = time.monotonic() - started
+            if self.closing:
+                return
+            if job.state == "running" and not (job.made or job.error):
+                job.error = "its process ended before it was done: too little memory? See the .log file in jobs/."
+            self._end(job, "cancelled" if job.state == "cancelled" else "done" if job.made else "failed")
 
     def _next(self):
         return next((job for job in self.jobs.values() if job.state == "queued"), None)

@@ -33,15 +33,12 @@ from totalgen.app.work import FAMILIES, missing_translator
 from totalgen.data.demographics import RANGES
 from totalgen.data.files import locked
 from totalgen.data.organs import ORGANS
-from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
-from totalgen.generation.cascade import SHIPPED
 from totalgen.weights import load_weights
 
 LOOPBACK = "127.0.0.1"
 STATIC = Path(__file__).parent / "static"
 LARGEST_FORM = 64 * 1024  # bytes
-REFERENCE = "demo-reference.json"  # the training population; see its maker, 3_Evaluations
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{styles}; img-src 'self' data: blob:; font-src data:; "
     "connect-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -143,20 +140,14 @@ def create_app(results: Path, weights: Path, port: int) -> Starlette:
 
 
 def known(weights: Path) -> dict[str, Any]:
-    """What the page needs to know: families with the training's ranges, organ ids, whether a CT can be translated, and
-    the training population, where a file describes it."""
+    """What the page needs to know: families with the training's ranges, organ ids, and why no CT can be translated."""
     ranges = {}
     for family in FAMILIES:
         configuration = load_weights(weights / f"demo-global-{family}.safetensors")[1]
         spans = configuration["data"].get("ranges", {})
         ranges[family] = {name: [factor * each for each in spans[name]] for name, (factor, _) in RANGES.items()
                           if name in spans}  # fmt: skip
-    path = weights / REFERENCE
-    reference = read_json(path) if path.exists() else None
-    return dict(
-        families=list(SHIPPED.values()), ranges=ranges, organs=ORGANS, translator=missing_translator(weights),
-        reference=reference,
-    )  # fmt: skip
+    return dict(families=list(FAMILIES), ranges=ranges, organs=ORGANS, translator=missing_translator(weights))
 
 
 def zipped(studies: Path, cohort: str, study: str, kind: str) -> Response:

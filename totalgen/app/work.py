@@ -4,7 +4,6 @@ It prints a line of JSON for every evaluation of a network, every doubt, and wha
 its standard input does: nothing goes on after the server that started it.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -20,11 +19,13 @@ import click
 
 from totalgen.data.files import error_text, report_full_disk
 from totalgen.data.names import fault
+from totalgen.data.quality import Reference, study_figures
 from totalgen.data.text_files import read_json
 from totalgen.data.volume import isotropic_grid, write_nifti
 from totalgen.errors import InputError, closest
 from totalgen.generation import ct_translator, pet_denoiser
 from totalgen.generation.cascade import SHIPPED, Cascade
+from totalgen.generation.checks import Checks, reference_beside
 from totalgen.generation.cohort import Request, generate_cohort
 from totalgen.generation.ct_translator import CtTranslator
 from totalgen.generation.inputs import requests_of
@@ -59,14 +60,14 @@ FORMS = {  # kind of job → what its form may hold, read as the options of the 
 
 
 class Plan(NamedTuple):
-    """What a job will do. values: of its form, typed;  preset: for the manifest;  load: makes the pipeline, and what
-    exports more of a study."""
+    """What a job will do. values: of its form, typed;  preset: for the manifest;  load: makes the pipeline, what
+    exports more of a study, and its checks."""
 
     values: dict[str, Any]
     request: Request
     outdir: Path
     preset: str
-    load: Callable[[], tuple[Any, Export | None]]
+    load: Callable[[], tuple[Any, Export | None, Checks | None]]
 
 
 def plan(job: Mapping[str, Any], results: Path, weights: Path) -> Plan:
@@ -99,7 +100,9 @@ def _generate(values, studies, identity, weights):
         cascade = Cascade.shipped(name, folder=weights)
         samplings = {key: replace(getattr(cascade, key), **steps) for key in ("global_sampling", "sr_sampling")}
         organs = organ_export(None, weights / "demo-segmenter.safetensors", cascade.global_stage.data["sources"])
-        return replace(cascade, **samplings), with_dicom(organs)
+        known = reference_beside(weights / "demo-segmenter.safetensors")
+        checks = Checks(organs.label, organs.by, known) if organs else Checks(reference=known)
+        return replace(cascade, **samplings), _with_figures(with_dicom(organs), known), checks
 
     return Plan(values, request, studies / (f"{family}-{values['steps']}-steps" if steps else family), name, load)
 
@@ -112,7 +115,7 @@ def _denoise(values, studies, identity, weights):
     path, outdir = values.pop("path", None), studies / identity
     (request,) = requests_of(path, None, "", values.get("seed", 1), outdir, 0, dose=values["dose"])
     dicom = pet_denoiser.dicom_export(outdir, False) if path.is_dir() else None
-    return Plan(values, request, outdir, "demo", lambda: (PetDenoiser.load(settings), _with_input(dicom)))
+    return Plan(values, request, outdir, "demo", lambda: (PetDenoiser.load(settings), _with_input(dicom), None))
 
 
 def _translate(values, studies, identity, weights):
@@ -121,7 +124,7 @@ def _translate(values, studies, identity, weights):
     path, outdir = values.pop("path", None), studies / identity
     (request,) = requests_of(path, None, "", values.get("seed", 1), outdir, 0)
     dicom = ct_translator.dicom_export(outdir, False) if path.is_dir() else None
-    return Plan(values, request, outdir, "demo", lambda: (CtTranslator.load(settings), _with_input(dicom)))
+    return Plan(values, request, outdir, "demo", lambda: (CtTranslator.load(settings), _with_input(dicom), None))
 
 
 KINDS = {"generate": _generate, "denoise": _denoise, "translate": _translate}
@@ -175,6 +178,23 @@ def _with_input(before: Export | None) -> Export:
     return export
 
 
+def _with_figures(before: Export, known: Reference | None) -> Export:
+    """Exports training.json after ``before``: figures of the study's organs, and their ranges in the training cohort,
+    by sex."""
+
+    def export(folder, person, volumes, row):
+        before(folder, person, volumes, row)
+        if known is None or person.sex not in known.sexes or "organs" not in volumes:
+            return
+        found = study_figures(volumes["CT"], volumes["SUV"], volumes["organs"], known.window_hu)
+        figures = {name: value if math.isfinite(value) else None for name, value in found.items()}
+        ranges = known.sexes[person.sex]
+        text = json.dumps(dict(subjects=ranges.subjects, figures=figures, organs=ranges.organs))
+        (folder / "training.json").write_text(text)
+
+    return export
+
+
 def follow(pipeline: Any, total: int, say: Say) -> None:
     """Has every network of a pipeline say, at each of its evaluations: network, which evaluation of it, and the share
     of the ``total`` floating-point operations that is done."""
@@ -201,20 +221,21 @@ def follow(pipeline: Any, total: int, say: Say) -> None:
 def run(job: Mapping[str, Any], results: Path, weights: Path, say: Say) -> None:
     """Do a job. say: called with what is known of it: a doubt, an evaluation, and what was made."""
     made = plan(job, results, weights)
-    pipeline, export = made.load()
+    pipeline, export, checks = made.load()
     source = pipeline.source(made.request.row)
     for doubt in pipeline.doubts(source):
         say(doubt=doubt)
     shape = () if isinstance(pipeline, Cascade) else isotropic_grid(_image(source), pipeline.task.settings.voxel_mm)[0]
     follow(pipeline, pipeline.operations(shape), say)
     with report_full_disk(made.outdir):
-        generate_cohort(pipeline, [made.request], made.outdir, made.preset, export=export)
+        generate_cohort(pipeline, [made.request], made.outdir, made.preset, export=export, checks=checks)
     say(made=f"{made.outdir.name}/{made.request.name}")
 
 
 def main(results: Path, weights: Path, identity: str) -> int:
     """The exit status of job ``identity``: 0, 2 for what a user can correct, 1 for a fault of this program."""
-    lines = sys.stdout
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else is printed goes to the log
 
     def say(**line):
         print(json.dumps(line), file=lines, flush=True)
@@ -224,15 +245,14 @@ def main(results: Path, weights: Path, identity: str) -> int:
         os._exit(1)
 
     threading.Thread(target=end_with_input, daemon=True).start()
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            run(read_json(results / "jobs" / f"{identity}.json"), results, weights, say)
-        except InputError as error:
-            say(error=str(error))
-            return 2
-        except Exception as error:
-            say(error=f"{error_text(error)}. This is a fault of the program: report it.")
-            return 1
+    try:
+        run(read_json(results / "jobs" / f"{identity}.json"), results, weights, say)
+    except InputError as error:
+        say(error=str(error))
+        return 2
+    except Exception as error:
+        say(error=f"{error_text(error)}. This is a fault of the program: report it.")
+        return 1
     return 0
 
 

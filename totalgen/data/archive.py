@@ -58,6 +58,9 @@ def pack(
     ready = table[[(folder / subject).is_dir() for subject in table["subject"]]].set_index("subject")
     if ready.empty:
         raise InputError(f"{folder}: no subject of the cohort is there. Run 4_crop_torso.py first.")
+    if len(ready) < len(table):
+        lack = len(table) - len(ready)
+        click.echo(f"{lack} of {len(table)} subjects are not in {folder} and are left out.", err=True)
     if overwrite and path.exists():
         (path / "zarr.json").unlink(missing_ok=True)  # the index first: a kill must not leave half an archive
         shutil.rmtree(path)
@@ -96,7 +99,7 @@ def check_memory(shape: Sequence[int]) -> None:
 
 def report_cuts(path: Path, subjects: Sequence[str]) -> None:
     """A line on standard error when bodies are larger than the grid of an archive: how much of them is lost."""
-    cut = {s: zarr.open_group(path / s, mode="r").attrs.get("cut", 0.0) for s in subjects}
+    cut = {s: opened(path / s).attrs.get("cut", 0.0) for s in subjects}
     lost = {s: share for s, share in cut.items() if share > 0}
     if lost:
         worst = max(lost, key=lambda s: lost[s])
@@ -143,7 +146,7 @@ def write_subject(path: Path, folder: Path, recipe: Recipe, made_from: dict[str,
 def is_current(path: Path, folder: Path, recipe: Recipe) -> bool:
     """Whether the group ``path`` was encoded by this recipe from the files that are in ``folder`` now."""
     try:
-        group = zarr.open_group(path, mode="r")
+        group = opened(path)
         attributes = dict(group.attrs)
         same_files = attributes["provenance"]["files"] == stamps(folder, recipe)
         if "recipe" not in attributes:  # format 2
@@ -153,6 +156,14 @@ def is_current(path: Path, folder: Path, recipe: Recipe) -> bool:
         return same_files and same_recipe and damage(path, group, recipe, thorough=True) is None
     except Exception:  # damaged: decoders raise many kinds; it is packed again
         return False
+
+
+def opened(path: Path) -> zarr.Group:
+    """A group, to read. Raises ValueError for a pipe in the place of its attributes, which would be waited for."""
+    about = path / "zarr.json"
+    if about.exists() and not about.is_file():
+        raise ValueError(f"{about} is no file")
+    return zarr.open_group(path, mode="r")
 
 
 def stored(path: Path) -> dict[str, int]:
@@ -166,19 +177,20 @@ def damage(path: Path, group: zarr.Group, recipe: Recipe, thorough: bool = False
 
     No array is read, unless ``thorough`` and the group is of a version that did not note the length of its chunks.
     """
-    for name in recipe.arrays:
-        if not isinstance(group.get(name), zarr.Array):
+    arrays = {name: group.get(name) for name in recipe.arrays}
+    for name, array in arrays.items():
+        if not isinstance(array, zarr.Array):
             return f"lacks {name}"
-    shapes = {name: tuple(group[name].shape) for name in recipe.arrays}
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     expected = recipe.shapes(next(iter(shapes.values()))[-3:])
     for name, kind in recipe.arrays.items():
-        if shapes[name] != expected[name] or group[name].dtype != kind.dtype:
-            return f"has {name} of {shapes[name]}, {group[name].dtype}, not {expected[name]}, {kind.dtype}"
+        if shapes[name] != expected[name] or arrays[name].dtype != kind.dtype:
+            return f"has {name} of {shapes[name]}, {arrays[name].dtype}, not {expected[name]}, {kind.dtype}"
     found, noted = stored(path), group.attrs.get("stored")
-    if sum(group[name].nbytes for name in recipe.arrays) > INFLATION * (found["bytes"] + 1):
+    if sum(array.nbytes for array in arrays.values()) > INFLATION * (found["bytes"] + 1):
         return f"states {shapes}, more than its files can hold"
     if noted is None:
-        whole = not thorough or checksum([group[name][:] for name in recipe.arrays]) == group.attrs["sha256"]
+        whole = not thorough or checksum([array[:] for array in arrays.values()]) == group.attrs["sha256"]
         return None if whole else "differs from its checksum"
     return None if found == noted else f"has chunks of {found['bytes']} bytes, not {noted['bytes']}: they were cut"
 
@@ -203,7 +215,7 @@ def write_index(path: Path, table: pd.DataFrame, recipe: Recipe) -> None:
     The statistics are of the training subjects that show the whole torso, or of all of them when none does.
     Raises InputError for groups that do not belong together and for a cohort without training subjects.
     """
-    groups = {subject: dict(zarr.open_group(path / subject, mode="r").attrs) for subject in table.index}
+    groups = {subject: dict(opened(path / subject).attrs) for subject in table.index}
     about = recipe.index(path.parent, list(groups.values()))
     rows = []
     for subject, row in table.iterrows():
@@ -270,7 +282,7 @@ class Archive:
         if not self.path.exists():
             raise InputError(f"{self.path}: no such archive. Run 0_Preprocess/6_pack_training_set.py on its folder.")
         try:
-            group = zarr.open_group(self.path, mode="r")
+            group = opened(self.path)
             attributes = dict(group.attrs)
             version = attributes.pop("format_version", attributes.pop("schema", None))  # "schema" until 2026
             if version not in (2, FORMAT_VERSION):
@@ -283,7 +295,7 @@ class Archive:
             self.about: dict[str, Any] = attributes  # what the recipe's index keeps
             if not np.isfinite([value for values in self.statistics.values() for value in values]).all():
                 raise ValueError("its statistics are not finite numbers")
-        except (KeyError, ValueError, TypeError, OSError) as error:
+        except Exception as error:  # zarr raises many kinds for what is no group
             raise InputError(f"{self.path}: is not a training archive ({error}). Pack it with --overwrite.") from None
         self._groups: dict[int, zarr.Group] = {}
 
@@ -295,8 +307,8 @@ class Archive:
         if index not in self._groups:
             subject = self.subjects[index]["subject"]
             try:
-                group = zarr.open_group(self.path / subject, mode="r")
-            except (KeyError, ValueError, OSError) as error:
+                group = opened(self.path / subject)
+            except Exception as error:  # zarr raises many kinds for what is no group
                 raise InputError(f"{self.path}: {subject} is missing ({error}). Run 6_pack_training_set.py.") from None
             if (wrong := damage(self.path / subject, group, self.recipe)) is not None:
                 raise InputError(f"{self.path}: {subject} {wrong}. {AGAIN}")

@@ -59,6 +59,7 @@ def _check_replaceable(path, new):
         raise InputError(f"{path}: holds {others[0]}, which would be lost. Move the folder, or choose another place.")
 
 
+PROBE = 64 * 1024  # bytes that are written to see whether there is room
 HELD: set[Path] = set()  # folders that this process has locked
 
 
@@ -117,6 +118,24 @@ def report_full_disk(folder: str | Path) -> Iterator[None]:
             raise
         cure = "Free some and run the same command again: what was written before is intact."
         raise InputError(f"{folder}: no space is left there. {cure}") from None
+
+
+def check_place(folder: str | Path) -> None:
+    """Raises InputError unless files can be written in ``folder``, which need not be there yet: tried, not guessed."""
+    there = Path(folder).absolute()
+    try:
+        while not there.exists():
+            if there.is_symlink():
+                raise InputError(f"{there}: is a link to what is not there. Correct it, or choose another place.")
+            there = there.parent
+        if not there.is_dir():
+            raise InputError(f"{there}: is a file, where a folder is needed. Move it, or choose another place.")
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(PROBE))
+            file.flush()
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{folder}: cannot be written ({why}). Make room there, or choose another place.") from None
 
 
 def require_folder(path: str | Path, cure: str) -> Path:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from totalgen.data.identity import hashed, hidden_name
 from totalgen.data.metadata import series_of_one
+from totalgen.data.names import check_name
 
 
 def input_name(path: Path, root: Path, keep_identity: bool = False) -> str:
@@ -16,4 +17,4 @@ def input_name(path: Path, root: Path, keep_identity: bool = False) -> str:
             person = [str(headers[0].get(tag, "") or "").strip() for tag in ("PatientID", "IssuerOfPatientID")]
             return f"{hidden_name(root, *person)}-{hashed(root, *sorted(series.uid for series in all_series))[:6]}"
     name = path.resolve().name
-    return name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz") or "pet"
+    return check_name(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz") or "pet", path)

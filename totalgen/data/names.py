@@ -10,9 +10,9 @@ LONGEST = 100  # bytes: suffixes and the names of temporary folders must fit int
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # of Windows
 TABLES = {  # of a cohort or of generated studies
     "cohort", "manifest", "series", "demographics", "suv", "crop", "truth", "failures", "statistics", "table1",
-    "bodies", "report",
+    "pairs", "import", "bodies", "report",
 }  # fmt: skip
-IMAGES = {"ct", "suv", "pet"}
+IMAGES = {"ct", "suv", "pet", "mr"}
 
 
 def fault(name: str) -> str | None:
@@ -59,6 +59,21 @@ def check_masks(name: str) -> str:
     return name
 
 
+def check_name(name: str, path: str | Path) -> str:
+    """``name``, which the results of the file or folder ``path`` get. Raises InputError where it is no plain name."""
+    if (why := fault(name)) is not None:
+        raise InputError(f"{path}: its results would be called {name!r}, which {why}. Rename it.")
+    return name
+
+
+def check_below(folder: str) -> str:
+    """A folder below a root. Raises InputError for one that is elsewhere."""
+    for part in folder.split("/"):
+        if (why := fault(part)) is not None:
+            raise InputError(f"--folder {folder!r}: {part!r} {why}. Give the name of a folder below the root.")
+    return folder
+
+
 def pattern(text: str) -> str:
     """A path with one {}, which stands for a subject. Raises InputError for another."""
     if text.count("{}") != 1:
@@ -73,7 +88,7 @@ def matching(first: str, *others: str) -> tuple[list[str], list[str]]:
     where, start = (Path(before), "") if before.endswith("/") else (Path(before).parent, Path(before).name)
     inside = after.partition("/")[0]
     names = [path.name.removeprefix(start).removesuffix(inside) for path in sorted(where.glob(f"{start}*{inside}"))]
-    names = [name for name in names if name and Path(first.format(name)).exists()]
+    names = [check_name(name, first) for name in names if name and Path(first.format(name)).exists()]
     complete = [name for name in names if all(Path(pattern(other).format(name)).exists() for other in others)]
     if not complete:
         raise InputError(f"no subject has all files: {', '.join((first, *others))}. Check the patterns.")

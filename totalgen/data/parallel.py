@@ -1,5 +1,6 @@
 """The same work on many items: in this process, in several on this machine, or on a Dask cluster."""
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -29,7 +30,7 @@ def spread(
     share is ended and its item fails. With 1 the work is done here, without Dask.
     scheduler: address of a running Dask scheduler (tcp://host:8786) in place of these. Its workers need this package
     and the same paths.
-    Raises InputError when no scheduler answers.
+    Raises InputError when no scheduler answers, or it has no worker.
     """
     items = list(items)
     if scheduler is None and min(workers, len(items)) <= 1:
@@ -62,6 +63,13 @@ def _attempt(work, folder, item):
         return None, error_text(error)
 
 
+async def _answer(scheduler):
+    """Returns once a scheduler has answered. Client itself waits for ever for what takes its greeting in silence."""
+    from distributed.comm import connect
+
+    await (await connect(scheduler)).close()
+
+
 @contextlib.contextmanager
 def _client(workers, scheduler):
     import dask
@@ -69,11 +77,17 @@ def _client(workers, scheduler):
 
     if scheduler is not None:
         try:
+            asyncio.run(asyncio.wait_for(_answer(scheduler), ANSWER_WITHIN_S))
             client = Client(scheduler, timeout=ANSWER_WITHIN_S)
-        except (OSError, ValueError) as error:
-            why = " ".join(str(error).split())[:100]
+        except Exception as error:  # what is no scheduler answers in many ways
+            why = " ".join(f"{type(error).__name__} {error}".split())[:100]
             raise InputError(f"{scheduler}: no Dask scheduler answers ({why}). Start one, or leave it out.") from None
         with client:
+            try:
+                client.wait_for_workers(1, timeout=ANSWER_WITHIN_S)
+            except TimeoutError:
+                cure = f"Start one: dask worker {scheduler}."
+                raise InputError(f"{scheduler}: this Dask scheduler has no worker. {cure}") from None
             yield client
         return
     with (

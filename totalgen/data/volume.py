@@ -115,6 +115,8 @@ def read_nifti(path: str | Path, dtype: DTypeLike = np.float32, reorder: bool = 
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file. Run the step that writes it, or check the folder.")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no file, but a folder, pipe or device. Give the file.")
     try:
         image: Any = nibabel.load(path)
         oriented = int(image.header["qform_code"]) or int(image.header["sform_code"])

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -134,9 +135,9 @@ def _made(pipeline, name, source, seed, bar, checks):
 
 
 def report_failed(outdir: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A line on standard error when studies failed the check, and one for studies that took several attempts."""
+    """A line on standard error when some of several studies fail the check, and one when some took several attempts."""
     bad = [row["subject"] for row in rows if failed(row)]
-    if bad:
+    if bad and len(rows) > 1:
         names = f"{', '.join(bad[:5])}{', …' if len(bad) > 5 else ''}"
         click.echo(
             f"Warning: {len(bad)} of {len(rows)} studies fail the quality check ({names}) and are kept: column quality "
@@ -167,6 +168,8 @@ def written(outdir: Path, requests: Sequence[Request]) -> str:
     if pictures:
         lines.append(f"Picture: {' and '.join(pictures)}")
     lines.append(f"All:     {outdir / 'index.html'} and {outdir / 'manifest.csv'} ({len(requests)} studies asked for)")
+    if all((shown / f"{name}.nii.gz").exists() for name in ("CT", "SUV", "organs")):
+        lines.append(f"Next: python 3_Evaluations/2_measure_organs.py --root {shlex.quote(str(outdir))}")
     return "\n".join(lines)
 
 

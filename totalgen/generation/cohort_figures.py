@@ -37,7 +37,7 @@ def body_mass_figure(root: str | Path, path: str | Path, masks: str = "organs") 
     rows = [spread_evenly(studies[studies["sex"] == sex].sort_values("bmi")) for sex in ("M", "F")]
     rows = [row for row in rows if len(row)]
     columns = max(len(row) for row in rows)
-    figure = Figure(figsize=(5.1 * columns, 3.9 * len(rows) + 0.3), layout="constrained")
+    figure = Figure(figsize=(5.1 * columns, 3.2 * len(rows) + 0.3), layout="constrained")
     cells = figure.subfigures(len(rows), columns, squeeze=False, wspace=0.02)
     for row, line in zip(rows, cells, strict=True):
         for study, cell in zip(row.to_dict("records"), line[: len(row)], strict=True):
@@ -141,7 +141,7 @@ ARROWS: Sequence[tuple[float, float, str]] = (  # from, to, what happens there
 def _boxes(axis):
     axis.text(62, 48.5, "From demographics to a PET/CT", ha="center", fontsize=14, weight="bold")
     for left, width, title, text in STAGES:
-        colours = dict(facecolor="#f4f6f9", edgecolor=BLUE)
+        colours: dict[str, Any] = dict(facecolor="#f4f6f9", edgecolor=BLUE)
         axis.add_patch(FancyBboxPatch((left, 9), width, 36, "round,pad=0.2,rounding_size=1.2", **colours))
         axis.text(left + width / 2, 43.3, title, ha="center", va="center", fontsize=11, weight="bold", color=BLUE)
         axis.text(left + width / 2, 12.3, text, ha="center", va="center", fontsize=8)

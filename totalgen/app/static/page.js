@@ -1,7 +1,7 @@
 // The page: forms → jobs, jobs → a list, a finished one → NiiVue, its organs beside the training population.
 "use strict";
 
-const CT_WINDOWS = { "soft tissue": [-160, 240], lung: [-1350, 150], bone: [-500, 1300] }; // HU
+const CT_WINDOWS = { "soft tissue": [-160, 240], lung: [-1000, 200], bone: [-500, 1300] }; // HU
 const PET_WINDOWS = { "SUV 0–7": [0, 7], "SUV 0–15": [0, 15] };
 const STD_WINDOW = [0, 1], MR_WINDOW = [0, 1300];
 const SAID = { // name of a volume → its value in words
@@ -180,14 +180,14 @@ async function offer(newest) {
 
 function layers(job, input) {
   const there = (name) => job.files.includes(`${name}.nii.gz`);
-  const pet = { window: "pet", colormap: "gray", inverted: true }, ct = { window: "ct", colormap: "gray" };
+  const pet = { window: "pet", colormap: "gray" }, ct = { window: "ct", colormap: "gray" };
   if (input) return [{ file: "input", name: job.kind === "denoise" ? "SUV" : "CT", ...(job.kind === "denoise" ? pet : ct) }];
   if (there("CT")) {
     const found = [{ name: "CT", ...ct }, { name: "SUV", window: "pet", colormap: "hot", over: true }];
     return there("organs") ? [...found, { name: "organs", labels: true }] : found;
   }
   const base = there("MR") ? { name: "MR", window: "mr", colormap: "gray" } : { name: "SUV", ...pet };
-  const std = { name: `${base.name}_std`, window: base.name === "SUV" ? "std" : "mr", colormap: "warm", over: true };
+  const std = { name: `${base.name}_std`, window: base.name === "SUV" ? "std" : "mr", colormap: "hot", over: true };
   return there(std.name) ? [base, std] : [base];
 }
 
@@ -196,12 +196,12 @@ const WINDOWS = {
   std: () => STD_WINDOW, mr: () => MR_WINDOW,
 };
 
-function colours() { // of labels: hues as far apart as they can be, the same for the same organ
+function colours() { // of outlines, inside of which labels are transparent: hues far apart, the same for the same organ
   const ids = Object.entries(about.organs).sort((a, b) => a[1] - b[1]);
   const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: ["background"] };
   ids.forEach(([name, id], n) => {
     const hue = (n * 137.5) % 360, part = (shift) => 255 * (0.6 + 0.4 * Math.cos(((hue + shift) * Math.PI) / 180));
-    for (const [key, value] of Object.entries({ R: part(0), G: part(-120), B: part(120), A: 255, I: id, labels: name })) table[key].push(value);
+    for (const [key, value] of Object.entries({ R: part(0), G: part(-120), B: part(120), A: 0, I: id, labels: name })) table[key].push(value);
   });
   return table;
 }
@@ -212,7 +212,7 @@ class Side {
     this.article = $("#pair").lastElementChild;
     this.canvas = $("canvas", this.article);
     this.nv = new niivue.Niivue({
-      isRadiologicalConvention: true, sagittalNoseLeft: true, isColorbar: true, crosshairWidth: 0.4,
+      isRadiologicalConvention: true, sagittalNoseLeft: true, isColorbar: true, crosshairWidth: 2, crosshairWidthUnit: "mm",
       backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.8, 1, 0.7], dragAndDropEnabled: false, logLevel: "error",
       fontColor: [0.85, 0.85, 0.85, 1],
     });
@@ -240,7 +240,7 @@ class Side {
     await this.nv.loadVolumes(this.layers.map((layer) => {
       const [low, high] = layer.labels ? [0, 1] : WINDOWS[layer.window]();
       const url = `${base}/${layer.file ?? layer.name}.nii.gz`;
-      return { url, name: `${layer.name}.nii.gz`, colormap: layer.colormap ?? "gray", colormapInvert: Boolean(layer.inverted),
+      return { url, name: `${layer.name}.nii.gz`, colormap: layer.colormap ?? "gray",
         opacity: 1, cal_min: low, cal_max: high, colorbarVisible: !layer.labels };
     }));
     this.layers.forEach((layer, n) => {
@@ -248,7 +248,6 @@ class Side {
       this.nv.volumes[n].hdr.intent_code = LABEL_INTENT;
       this.nv.volumes[n].setColormapLabel(colours());
     });
-    this.nv.setAtlasOutline(1);
     this.adjust();
     this.canvas.setAttribute("aria-label", `${title(job)}: ${this.layers.map((each) => each.name).join(", ")}. Arrow keys and page up, page down move the crosshair.`);
     await this.tell(job, base, input);
@@ -260,9 +259,10 @@ class Side {
     this.layers.forEach((layer, n) => {
       const volume = this.nv.volumes[n];
       if (!layer.labels) [volume.cal_min, volume.cal_max] = WINDOWS[layer.window]();
-      volume.opacity = layer.labels ? Number($("#outlines").checked) : layer.over ? Number($("#opacity").value) : 1;
+      volume.opacity = layer.over ? Number($("#opacity").value) : 1;
     });
     const [view, rendering] = $("#view").value.split(" ").map(Number);
+    this.nv.opts.atlasOutline = Number($("#outlines").checked);
     this.nv.opts.multiplanarShowRender = rendering ?? 0;
     this.nv.setSliceType(view);
     this.nv.updateGLVolume();
@@ -294,24 +294,30 @@ class Side {
     if (!mip.hidden) { $("img", mip).src = `${base}/mip.gif`; $("img", mip).alt = `Rotating projection of the PET of ${title(job)}`; }
     const study = await ask(`${base}/study.json`);
     $("pre", this.article).textContent = JSON.stringify(study, null, 1);
-    this.organs(study, input || !job.files.includes("organs.csv") ? [] : await table(`${base}/organs.csv`));
+    const shown = (file) => !input && job.files.includes(file);
+    this.judge(study, shown("organs.csv") ? await table(`${base}/organs.csv`) : [], shown("training.json") ? await ask(`${base}/training.json`) : null);
   }
 
-  organs(study, rows) {
-    const known = about.reference?.sexes?.[study.sex];
-    const caption = known ? `Organs, beside the ranges of ${known.subjects} ${study.sex === "F" ? "women" : "men"} of the training` : "Organs; no file describes the training population";
-    $("table", this.article).hidden = !rows.length;
-    $("caption", this.article).textContent = caption;
-    const checked = study.quality && !/^(passed|not checked)/.test(study.quality) ? study.quality.split("; ") : [];
-    const flags = [...checked, ...rows.filter((row) => row.flag).map((row) => `${row.organ}: ${row.flag}`)];
+  judge(study, rows, training) {
+    const passed = /^(passed|not checked)/.test(study.quality ?? "not checked");
+    $(".quality", this.article).textContent = study.quality ? `Check against the training cohort: ${passed ? study.quality : "failed"}` : "";
+    const flags = [...(passed ? [] : study.quality.split("; ")), ...rows.filter((row) => row.flag).map((row) => `${row.organ}: ${row.flag}`)];
     $(".flags", this.article).replaceChildren(...flags.map((each) => element("li", each)));
-    const span = (range, factor) => (range ? range.map((n) => (n * factor).toFixed(2)).join(" to ") : "–");
-    $("tbody", this.article).replaceChildren(...rows.map((row) => {
-      const ranges = known?.organs?.[row.organ] ?? {};
+    this.fill("measured", rows.map((row) => [row.organ, ...["volume_l", "suv_mean", "suv_max", "suv_peak"].map((name) => (row[name] === "" ? "–" : Number(row[name]).toFixed(2)))]));
+    if (training) $(".training caption", this.article).textContent = `Organs beside the ranges of ${training.subjects} ${study.sex === "F" ? "women" : "men"} of the training`;
+    this.fill("training", Object.entries(training?.organs ?? {}).map(([organ, ranges]) => [organ.replaceAll("_", " "), ...["volume", "hu", "suv"].flatMap((measure) => {
+      const value = training.figures[`${organ}.${measure}`] ?? NaN, [low, high] = ranges[measure];
+      const text = (number) => (measure === "suv" ? number.toFixed(2) : number.toFixed(0));
+      return [Number.isNaN(value) ? "–" : text(value) + (value < low ? " ↓" : value > high ? " ↑" : ""), `${text(low)} to ${text(high)}`];
+    })]));
+  }
+
+  fill(name, rows) {
+    const table = $(`.${name}`, this.article);
+    table.hidden = !rows.length;
+    $("tbody", table).replaceChildren(...rows.map(([organ, ...cells]) => {
       const line = element("tr");
-      line.append(element("th", row.organ, { scope: "row" }));
-      for (const name of ["volume_l", "suv_mean", "suv_max", "suv_peak"]) line.append(element("td", row[name] === "" ? "–" : Number(row[name]).toFixed(2)));
-      line.append(element("td", span(ranges.volume, 0.001)), element("td", span(ranges.suv, 1)));
+      line.append(element("th", organ, { scope: "row" }), ...cells.map((cell) => element("td", cell, /[↑↓]/.test(cell) ? { class: "beyond" } : {})));
       return line;
     }));
   }
