@@ -41,6 +41,11 @@ def test_mass_is_held_against_the_references_own_regression():
     flat = mass_agreement(reference, cohort_of(40, slope=0.5))
     assert flat["slope"] == pytest.approx(0.5, abs=0.05)
     assert flat["spearman"] > 0.9
+    holes = cohort_of(40)
+    holes.bodies.loc[:4, "mass_kg"] = np.nan
+    found = mass_agreement(reference, holes)
+    assert (found["n"], found["without"]) == (35, 5)
+    assert found["slope"] == pytest.approx(1, abs=0.05)
     assert mass_agreement(cohort_of(5), reference)["bias_kg"] is None  # too few to fit
     assert mass_agreement(reference, cohort_of(0))["bias_kg"] is None
 
@@ -71,6 +76,9 @@ def test_bodies_of_a_folder_are_measured_once_and_where_there_is_a_ct(cohort):
     write_nifti(cohort / "cropped" / "s0" / "CT.nii.gz", Volume(ct.voxels + 100, ct.affine))
     measure_bodies(cohort)
     assert read_bodies(cohort)["mass_kg"].iloc[0] > bodies["mass_kg"].iloc[0]
+    write_nifti(cohort / "cropped" / "s1" / "CT.nii.gz", Volume(0 * ct.voxels - 1000, ct.affine))
+    measure_bodies(cohort)
+    assert read_bodies(cohort)["mass_kg"].isna().tolist() == [False, True, False, False]
     for path in cohort.glob("cropped/*/CT.nii.gz"):
         path.unlink()
     assert measure_bodies(cohort) is None

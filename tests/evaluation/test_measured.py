@@ -65,12 +65,14 @@ def test_a_measured_split_is_read_with_its_demographics(cohort):
         read_measured(cohort, split="val")
 
 
-def test_a_manifest_that_has_a_mass_of_its_own_does_not_hide_the_measured_one(generated):
-    """The check of generated studies writes mass_kg into the manifest, from the same word for another window."""
-    path = generated / "manifest.csv"
-    pd.read_csv(path).assign(mass_kg=1.0).to_csv(path, index=False)
-    measure_bodies(generated)
-    assert (read_bodies(generated)["mass_kg"] > 1).all()
+def test_a_column_of_the_manifest_gives_way_to_what_was_measured(cohort):
+    """A generated study that was checked has a mass_kg in its manifest, too."""
+    table = pd.read_csv(cohort / "cohort.csv").assign(mass_kg=1.0, volume_l=2.0)
+    table.to_csv(cohort / "cohort.csv", index=False)
+    measure_cohort(cohort)
+    measure_bodies(cohort)
+    assert (read_bodies(cohort)["mass_kg"] > 10).all()
+    assert (read_measured(cohort)["volume_l"] != 2.0).all()
 
 
 def test_a_subject_may_be_called_na(cohort):

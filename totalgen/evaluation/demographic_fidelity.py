@@ -18,6 +18,7 @@ PERSON = ["sex", "age_years", "height_m"]
 
 def mass_regression(bodies: pd.DataFrame) -> np.ndarray | None:
     """Coefficients of mass_kg on 1, male, height_m and weight_kg by least squares; None below FEWEST subjects."""
+    bodies = bodies[bodies["mass_kg"].notna()]
     x, y = _design_matrix(bodies), bodies["mass_kg"].to_numpy(float)
     if len(y) < FEWEST or np.linalg.matrix_rank(x) < 3:
         return None
@@ -32,11 +33,13 @@ def _design_matrix(bodies):
 def mass_agreement(reference: Cohort, other: Cohort) -> dict[str, Any]:
     """How the mass of the field follows the demographics, held against the reference's own regression.
 
-    bias_kg, bias_percent: mean of measured − predicted;  scatter_kg: its standard deviation;  slope: of measured on
-    predicted mass, 1 when heavier people are as much heavier;  spearman: of both. None where there are too few.
+    n: bodies;  without: studies in which there is none;  bias_kg, bias_percent: mean of measured − predicted;
+    scatter_kg: its standard deviation;  slope: of measured on predicted mass, 1 when heavier people are as much
+    heavier;  spearman: of both. None where there are too few.
     """
-    coefficients, bodies = mass_regression(reference.bodies), other.bodies
-    figures: dict[str, Any] = dict(cohort=other.name, n=len(bodies), bias_kg=None, bias_percent=None)
+    coefficients, bodies = mass_regression(reference.bodies), other.bodies[other.bodies["mass_kg"].notna()]
+    figures: dict[str, Any] = dict(cohort=other.name, n=len(bodies), without=len(other.bodies) - len(bodies))
+    figures |= dict(bias_kg=None, bias_percent=None)
     figures |= dict(scatter_kg=None, slope=None, spearman=None)
     if coefficients is None or bodies.empty:
         return figures

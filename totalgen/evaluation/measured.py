@@ -52,15 +52,14 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
 
     Raises InputError when the cohort, or its ``split``, has not been measured.
     """
-    studies = read_studies(root, split).drop(columns="folder")
     path = Path(root) / f"{check_masks(masks)}.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
-    table = studies.merge(read_table(path), on="subject")
+    table = _joined(root, split, read_table(path))
     if "flag" in table:
         table["flag"] = table["flag"].astype(object).fillna("")
     if table.empty:
-        raise InputError(f"{path}: contains none of the {len(studies)} requested subjects. Measure the cohort again.")
+        raise InputError(f"{path}: contains none of the requested subjects. Measure the cohort again.")
     return table
 
 
@@ -69,8 +68,9 @@ def measure_bodies(
 ) -> Path | None:
     """Measure the body of every study of ``root`` that has a CT into <root>/bodies.csv: subject and BODY_COLUMNS.
 
-    mass_kg: measures.mass_of_field_kg;  extent_mm: of the volume along z;  suv_field_mean: SUV over the whole field,
-    its voxels outside the body included. Other subjects keep their rows. Returns the path, None without any CT.
+    mass_kg: measures.mass_of_field_kg, empty where there is no body;  extent_mm: of the volume along z;
+    suv_field_mean: SUV over the whole field, its voxels outside the body included. Other subjects keep their rows.
+    Returns the path, None without any CT.
     """
     root = Path(root)
     studies = read_studies(root, split).set_index("subject")["folder"]
@@ -83,7 +83,11 @@ def measure_bodies(
     def work(subject: str) -> dict[str, Any]:
         ct, suv = (read_nifti(folders[subject] / f"{name}.nii.gz") for name in ("CT", "SUV"))
         extent = ct.shape[2] * ct.voxel_mm[2]
-        found = (mass_of_field_kg(ct), extent, suv.voxels.mean(dtype=float))
+        try:
+            mass = mass_of_field_kg(ct)
+        except InputError:  # nothing is dense: no body, which is counted where masses are compared
+            mass = float("nan")
+        found = (mass, extent, suv.voxels.mean(dtype=float))
         return {name: float(f"{value:.6g}") for name, value in zip(BODY_COLUMNS, found, strict=True)}
 
     def done(subject: str) -> bool:
@@ -99,5 +103,11 @@ def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     path = Path(root) / BODIES
     if not path.exists():
         return NO_BODIES.copy()
-    studies = read_studies(root, split).drop(columns=["folder", *BODY_COLUMNS], errors="ignore")
-    return studies.merge(read_table(path).drop_duplicates("subject"), on="subject")
+    return _joined(root, split, read_table(path).drop_duplicates("subject"))
+
+
+def _joined(root, split, measured):
+    """The table of the studies with what was measured, which takes the place of columns of the same name there."""
+    studies = read_studies(root, split)
+    known = ["folder", *(name for name in studies.columns if name in measured and name != "subject")]
+    return studies.drop(columns=known).merge(measured, on="subject")

@@ -167,7 +167,7 @@ def paper_table() -> pd.DataFrame:
 def paper_columns() -> list[PrintedColumn]:
     """The cohorts of the published Table 1: AutoPET, Flow and Diffusion."""
     table = paper_table()
-    return [PrintedColumn(name, table[table["cohort"] == name]) for name in dict.fromkeys(table["cohort"])]
+    return [PrintedColumn(f"{name} (paper)", table[table["cohort"] == name]) for name in dict.fromkeys(table["cohort"])]
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,8 @@ def write_report(
     """report.html and report.json."""
     phantoms = [cohort.name for cohort in cohorts if cohort.phantom]
     caveat = CAVEAT.format(names=", ".join(phantoms), note=PHANTOM_NOTE) if phantoms else ""
-    names = " and ".join(cohort.name for cohort in cohorts[1:] if cohort.role in ("candidate", "control"))
-    write_page(outdir / "report.html", f"{names} against {cohorts[0].name}", caveat, sections)
+    names = " and ".join(cohort.name for cohort in cohorts[1:] if cohort.role == "candidate")
+    write_page(outdir / "report.html", f"{names or cohorts[1].name} against {cohorts[0].name}", caveat, sections)
     values = dict(
         caveat=caveat,
         cohorts=[

@@ -12,7 +12,8 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; color: #222; }
 h1 { font-size: 1.45rem; margin: .2rem 0; } h2 { font-size: 1.15rem; border-top: 1px solid #ccc; padding-top: 1rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem; } p { max-width: 50rem; margin: .4rem 0; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
+.wide { overflow-x: auto; } .wide td, .wide th { white-space: nowrap; }
+table { border-collapse: collapse; font-size: 13px; }
 th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
 th { border-bottom: 1px solid #888; } td { font-variant-numeric: tabular-nums; }
 tr.organ td { font-weight: 600; padding-top: .6rem; }

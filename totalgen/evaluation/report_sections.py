@@ -135,7 +135,8 @@ def verdict_section(table: pd.DataFrame, others: Sequence[Any], design: Design) 
             if len(margins):
                 limit += f" (smallest margins {margins.min():.0f} to {margins.max():.0f} %)"
         n = f"{int(rows['n_reference'].max())} and {int(rows['n_candidate'].max())} per sex at most"
-        what = f"{row['candidate']} ({row['role']}) against {row['reference']}"
+        role = "" if row["role"] in row["candidate"] else f" ({row['role']})"
+        what = f"{row['candidate']}{role} against {row['reference']}"
         section.scores.append(Score(what, n, words, limit))
     for other in others:
         rows = table[table["candidate"] == other.name]
@@ -220,6 +221,7 @@ def body_section(reference: Cohort, others: Sequence[Cohort], design: Design) ->
             result = f"bias {bias[0]:.1f} kg ({bias[1]:.1f} %), slope {number(found['slope'])}, "
             result += f"Spearman {number(found['spearman'])}"
             limit = "fitted to these subjects: bias 0 by construction" if cohort is reference else "mass of the field"
+        limit += f"; {found['without']} studies without a body left out" if found["without"] else ""
         section.scores.append(Score(f"mass: {cohort.name}", str(found["n"]), result, limit))
     section.tables["Mass of the field"] = rows_of(pd.DataFrame(masses), _same(masses[0]))
     for cohort in others:
