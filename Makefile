@@ -31,7 +31,7 @@ test: setup lint
 
 # The tests that take minutes.
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2
 
 lint: setup
 	$(BIN)/ruff check .

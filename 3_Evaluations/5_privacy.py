@@ -13,12 +13,13 @@ report.
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command
+from totalgen.commands import PATH, PLACE, command, device_option
 from totalgen.data.archive import Archive
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
 from totalgen.data.recipes import PetCt
 from totalgen.data.studies import read_studies
+from totalgen.distributed import usable_device
 from totalgen.errors import InputError
 from totalgen.evaluation.privacy import (
     equal_numbers,
@@ -31,7 +32,6 @@ from totalgen.evaluation.privacy import (
     summary_text,
 )
 from totalgen.evaluation.sections import write_section
-from totalgen.generation.segmenter import usable_device
 from totalgen.generation.trained import Trained
 from totalgen.tasks.item_losses import item_losses
 from totalgen.tasks.systems import system_of
@@ -89,7 +89,7 @@ def neighbours(generated, archive, groups, outdir):
 @click.option("--level", "levels", type=float, multiple=True, default=(0.1, 0.3, 1.0, 3.0), help="Noise level σ.")
 @click.option("--repeats", type=click.IntRange(min=1), default=4, help="Items and noises of each subject.")
 @click.option("--most", type=click.IntRange(min=4), help="Subjects of each split; default: as many as both have.")
-@click.option("--device", help="cpu, cuda, cuda:1 …; default CUDA when present.")
+@device_option
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the results.")
 def main(weights, path, held_out, generated, levels, repeats, most, device, outdir):
     kind = load_weights(weights)[1].get("kind")

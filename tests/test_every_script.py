@@ -20,7 +20,7 @@ NETWORKS = (
     "0_Preprocess/3_segment_organs.py", "1_Trainings/encode_latents.py", "1_Trainings/train_ct_to_mr.py",
     "1_Trainings/train_pet_denoising.py", "1_Trainings/train_segmenter.py", "1_Trainings/train_totalgen.py",
     "2_Tests/denoise_pet.py", "2_Tests/generate_petct.py", "2_Tests/translate_ct_to_mr.py",
-    "3_Evaluations/1_segment_generated.py",
+    "3_Evaluations/1_segment_generated.py", "3_Evaluations/5_privacy.py",
 )  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """Studies that fail the check are made again, by seeds that follow from the first, and never without a word."""
 
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from totalgen.data.demographics import Demographics
+from totalgen.data.organs import ORGANS
 from totalgen.data.quality import Reference, SexReference
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
@@ -16,9 +18,10 @@ from totalgen.generation.cohort import Request, generate_cohort, study_seed
 
 WOMAN = dict(sex="F", age_years=60.0, height_m=1.65, weight_kg=66.0)
 MAN = dict(WOMAN, sex="M")
-LINE = dict(intercept=0.0, per_m=0.0, per_kg=0.0, residual=(10.0, 20.0))  # a mass of 9 to 21 kg passes
+LINE = dict(intercept=0.0, per_m=0.0, per_kg=0.0, residual=(10.0, 20.0))  # a mass of 8 to 22 kg passes
 KNOWN = Reference({"F": SexReference(20, LINE, {})}, (-500.0, 500.0), "ab" * 32)
 AFFINE = np.diag([10.0, 10.0, 10.0, 1.0])
+RESOURCE = Path(__file__).resolve().parents[2] / "Resource"
 REQUESTS = [Request("a", WOMAN, 1), Request("b", WOMAN, 2)]
 
 
@@ -75,7 +78,7 @@ def test_a_study_that_fails_is_made_again_by_the_next_seed_and_is_done_then(tmp_
     assert pipeline.seeds == [1, further("a", 1, 1), 2]
     said = capsys.readouterr()
     seed = further("a", 1, 1)
-    assert "Warning: a: attempt 1 fails the check (mass 2.3 kg, 9.0 to 21.0 in training)" in said.err
+    assert "Warning: a: attempt 1 fails the check (mass 2.3 kg, 8.0 to 22.0 in training)" in said.err
     assert f"; generated again with seed {seed}." in said.err
     assert "1 of 2 studies took several attempts, 2 together" in said.out
     table = pd.read_csv(tmp_path / "manifest.csv").set_index("subject")
@@ -94,7 +97,7 @@ def test_a_study_that_never_passes_is_kept_with_its_faults(tmp_path, capsys):
     assert "; it is kept." in said
     assert "1 of 2 studies fail the quality check (b) and are kept" in said
     row = pd.read_csv(tmp_path / "manifest.csv").set_index("subject").loc["b"]
-    assert row["quality"] == "mass 2.3 kg, 9.0 to 21.0 in training"
+    assert row["quality"] == "mass 2.3 kg, 8.0 to 22.0 in training"
     assert row["attempts"] == 3
     assert (tmp_path / "b" / "CT.nii.gz").exists()
     assert "quality mass 2.3 kg" in (tmp_path / "index.html").read_text()
@@ -137,6 +140,14 @@ def test_somebody_of_whom_nothing_is_known_is_not_checked(tmp_path):
     assert set(table["quality"]) == {UNKNOWN}
     assert not any(failed(row) for row in table.to_dict("records"))
     assert not failed(dict(quality=np.nan))
+
+
+def test_the_shipped_weights_have_their_reference():
+    known = reference_beside(RESOURCE / "demo-global-edm.safetensors")
+    for sex in ("F", "M"):
+        assert set(known.sexes[sex].organs) == set(ORGANS)
+        assert known.sexes[sex].subjects > 50
+    assert known.faults(Demographics("F", 60, 1.65, 66.0), {"mass_kg": 46.0}) == []  # of which 66 kg a torso has 70 %
 
 
 def test_the_reference_is_the_one_beside_the_weights(tmp_path):

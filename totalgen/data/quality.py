@@ -21,7 +21,9 @@ from totalgen.errors import InputError
 
 MASS = "mass_kg"
 MEASURES = {"volume": "mL", "hu": "HU", "suv": "g/mL"}  # of an organ: volume, median HU, median SUV → unit
-MARGIN = 0.1  # of the width of a range, on both sides: the next person may lie just outside
+# Of the width of a range, on both sides: of 78 phantoms, held against 222 others, 36 are inside all 46 ranges as they
+# are, 65 with a tenth, 76 with a fifth.
+MARGIN = 0.2
 FORMAT_VERSION = 1
 
 
@@ -113,8 +115,8 @@ class Reference:
             for measure, (low, high) in ranges.items():
                 value, (low, high) = figures[f"{organ}.{measure}"], wider((low, high))
                 if not low <= value <= high:
-                    said = f"{organ} {measure} {value:.3g} {MEASURES[measure]}"
-                    found.append(f"{said}, {low:.3g} to {high:.3g} in training")
+                    said = f"{organ} {measure} {_shown(value)} {MEASURES[measure]}"
+                    found.append(f"{said}, {_shown(low)} to {_shown(high)} in training")
         return found
 
 
@@ -122,6 +124,10 @@ def wider(span: tuple[float, float]) -> tuple[float, float]:
     """A range of the training cohort with MARGIN on both sides: the next person may lie just outside."""
     low, high = span
     return low - MARGIN * (high - low), high + MARGIN * (high - low)
+
+
+def _shown(number):
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def _ranges(known):

@@ -135,9 +135,9 @@ def _made(pipeline, name, source, seed, bar, checks):
 
 
 def report_failed(outdir: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A line on standard error when studies failed the check, and one for studies that took several attempts."""
+    """A line on standard error when some of several studies fail the check, and one when some took several attempts."""
     bad = [row["subject"] for row in rows if failed(row)]
-    if bad:
+    if bad and len(rows) > 1:
         names = f"{', '.join(bad[:5])}{', …' if len(bad) > 5 else ''}"
         click.echo(
             f"Warning: {len(bad)} of {len(rows)} studies fail the quality check ({names}) and are kept: column quality "
