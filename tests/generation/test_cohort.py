@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import imageio.v3 as imageio
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,6 +47,13 @@ def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
         ("a", Demographics("F", 60, 1.65, 66)),
         ("b", Demographics("M", 50, 1.8, 90)),
     ]
+
+
+def test_a_header_says_what_its_network_can_say(cascade, tmp_path):
+    """−1000 HU outside the body is no learnt value, and 500 HU may be bone of any density."""
+    generate_cohort(cascade(), [Request("w", WOMAN, 1)], tmp_path, "smoke")
+    text = nibabel.load(tmp_path / "w" / "CT.nii.gz").header["descrip"].item().decode()
+    assert "; learnt -500 to 500; generated, trained on" in text
 
 
 def test_no_two_seeds_subjects_or_samples_share_their_noise():

@@ -51,7 +51,7 @@ def _article(outdir, row):
     known = [(title, write(row[key])) for key, (title, write) in COLUMNS.items() if key in row and pd.notna(row[key])]
     who = ", ".join(f"{title} {value}" for title, value in known)
     there = [file for file in FILES if (outdir / name / file).exists()]
-    links = "".join(f'<a href="{escape(name, quote=True)}/{file}">{file}</a>' for file in there)
+    links = " ".join(f'<a href="{escape(name, quote=True)}/{file}">{file}</a>' for file in there)
     picture = ""
     if (outdir / name / "preview.png").exists():
         words = escape(f"Slices and projection of {name}", quote=True)

@@ -31,7 +31,9 @@ def write_study(
     with atomic(folder) as part:
         part.mkdir()
         for name, volume in volumes.items():
-            write_nifti(part / f"{name}.nii.gz", volume, f"{row['source']} (TotalGen)")
+            window = row.get(f"{name}_window")
+            note = f"learnt {window}; {row['source']}" if window else f"{row['source']} (TotalGen)"
+            write_nifti(part / f"{name}.nii.gz", volume, note)
         write_preview(part / "preview.png", [(caption(row), volumes)])
         if "SUV" in volumes:
             write_mip_gif(part / "mip.gif", volumes["SUV"])
