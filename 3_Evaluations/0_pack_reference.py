@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, PLACE, command, spread_options
+from totalgen.commands import PATH, PLACE, command, ended, spread_options
 from totalgen.errors import InputError
 from totalgen.generation.cascade import SHIPPED, Cascade, load_stage
 from totalgen.generation.packed_reference import pack_cohort
@@ -37,6 +37,7 @@ def main(root, preset, global_weights, sr_weights, split, ct_noise, outdir, work
         stages = [load_stage(Path(path), stage) for path, stage in ((global_weights, "global"), (sr_weights, "sr"))]
         cascade = Cascade(*stages, SamplingSettings(), SamplingSettings(), TilingSettings())
     click.echo(pack_cohort(root, outdir, cascade, split, ct_noise, workers, scheduler))
+    ended(outdir, "3_Evaluations/1_segment_generated.py", "--root", outdir, "--weights", "SEGMENTER")
 
 
 if __name__ == "__main__":

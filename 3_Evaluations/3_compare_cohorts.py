@@ -65,6 +65,7 @@ def main(
     sections = [read_section(folder) for folder in folders]
     printed = paper_columns() if paper else []
     click.echo(compare_cohorts(base, others, outdir, design, printed, sections, settings), nl=False)
+    click.echo(f"Written: {outdir / 'report.html'} (open it in a browser), report.json, tables and figures")
 
 
 if __name__ == "__main__":

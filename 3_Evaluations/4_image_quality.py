@@ -14,7 +14,7 @@ Dice, Hausdorff distance (95 %) and surface Dice (3 mm) against --organs. <outdi
 
 import click
 
-from totalgen.commands import PATH, PLACE, command
+from totalgen.commands import PATH, PLACE, command, section_ended
 from totalgen.data.demographics import read_cohort
 from totalgen.data.names import matching, pattern
 from totalgen.errors import InputError
@@ -81,6 +81,7 @@ def main(
             raise InputError(f'--std names "{name}", which is no --candidate. Give NAME=PATTERN of one.')
         maps = Maps(files.reference, named[name], pattern(path), samples)
         click.echo(calibrate(maps, subjects, outdir, mask_above).round(4).to_string(index=False))
+    section_ended(outdir)
 
 
 if __name__ == "__main__":

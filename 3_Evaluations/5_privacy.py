@@ -13,7 +13,7 @@ report.
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, device_option
+from totalgen.commands import PATH, PLACE, command, device_option, section_ended
 from totalgen.data.archive import Archive
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
@@ -21,16 +21,7 @@ from totalgen.data.recipes import PetCt
 from totalgen.data.studies import read_studies
 from totalgen.distributed import usable_device
 from totalgen.errors import InputError
-from totalgen.evaluation.privacy import (
-    equal_numbers,
-    fingerprint,
-    is_same_person,
-    membership,
-    nearest,
-    picture_pairs,
-    privacy_section,
-    summary_text,
-)
+from totalgen.evaluation import privacy
 from totalgen.evaluation.sections import write_section
 from totalgen.generation.trained import Trained
 from totalgen.tasks.item_losses import item_losses
@@ -53,7 +44,7 @@ def attacks(trained, archive, groups, levels, repeats, outdir):
     with atomic(outdir / "losses.csv") as part:
         table.to_csv(part, index=False)
     member = (table["member"] == 1).to_numpy()
-    return {t: membership(table[t].to_numpy()[member], table[t].to_numpy()[~member]) for t in table.columns[2:]}
+    return {t: privacy.membership(table[t].to_numpy()[member], table[t].to_numpy()[~member]) for t in table.columns[2:]}
 
 
 def neighbours(generated, archive, groups, outdir):
@@ -62,7 +53,7 @@ def neighbours(generated, archive, groups, outdir):
     if not isinstance(recipe, PetCt):
         raise InputError(f"{archive.path}: holds no PET/CT of the cascade. Leave out --generated.")
     studies, known = read_studies(generated), [archive.subjects[row] for group in groups for row in group]
-    strangers = studies[[not is_same_person(row, known) for row in studies.to_dict("records")]]
+    strangers = studies[[not privacy.is_same_person(row, known) for row in studies.to_dict("records")]]
     folders = strangers.set_index("subject")["folder"].to_dict()
     rows = [{archive.subjects[row]["subject"]: row for row in group} for group in groups]
 
@@ -72,11 +63,11 @@ def neighbours(generated, archive, groups, outdir):
         return archive.tensor(rows[kind == "held_out"][subject], "high").numpy()
 
     names = dict(candidate=list(folders), train=list(rows[0]), held_out=list(rows[1]))
-    prints = [{n: fingerprint(volume(kind, n)) for n in progress(each, kind)} for kind, each in names.items()]
-    found = nearest(*prints, person=lambda name: name.partition("_sample")[0])
+    prints = [{n: privacy.fingerprint(volume(kind, n)) for n in progress(each, kind)} for kind, each in names.items()]
+    found = privacy.nearest(*prints, person=lambda name: name.partition("_sample")[0])
     with atomic(outdir / "neighbours.csv") as part:
         found.table.to_csv(part, index=False)
-    picture_pairs(outdir / "closest.png", found.table, volume)
+    privacy.picture_pairs(outdir / "closest.png", found.table, volume)
     left_out = sorted(set(studies["subject"]) - set(folders))
     return found, left_out, {"Closest to a training subject": outdir / "closest.png"}
 
@@ -95,15 +86,16 @@ def main(weights, path, held_out, generated, levels, repeats, most, device, outd
     kind = load_weights(weights)[1].get("kind")
     system_of(dict(kind=kind), weights)
     trained, archive = Trained.load(weights, kind, usable_device(device)), Archive(path)
-    groups = equal_numbers(archive.indices("train"), archive.indices(held_out), most)
+    groups = privacy.equal_numbers(archive.indices("train"), archive.indices(held_out), most)
     found, left_out, figures = None, [], {}
     outdir.mkdir(parents=True, exist_ok=True)
     tested = attacks(trained, archive, groups, levels, repeats, outdir)
     if generated is not None:
         found, left_out, figures = neighbours(generated, archive, groups, outdir)
-    section = privacy_section(tested, found, left_out, weights.stem, figures)
+    section = privacy.privacy_section(tested, found, left_out, weights.stem, figures)
     write_section(outdir, section)
-    click.echo(summary_text(section))
+    click.echo(privacy.summary_text(section))
+    section_ended(outdir)
 
 
 if __name__ == "__main__":

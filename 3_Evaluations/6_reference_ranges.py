@@ -10,7 +10,7 @@ volumes. What is measured of each subject is in <root>/<masks>_quality.csv: the 
 
 import click
 
-from totalgen.commands import PATH, command, spread_options
+from totalgen.commands import PATH, command, ended, spread_options
 from totalgen.evaluation.reference_ranges import WINDOW_HU, write_reference
 
 
@@ -23,6 +23,8 @@ from totalgen.evaluation.reference_ranges import WINDOW_HU, write_reference
 @spread_options
 def main(root, masks, split, window_hu, path, workers, scheduler):
     click.echo(write_reference(root, path, masks, split, window_hu, workers, scheduler))
+    person = ("--sex", "F", "--age", 60, "--height-cm", 165, "--weight-kg", 66)
+    ended(path, "2_Tests/generate_petct.py", *person, "--reference", path, "--outdir", "out/checked")
 
 
 if __name__ == "__main__":

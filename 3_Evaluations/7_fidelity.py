@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, spread_options
+from totalgen.commands import PATH, PLACE, command, section_ended, spread_options
 from totalgen.data.files import atomic
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
@@ -89,6 +89,7 @@ def main(reference, candidates, weights, features, split, seed, outdir, workers,
     section = fidelity_section(found, what, seed, outdir / "spectra.png")
     write_section(outdir, section)
     click.echo("\n".join(f"{score.what}, {score.n}: {score.result}; {score.limit}" for score in section.scores))
+    section_ended(outdir)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ a --section of the report.
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command
+from totalgen.commands import PATH, PLACE, command, section_ended
 from totalgen.data.files import atomic
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
@@ -65,6 +65,7 @@ def main(reference, generated, masks, true_masks, held_out, preset, changes, out
     section = usefulness_section(cases, list(arms))
     write_section(outdir, section)
     click.echo("\n".join(f"{score.what}, {n} studies, {score.n}: {score.result}" for score in section.scores))
+    section_ended(outdir)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from totalgen.data.resolution import FACTOR, phase_offsets
 from totalgen.data.subjects import read_table
 from totalgen.generation.cascade import load_stage, whole_noise
 from totalgen.generation.tiling import TiledDenoiser, tiles
+from totalgen.generation.window_sampler import WindowSampler
 from totalgen.models.precision import autocast
 from totalgen.models.samplers import sample
-from totalgen.settings import SamplingSettings
+from totalgen.settings import SamplingSettings, WindowSettings
 from totalgen.tasks.petct import LowResolution
 from totalgen.tasks.task import Box
 
@@ -50,9 +51,10 @@ def refined(stage, source, column, noise, sampling, window=None, tiling="slabs",
         return Box(tuple(a + b for a, b in zip(whole.start, tile.box.start, strict=True)), tile.box.shape)
 
     if blend == "keep":
+        sampler = WindowSampler(stage, sampling, WindowSettings())
         result = torch.empty(2, *whole.shape)
         for tile in plan:
-            made = stage.sample(source, placed(tile), own[(slice(None), *tile.box.slices)], sampling)
+            made = sampler.box([source], placed(tile), own[(slice(None), *tile.box.slices)][None])[0]
             result[(slice(None), *tile.kept.slices)] = made[(slice(None), *tile.kept_inside)]
         return result.numpy(), borders
     denoiser = TiledDenoiser(stage.denoiser, window, (0, 0, overlap), blend=blend, shift=(0, 0, shift))

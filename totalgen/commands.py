@@ -171,6 +171,12 @@ def ended(written: str | Path, script: str, *arguments: object) -> None:
     click.echo(f"Written: {written}\nNext: python {script} {shlex.join(map(str, arguments))}")
 
 
+def section_ended(folder: Path) -> None:
+    """The last lines of a script whose result is a section of the report."""
+    arguments = ("--reference", "COHORT", "--candidate", "STUDIES", "--section", folder, "--outdir", "out/report")
+    ended(folder, "3_Evaluations/3_compare_cohorts.py", *arguments)
+
+
 def trained(weights: Path, use: str) -> str:
     """The last lines of a training: its weights, and the command that uses them."""
     return f"Weights: {weights}\nUse them: python {use.format(weights)}"

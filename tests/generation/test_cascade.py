@@ -14,9 +14,11 @@ from totalgen.data.intensity import CT, SUV
 from totalgen.data.resolution import phase_offsets, subsample
 from totalgen.errors import InputError
 from totalgen.generation.cascade import load_stage
+from totalgen.generation.window_sampler import WindowSampler
 from totalgen.models.networks import cost
 from totalgen.models.precision import autocast
-from totalgen.settings import ComputeSettings, SamplingSettings
+from totalgen.models.samplers import evaluations
+from totalgen.settings import ComputeSettings, SamplingSettings, WindowSettings
 from totalgen.tasks.petct import LowResolution, Person
 from totalgen.tasks.task import Box
 from totalgen.weights import load_weights, save_weights
@@ -241,13 +243,14 @@ def test_bfloat16_is_chosen_by_the_processor_and_can_be_asked_for(monkeypatch):
 def test_bfloat16_changes_a_sample_less_than_the_sampler_errs(stage_files):
     """The error of 8 Heun steps against 64 is larger than what bfloat16 does to them."""
     shape = (4, 4, 16)
-    exact, short, rounded = (
-        load_stage(stage_files[0], "global", compute=ComputeSettings(precision=precision)).sample(
-            Person(WOMAN), Box.whole(shape), torch.randn(2, *shape, generator=torch.Generator().manual_seed(5)),
-            SamplingSettings(sampler="heun", steps=steps),
-        )
-        for precision, steps in (("float32", 64), ("float32", 8), ("bfloat16", 8))
-    )  # fmt: skip
+    noise = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(5))
+
+    def sampled(precision, steps):
+        stage = load_stage(stage_files[0], "global", compute=ComputeSettings(precision=precision))
+        sampler = WindowSampler(stage, SamplingSettings(sampler="heun", steps=steps), WindowSettings())
+        return sampler.box([Person(WOMAN)], Box.whole(shape), noise)
+
+    exact, short, rounded = sampled("float32", 64), sampled("float32", 8), sampled("bfloat16", 8)
     assert float((rounded - short).std()) < float((short - exact).std())
 
 
@@ -261,3 +264,18 @@ def test_what_is_generated_stays_what_it_was(cascade, smoke_files):
     stored = np.load(Path(__file__).with_name("stored_crop.npy"), allow_pickle=False)
     assert stored.std() > 0.05
     assert np.abs(crop.numpy() - stored).max() < 1e-3
+
+
+def test_a_bar_counts_every_evaluation_of_both_stages(cascade):
+    """One subject takes minutes: each stage shows how far it is, and ends its bar."""
+    numbers, ended = [], []
+
+    def bar(items):
+        numbers.append(len(items))
+        yield from items
+        ended.append(len(items))
+
+    made = cascade()
+    made.run(WOMAN, 1, bar)
+    each = [evaluations(s.sampler, s.steps) for s in (made.global_sampling, made.sr_sampling)]
+    assert numbers == ended == [each[0], each[1] * len(made.tiles())]

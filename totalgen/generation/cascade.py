@@ -158,11 +158,12 @@ class Cascade:
         first = self.global_stage.operations(self.global_sampling, [n // FACTOR for n in self.shape])
         return first + sum(self.sr_stage.operations(self.sr_sampling, tile.box.shape) for tile in self.tiles())
 
-    def generate_low(self, demographics: Demographics, seed: int) -> torch.Tensor:
-        """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage."""
-        stage = self.global_stage
-        noise, box = whole_noise("global", seed, stage.task.shape), Box.whole(stage.task.shape)
-        return stage.sample(Person(demographics), box, noise, self.global_sampling)
+    def generate_low(self, demographics: Demographics, seed: int, progress: Progress = iter) -> torch.Tensor:
+        """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage. progress: wraps the list of evaluations."""
+        shape = self.global_stage.task.shape
+        sampler = WindowSampler(self.global_stage, self.global_sampling, WindowSettings())
+        noise, counted = whole_noise("global", seed, shape)[None], sampler.counted(progress, 1)
+        return sampler.box([Person(demographics)], Box.whole(shape), noise, counted)[0]
 
     def refine(
         self, low: torch.Tensor, demographics: Demographics, seed: int, progress: Progress = iter,
@@ -170,8 +171,8 @@ class Cascade:
     ) -> torch.Tensor:  # fmt: skip
         """[2, x, y, z] in [0, 1]: the sr stage over a low-resolution volume, window by window.
 
-        progress: wraps the list of windows, such as tqdm;  offsets: where the low-resolution voxels lie in their boxes
-        (resolution.upsample); those of a generated volume are at the middle of their box.
+        progress: wraps the list of evaluations, such as tqdm;  offsets: where the low-resolution voxels lie in their
+        boxes (resolution.upsample); those of a generated volume are at the middle of their box.
         """
         source = LowResolution(demographics, low, offsets)
         noise = whole_noise("sr", seed, self.shape)[None]
@@ -179,9 +180,11 @@ class Cascade:
         sampler = WindowSampler(self.sr_stage, self.sr_sampling, WindowSettings(overlap=self.tiling.overlap), begin)
         if self.tiling.windows == "fused":
             return sampler.fused([source], noise, self.window, progress)[0]
+        slabs: list[Any] = self.tiles()
         result = torch.empty(2, *self.shape)
-        for tile in progress(self.tiles()):
-            sampled = sampler.box([source], tile.box, noise[(..., *tile.box.slices)])[0]
+        counted = sampler.counted(progress, len(slabs))
+        for tile in slabs:
+            sampled = sampler.box([source], tile.box, noise[(..., *tile.box.slices)], counted)[0]
             result[(slice(None), *tile.kept.slices)] = sampled[(slice(None), *tile.kept_inside)]
         return result
 
@@ -195,7 +198,7 @@ class Cascade:
 
     def run(self, source: Demographics, seed: int = 0, progress: Progress = iter) -> dict[str, Volume]:
         """dict of CT (HU) and SUV with true extent: z is brought back from the stretched grid by the height."""
-        high = self.refine(self.generate_low(source, seed), source, seed, progress).numpy()
+        high = self.refine(self.generate_low(source, seed, progress), source, seed, progress).numpy()
         return self.to_volumes(high, source)
 
     def to_volumes(self, high: np.ndarray, demographics: Demographics) -> dict[str, Volume]:

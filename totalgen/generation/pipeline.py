@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 from totalgen.data.volume import Volume
 
 Source = TypeVar("Source")
-Progress = Callable[[list[Any]], Iterable[Any]]  # wraps a list of windows, such as tqdm
+Progress = Callable[[list[Any]], Iterable[Any]]  # wraps a list of windows or evaluations, such as tqdm
 
 
 class Pipeline(Protocol[Source]):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import torch
 from totalgen.errors import InputError
 from totalgen.models.codec import codec_from
 from totalgen.models.networks import UNet, cost, mp_layers
-from totalgen.models.precision import autocast, resolved
+from totalgen.models.precision import resolved
 from totalgen.models.processes import DDPM_STEPS, Denoiser
-from totalgen.models.samplers import evaluations, sample
+from totalgen.models.samplers import evaluations
 from totalgen.schema import build
 from totalgen.settings import ComputeSettings, SamplingSettings
 from totalgen.tasks.systems import system_of
-from totalgen.tasks.task import Box, Task
+from totalgen.tasks.task import Task
 from totalgen.weights import described, filled, known_data, load_weights, network_arguments
 
 
@@ -73,14 +73,6 @@ class Trained:
                 raise InputError(f"{guide}: does not sample what {path} samples. Give an earlier average of that run.")
         precision = resolved(device, compute.precision)
         return cls(denoiser, task, settings, configuration["data"], sha256, device, precision, weaker)
-
-    def sample(self, source: Any, box: Box, noise: torch.Tensor, sampling: SamplingSettings) -> torch.Tensor:
-        """The volume of a box, [C, *box.shape], encoded, for a source of the task and unit noise [C, *box.shape]."""
-        condition = self.task.condition(source, box, self.device)
-        with torch.no_grad(), autocast(self.device, self.precision):
-            guide = None if self.guide is None else self.guide.denoiser
-            z = sample(self.denoiser, condition[None], noise[None].to(self.device), **asdict(sampling), guide=guide)
-        return self.task.compose(self.task.codec.decode(z.float())[0], source, box)
 
     def operations(self, sampling: SamplingSettings, space: Sequence[int]) -> int:
         """Floating-point operations of one sample of ``space`` voxels, the guide's included."""

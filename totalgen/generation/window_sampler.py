@@ -16,11 +16,29 @@ from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, TiledDenoiser, tiles, weights
 from totalgen.generation.trained import Trained
 from totalgen.models.precision import autocast
-from totalgen.models.samplers import evaluations, sample, seeded_generator
+from totalgen.models.samplers import ConditionalDenoiser, evaluations, sample, seeded_generator
 from totalgen.settings import SamplingSettings, WindowSettings
 from totalgen.tasks.task import Box
 
 Start = Callable[[Any, Box], tuple[torch.Tensor, float]]  # (source, box) → (encoded [1, C, *box], noise level)
+
+
+class Counted:
+    """A denoiser whose evaluations move a bar. progress: wraps the list of their numbers, such as tqdm."""
+
+    def __init__(self, denoiser: ConditionalDenoiser, progress: Progress, number: int):
+        self.denoiser, self.number, self.done = denoiser, number, 0
+        self.family = getattr(denoiser, "family", None)
+        self.bar = iter(progress(list(range(number))))
+
+    def __call__(self, z: torch.Tensor, sigma: torch.Tensor, condition: Any) -> torch.Tensor:
+        """That of the denoiser."""
+        next(self.bar, None)
+        result = self.denoiser(z, sigma, condition)
+        self.done += 1
+        if self.done == self.number:
+            next(self.bar, None)  # ends the bar
+        return result
 
 
 @dataclass(frozen=True)
@@ -95,16 +113,7 @@ class WindowSampler:
         def condition(tile: Tile) -> torch.Tensor:
             return self._condition(sources, tile.box)
 
-        steps = iter(progress(range(evaluations(self.sampling.sampler, self.sampling.steps))))
-
-        def counted(z: torch.Tensor, sigma: torch.Tensor, given: Callable[[Tile], torch.Tensor]) -> torch.Tensor:
-            next(steps, None)
-            return tiled(z, sigma, given)
-
-        counted.family = tiled.family  # type: ignore[attr-defined]
-        made = self._run(counted, condition, noise, sources, box, guide)
-        next(steps, None)  # ends the bar
-        return made
+        return self._run(self.counted(progress, 1, tiled), condition, noise, sources, box, guide)
 
     def _tiled(self, trained, sources, window):
         batch = max(1, self.windows.window_batch // len(sources))
@@ -121,10 +130,23 @@ class WindowSampler:
         return total / share
 
     @torch.no_grad()
-    def box(self, sources: Sequence[Any], box: Box, noise: torch.Tensor) -> torch.Tensor:
-        """Composed samples [number, C, *box.shape] of the sources in one box from noise [number, C', *box.shape]."""
+    def box(
+        self, sources: Sequence[Any], box: Box, noise: torch.Tensor, denoiser: ConditionalDenoiser | None = None
+    ) -> torch.Tensor:
+        """Composed samples [number, C, *box.shape] of the sources in one box from noise [number, C', *box.shape].
+
+        denoiser: in place of the trained one, such as that of ``counted``.
+        """
         guide = self.trained.guide and self.trained.guide.denoiser
-        return self._run(self.trained.denoiser, self._condition(sources, box), noise, sources, box, guide)
+        one = denoiser or self.trained.denoiser
+        return self._run(one, self._condition(sources, box), noise, sources, box, guide)
+
+    def counted(
+        self, progress: Progress, samples: int, denoiser: ConditionalDenoiser | None = None
+    ) -> ConditionalDenoiser:
+        """The trained denoiser, or another, whose evaluations for so many samples move a bar."""
+        number = samples * evaluations(self.sampling.sampler, self.sampling.steps)
+        return Counted(denoiser or self.trained.denoiser, progress, number)
 
     def _condition(self, sources, box):
         return torch.stack([self.trained.task.condition(source, box, self.trained.device) for source in sources])
