@@ -3,7 +3,8 @@
     python 2_Tests/app.py --outdir out/app
 
 Open the address that is printed. Only this machine can, whoever works on it; nothing is loaded from elsewhere. Results
-stay in --outdir, and the same command shows them again. Uploads are removed when their job has ended.
+stay in --outdir, and the same command shows them again; a report of 3_compare_cohorts.py is linked beside them where it
+is in <outdir>/studies/<family>/report. Uploads are removed when their job has ended.
 """
 
 from pathlib import Path

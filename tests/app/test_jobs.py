@@ -185,3 +185,14 @@ def test_a_job_that_cannot_be_started_does_not_stop_the_queue(tmp_path, weights)
                 (tmp_path / "jobs" / f"{job.id}.log").mkdir()
         for job in (first, second):
             assert "IsADirectoryError" in wait(jobs, job, *ENDED).error
+
+
+def test_a_report_of_the_cohort_is_linked_where_it_was_written(tmp_path, weights):
+    jobs = Idle(tmp_path, weights)
+    job = jobs.add("generate", WOMAN)
+    assert not jobs.listed()[0]["report"]
+    job.made = "edm/woman"
+    assert not jobs.listed()[0]["report"]
+    (tmp_path / "studies" / "edm" / "report").mkdir(parents=True)
+    (tmp_path / "studies" / "edm" / "report" / "report.html").write_text("<!doctype html>")
+    assert jobs.listed()[0]["report"]

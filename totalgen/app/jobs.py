@@ -90,9 +90,13 @@ class Jobs:
                 self._stop()
 
     def listed(self) -> list[dict[str, Any]]:
-        """All jobs as plain values, the newest first, with the names of the ``files`` of their study."""
+        """All jobs as plain values, the newest first, with the names of the ``files`` of their study and whether
+        there is a ``report`` of their cohort."""
         with self.changed:
-            return [dataclasses.asdict(job) | dict(files=self._files(job)) for job in reversed(self.jobs.values())]
+            return [
+                dataclasses.asdict(job) | dict(files=self._files(job), report=self._has_report(job))
+                for job in reversed(self.jobs.values())
+            ]
 
     def close(self) -> None:
         """End the process of the running job, which is queued again by the next server, and the thread."""
@@ -155,6 +159,10 @@ class Jobs:
                 else:
                     job.made, job.error = line.get("made", job.made), line.get("error", job.error)
                 self.changed.notify_all()
+
+    def _has_report(self, job):
+        """Whether 3_compare_cohorts.py --outdir <studies of the cohort>/report was run."""
+        return bool(job.made) and (self.results / "studies" / job.made).parent.joinpath("report/report.html").is_file()
 
     def _files(self, job):
         folder = self.results / "studies" / job.made

@@ -288,6 +288,7 @@ class Side {
     link("all NIfTI (zip)", `${zip}/nifti.zip`, true);
     if (job.files.includes("dicom")) link("DICOM (zip)", `${zip}/dicom.zip`, true);
     link("cohort index", `${base.replace(/\/[^/]*$/, "")}/index.html`);
+    if (job.report) link("report", `${base.replace(/\/[^/]*$/, "")}/report/report.html`);
     link("manifest.csv", `${base.replace(/\/[^/]*$/, "")}/manifest.csv`, true);
     const mip = $(".mip", this.article);
     mip.hidden = !job.files.includes("mip.gif") || Boolean(input);
