@@ -12,6 +12,8 @@ import psutil
 import pytest
 import zarr
 
+from totalgen.data.made_with import RECORD
+
 SCRIPTS = Path(__file__).resolve().parents[1] / "0_Preprocess"
 COHORT = ("--subjects", "5", "--seed", "2", "--format", "dicom", "--voxel-mm", "8", "--test-fraction", "0.2")
 STEPS = {  # script: its options
@@ -48,7 +50,8 @@ def content(root):
     found = {}
     for path in sorted(root.rglob("*")):
         if path.is_file():
-            assert not any(part.startswith(".") for part in path.relative_to(root).parts), f"{path} was left behind"
+            hidden = [part for part in path.relative_to(root).parts if part.startswith(".")]
+            assert hidden in ([], [RECORD]), f"{path} was left behind"
             found[path.relative_to(root)] = path.read_bytes()
     for path in root.glob("training.zarr/*/zarr.json"):
         attributes = json.loads(path.read_text())
