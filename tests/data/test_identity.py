@@ -137,7 +137,7 @@ def test_no_planted_identifier_is_in_any_output_of_any_step(hospital, script, tm
 
     cohort = pd.read_csv(tmp_path / "cohort.csv").set_index("subject")
     failures = pd.read_csv(tmp_path / "failures.csv")
-    resampled = [path.name for path in (tmp_path / "resampled").iterdir()]
+    resampled = [path.name for path in (tmp_path / "resampled").iterdir() if not path.name.startswith(".")]
     assert len(cohort) == 4  # 1, 3, 4 and 7, which lacks its first PET slice
     assert set(cohort["age_years"]) == {75}  # not yet 76
     assert sorted(failures["step"]) == ["metadata"] * 7 + ["resample"] * 3
