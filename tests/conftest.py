@@ -32,15 +32,15 @@ def run_script():
 
 
 @pytest.fixture
-def refused(run_script):
+def refused(invoke):
     """Runs a script that must refuse: exit code 2, one line "Error: …" on stderr and nothing else. Returns the line."""
 
     def run(script, *arguments):
-        process = run_script(script, *arguments)
-        lines = [line for line in process.stderr.splitlines() if line.strip() and "it/s" not in line]
-        assert process.returncode == 2, process.stderr
-        assert "Traceback" not in process.stderr
-        assert lines[-1].startswith("Error: "), process.stderr
+        result = invoke(script, *arguments)
+        lines = [line for line in result.stderr.splitlines() if line.strip() and "it/s" not in line]
+        assert result.exit_code == 2, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert lines[-1].startswith("Error: "), result.output
         assert sum(line.startswith("Error") for line in lines) == 1
         return lines[-1]
 
