@@ -18,8 +18,9 @@ from totalgen.errors import InputError
 from totalgen.evaluation.privacy import auc, distances, equal_numbers, fingerprint, membership, nearest
 from totalgen.evaluation.sections import read_section
 from totalgen.generation.cascade import load_stage
+from totalgen.generation.window_sampler import WindowSampler
 from totalgen.schema import build
-from totalgen.settings import SamplingSettings, TrainingSettings
+from totalgen.settings import SamplingSettings, TrainingSettings, WindowSettings
 from totalgen.tasks.item_losses import item_losses
 from totalgen.tasks.petct import Person
 from totalgen.tasks.task import Box
@@ -144,11 +145,11 @@ def test_a_network_overfitted_on_eight_subjects_is_caught_by_both_attacks(eight,
     assert found.caught
     assert found.auc > 0.9
     strangers = [Demographics("FM"[n % 2], 45 + n, 1.63 + 0.01 * n, 62 + 2 * n) for n in range(12)]
-    sampling, box = SamplingSettings(steps=12), Box.whole(stage.task.shape)
+    sampler, box = WindowSampler(stage, SamplingSettings(steps=12), WindowSettings()), Box.whole(stage.task.shape)
     candidates = {}
     for n, person in enumerate(strangers):
         noise = torch.randn((2, *stage.task.shape), generator=torch.Generator().manual_seed(n))
-        candidates[f"c{n}"] = stage.sample(Person(person), box, noise, sampling).numpy().ravel()
+        candidates[f"c{n}"] = sampler.box([Person(person)], box, noise[None])[0].numpy().ravel()
     groups = [
         {f"s{row}": fingerprint(archive.tensor(row, "high").numpy()) for row in archive.indices(split)}
         for split in ("train", "test")
