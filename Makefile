@@ -27,7 +27,7 @@ app: setup
 
 # Two processes of one thread each.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 # The tests that take minutes.
 test-slow: setup
