@@ -59,6 +59,7 @@ def registry():
         pytest.skip("no package registry can be reached")
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_run_in_any_folder(folder):
     printed = run_lines(sys.executable, folder)
     assert "HU" in printed

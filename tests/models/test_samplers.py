@@ -207,7 +207,7 @@ def test_ddpm_has_no_more_levels_than_steps():
 
 
 def test_ancestral_samples_of_gaussian_data_have_the_right_moments():
-    noise = torch.randn(40000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise = torch.randn(1, 40000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     sigmas = torch.cat([ddpm_sigmas().flip(0), torch.zeros(1, dtype=torch.float64)])
     x = ancestral(gaussian, noise, sigmas, torch.Generator().manual_seed(2))
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.015)
