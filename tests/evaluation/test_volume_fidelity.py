@@ -111,5 +111,5 @@ def test_the_script_takes_features_of_another_network(cohort, generated, invoke,
         table = pd.DataFrame(dict(subject=[f"{letter}{n}" for n in range(4)], a=range(4), b=[1, 3, 2, 5]))
         table.to_csv(tmp_path / f"{name}.csv", index=False)
     given = [each for name in "PG" for each in ("--features", f"{name}={tmp_path}/{name}.csv")]
-    assert len(invoke(script, *arguments, *given).stdout.splitlines()) == 6 + 2 + 2  # scores, progress, what was written and what is next
+    assert len(invoke(script, *arguments, *given).stdout.splitlines()) == 6 + 2 + 2  # scores, progress, last lines
     assert invoke(script, *arguments, *given[:2]).exit_code == 2
