@@ -3,8 +3,8 @@
     python 1_Trainings/encode_latents.py --root cohorts/pairs --slices out/mr-slices --vqvae VQVAE.safetensors
 
 Reads <root>/pairs/<subject>/MR.nii.gz and <slices>/<subject>/MR.nii.gz (2_Tests/translate_ct_to_mr.py --stage slices)
-and writes <root>/latents/<subject>/{MR,slices}_<channel>.nii.gz, with voxels four times as long. Subjects that are done
-are skipped. Go on with 6_pack_training_set.py --recipe latents --latent-channels N.
+and writes <root>/latents/<subject>/{MR,slices}_<channel>.nii.gz, with voxels as long as the VQ-VAE makes
+them. Subjects that are done are skipped. Go on with 6_pack_training_set.py --recipe latents --latent-channels N.
 """
 
 import click

@@ -258,8 +258,8 @@ class TranslationSettings(DiffusionSettings):
 class VqvaeSettings(Settings):
     """A training of the VQ-VAE that compresses CT and MR (totalgen.training.vqvae_training)."""
 
-    patch: tuple[int, ...] = setting((80, 112, 84), "voxels of a patch, divisible by 4", low=4, length=3)
-    channels: tuple[int, ...] = setting((128, 256), "width after each halving", low=1, high=1024, length=2)
+    patch: tuple[int, ...] = setting((80, 112, 84), "voxels of a patch, divisible by 2 per halving", low=2, length=3)
+    channels: tuple[int, ...] = setting((128, 256), "width after each halving", low=1, high=1024, least=1)
     residual_layers: int = setting(6, "residual layers of each side and level", low=1, high=32)
     codes: int = setting(512, "vectors of the codebook", low=2, high=65536)
     code_channels: int = setting(2, "channels of the latent volume", low=1, high=64)
@@ -269,8 +269,9 @@ class VqvaeSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(n % 4 for n in self.patch):
-            raise InputError(f"patch {self.patch} is not divisible by 4. Change it.")
+        factor = 2 ** len(self.channels)
+        if any(n % factor for n in self.patch):
+            raise InputError(f"patch {self.patch} is not divisible by {factor}, 2 per entry of channels. Change it.")
 
     @property
     def network(self) -> dict[str, Any]:

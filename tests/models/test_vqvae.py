@@ -1,4 +1,4 @@
-"""The VQ-VAE is a codec: four times smaller, any shape, rebuilt from its settings."""
+"""The VQ-VAE is a codec: half as long per level, any shape, rebuilt from its settings."""
 
 import pytest
 import torch
@@ -10,13 +10,16 @@ SETTINGS = dict(channels=(4, 8), residual_layers=1, codes=16, code_channels=3, c
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 12, 5), (1, 4, 33)])
-def test_any_shape_is_four_times_smaller(shape):
+@pytest.mark.parametrize("channels", [(4,), (4, 8), (4, 8, 8)])
+def test_any_shape_is_half_as_long_per_level(shape, channels):
     torch.manual_seed(0)
-    codec = VectorQuantised(**SETTINGS)
+    codec = VectorQuantised(**{**SETTINGS, "channels": channels})
+    factor = 2 ** len(channels)
     latent = codec.encode(torch.randn(1, 1, *shape))
-    small = [-(-n // 4) for n in shape]
+    small = [-(-n // factor) for n in shape]
+    assert codec.factor == factor
     assert latent.shape == (1, 3, *small)
-    assert codec.decode(latent).shape == (1, 1, *(4 * n for n in small))
+    assert codec.decode(latent).shape == (1, 1, *(factor * n for n in small))
 
 
 def test_it_rebuilds_itself_and_quantises_when_it_decodes():

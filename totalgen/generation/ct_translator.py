@@ -116,8 +116,8 @@ class CtTranslator:
     def operations(self, shape: Sequence[int]) -> int:
         """Floating-point operations of the diffusion networks for a volume of so many of its own voxels."""
         count = self._sampler("slices").operations(shape)
-        if self.refiner is not None:
-            count += self._sampler("refiner").operations([-(-n // 4) for n in shape])
+        if self.refiner is not None and self.latent is not None:
+            count += self._sampler("refiner").operations([-(-n // self.latent.codec.factor) for n in shape])
         return self.settings.samples * count
 
     def run(self, source: CtSource, seed: int = 0, progress: Progress = iter) -> dict[str, Volume]:

@@ -11,7 +11,7 @@ from totalgen.data.intensity import Encoding
 from totalgen.data.volume import Volume, moved
 from totalgen.errors import InputError
 from totalgen.models.codec import codec_from
-from totalgen.models.vqvae import FACTOR, VectorQuantised
+from totalgen.models.vqvae import VectorQuantised
 from totalgen.weights import VQVAE_KIND, described, load_weights
 
 
@@ -40,11 +40,11 @@ class LatentVolumes:
         return cls(codec.to(device), encoding, hashlib.sha256(Path(path).read_bytes()).hexdigest(), device)
 
     def encode(self, mr: Volume) -> list[Volume]:
-        """One volume per latent channel of an MR, in its unit; axes are extended to multiples of FACTOR."""
+        """One volume per latent channel of an MR, in its unit; axes are extended to multiples of the codec's factor."""
         stored = torch.from_numpy(self.encoding.encode(mr.voxels).astype(np.float32))[None, None]
         latent = self.codec.encode(stored.to(self.device))[0].cpu().numpy()
-        affine = moved(mr.affine, ((FACTOR - 1) / 2,) * 3)  # the middle of the voxels that one stands for
-        affine[:3, :3] *= FACTOR
+        affine = moved(mr.affine, ((self.codec.factor - 1) / 2,) * 3)  # the middle of the voxels that one stands for
+        affine[:3, :3] *= self.codec.factor
         return [Volume(channel, affine) for channel in latent]
 
     def decode(self, latent: torch.Tensor, like: Volume) -> Volume:
