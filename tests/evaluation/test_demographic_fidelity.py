@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from totalgen.data.volume import Volume, read_nifti, write_nifti
+from totalgen.data.volume import Volume, read_labels, read_nifti, write_nifti
 from totalgen.evaluation.demographic_fidelity import (
     extent_scatter_mm,
     height_is_imposed,
@@ -14,8 +14,8 @@ from totalgen.evaluation.demographic_fidelity import (
     positions,
     weight_series,
 )
-from totalgen.evaluation.measured import measure_bodies, read_bodies
-from totalgen.evaluation.measured_cohort import Cohort
+from totalgen.evaluation.measured import measure_bodies, measure_cohort, read_bodies
+from totalgen.evaluation.measured_cohort import Cohort, load_cohort
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,3 +95,20 @@ def test_positions_are_shares_of_the_field():
     found = positions([first, moved]).set_index(["cohort", "sex", "organ"])
     assert found.loc[("a", "male", "liver"), "mean"] == pytest.approx(0.5)
     assert found.loc[("b", "male", "liver"), "difference_mm"] == pytest.approx(70)
+
+
+def test_bones_of_the_masks_have_positions_too(cohort):
+    """TotalSegmentator's vertebrae and the sacrum, a third apart along z; the shipped masks have no vertebrae."""
+    for path in cohort.glob("cropped/*/organs.nii.gz"):
+        organs = read_labels(path)
+        organs.voxels[:, :, :] = 0
+        third = organs.shape[2] // 3
+        for part, label in enumerate((25, 27, 50)):  # sacrum, L5, C1
+            organs.voxels[2:4, 2:4, part * third : (part + 1) * third] = label
+        write_nifti(path, organs)
+    measure_cohort(cohort)
+    found = positions([load_cohort("a", cohort)]).set_index(["sex", "organ"])
+    shares = [found.loc[("female", bone), "mean"] for bone in ("sacrum", "vertebra L5", "vertebra C1")]
+    third = organs.shape[2] // 3 / organs.shape[2]
+    assert shares == pytest.approx([0.5 * third, 1.5 * third, 2.5 * third], rel=1e-5)
+    assert ("female", "vertebra L4") not in found.index

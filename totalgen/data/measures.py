@@ -6,7 +6,7 @@ import numpy as np
 from scipy.signal import oaconvolve
 
 from totalgen.data.crop import rough_body
-from totalgen.data.organs import MEASURED
+from totalgen.data.organs import LANDMARKS, MEASURED
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
 
@@ -42,8 +42,7 @@ def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
         row |= dict(suv_mean=np.nan, suv_max=np.nan, suv_peak=np.nan, flag="missing", z_share=np.nan, voxel_mm=voxel_mm)
         inside = suv.voxels[mask]
         if mask.any():
-            slices = mask.sum((0, 1))
-            row["z_share"] = float(((np.arange(mask.shape[2]) + 0.5) * slices).sum() / slices.sum() / mask.shape[2])
+            row["z_share"] = z_share(mask)
         if mask.any() and not np.isfinite(inside).all():
             row["flag"] = "not finite"
         elif mask.any():
@@ -52,6 +51,24 @@ def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
             row["flag"] = "tiny" if volume_l < TINY_L else ""
         rows.append(row)
     return rows
+
+
+def measure_landmarks(organs: Volume) -> list[dict[str, Any]]:
+    """Rows like those of ``measure_study``, with volume_l and z_share only, of those bones of LANDMARKS that are there.
+
+    A bone that the masks do not know, or that lies outside the field, has no row: it is no missing organ.
+    """
+    masks = {bone: np.isin(organs.voxels, ids) for bone, ids in LANDMARKS.items()}
+    return [
+        dict(organ=bone, volume_l=float(mask.sum() * organs.voxel_ml / 1000), flag="", z_share=z_share(mask))
+        for bone, mask in masks.items() if mask.any()
+    ]  # fmt: skip
+
+
+def z_share(mask: np.ndarray) -> float:
+    """Height of the middle of a mask [x, y, z] that is not empty: 0 at the lower end of the field, 1 at the upper."""
+    slices = mask.sum((0, 1))
+    return float(((np.arange(mask.shape[2]) + 0.5) * slices).sum() / slices.sum() / mask.shape[2])
 
 
 def mass_of_field_kg(ct: Volume, floor_hu: float = FLOOR_HU) -> float:

@@ -25,3 +25,15 @@ MEASURED = {
     "kidneys": (ORGANS["kidney_right"], ORGANS["kidney_left"]),
     "spleen": (ORGANS["spleen"],),
 }
+
+# Bones whose height in the field says whether a body is proportioned as it should be, from the pelvis to the head. The
+# vertebrae are known to TotalSegmentator only; the phantom and the shipped segmenter have the others.
+LEVELS = ("S1", *(f"L{n}" for n in range(5, 0, -1)), *(f"T{n}" for n in range(12, 0, -1)),
+          *(f"C{n}" for n in range(7, 0, -1)))  # fmt: skip
+LANDMARKS = {
+    "hips": (ORGANS["hip_left"], ORGANS["hip_right"]),
+    "sacrum": (ORGANS["sacrum"],),
+    **{f"vertebra {level}": (26 + n,) for n, level in enumerate(LEVELS)},
+    "scapulae": (ORGANS["scapula_left"], ORGANS["scapula_right"]),
+    "clavicles": (ORGANS["clavicula_left"], ORGANS["clavicula_right"]),
+}

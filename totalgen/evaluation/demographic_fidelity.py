@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from totalgen.data.organs import LANDMARKS
 from totalgen.evaluation.design import PUBLISHED_DESIGN, SEX, Design
 from totalgen.evaluation.measured_cohort import Cohort
 
@@ -89,16 +90,18 @@ def height_is_imposed(cohort: Cohort) -> bool | None:
 
 
 def positions(cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> pd.DataFrame:
-    """Height of every organ's middle in the field (0 its lower end, 1 its upper): what is not imposed by the height.
+    """Height of the middle of every organ, and of the bones of LANDMARKS that the reference has, in the field (0 its
+    lower end, 1 its upper): what is not imposed by the height.
 
     Columns cohort, sex, organ, n, mean, std, and difference_mm from the first cohort at its mean extent.
     """
     rows = []
     first = cohorts[0]
+    bones = [bone for bone in LANDMARKS if bone in set(first.measured["organ"])]
     for sex in design.groups:
         bodies = first.bodies
         extent = float(bodies.loc[bodies["sex"] == sex, "extent_mm"].mean()) if len(bodies) else np.nan
-        for organ in design.organs:
+        for organ in (*design.organs, *bones):
             base = first.values(sex, organ, "z_share") if "z_share" in first.measured else np.array([])
             for cohort in cohorts:
                 found = cohort.values(sex, organ, "z_share") if "z_share" in cohort.measured else np.array([])

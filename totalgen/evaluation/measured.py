@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from totalgen.data.measures import mass_of_field_kg, measure_study
+from totalgen.data.measures import mass_of_field_kg, measure_landmarks, measure_study
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import drop_rows, for_each_subject, read_table
@@ -20,7 +20,8 @@ NO_BODIES = pd.DataFrame(columns=["subject", "sex", "age_years", "height_m", "we
 def measure_cohort(
     root: str | Path, masks: str = "organs", workers: int = 1, scheduler: str | None = None, split: str | None = None
 ) -> Path:
-    """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``.
+    """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``,
+    with the rows of ``measure_landmarks`` below them.
 
     masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
     written are not measured again; a subject that fails is listed in failures.csv (subjects.for_each_subject).
@@ -35,7 +36,7 @@ def measure_cohort(
 
     def work(subject: str) -> list[dict[str, Any]]:
         organs = read_labels(folders[subject] / f"{masks}.nii.gz")
-        rows = measure_study(read_nifti(folders[subject] / "SUV.nii.gz"), organs)
+        rows = measure_study(read_nifti(folders[subject] / "SUV.nii.gz"), organs) + measure_landmarks(organs)
         return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
     def done(subject: str) -> bool:

@@ -242,7 +242,7 @@ def body_section(reference: Cohort, others: Sequence[Cohort], design: Design) ->
             limit = 'make one: generate_petct.py --demographics "sex=F age=60 height_cm=165 weight_kg=54,66,80,95"'
             section.scores.append(Score(f"rising weight: {cohort.name}", "0 series", "not tested", limit))
     places = demographic_fidelity.positions(cohorts, design)
-    section.tables["Height of the organs' middle in the field (0 lower end, 1 upper end)"] = rows_of(
+    section.tables["Height of the middle of organs and bones in the field (0 lower end, 1 upper end)"] = rows_of(
         places, _same(places)
     )
     return section
