@@ -231,7 +231,8 @@ def test_bfloat16_is_chosen_by_the_processor_and_can_be_asked_for(monkeypatch):
     device = torch.device("cpu")
     amd, intel = (dict(avx512_bf16=True, cpu_name=name) for name in ("AMD Zen4", "Intel Xeon"))
     half = [{"amx_bf16": True}, {"bf16": True}, amd, intel | {"amx_bf16": True}]
-    for units, wanted in [({"avx2": True}, torch.float32), (intel, torch.float32), *((u, torch.bfloat16) for u in half)]:
+    plain = [{"avx2": True}, intel]
+    for units, wanted in [*((u, torch.float32) for u in plain), *((u, torch.bfloat16) for u in half)]:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
         with autocast(device):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == wanted
