@@ -47,6 +47,12 @@ TRAININGS = {  # recipe → script that learns from it, a preset of it
 SHAPES = {(224, 224, 384): "paper-global-edm", (80, 80, 128): "demo-global-edm", (32, 32, 48): "smoke-global-edm"}
 
 
+def training_of(recipe, shape):
+    """(script, preset) that learns from a recipe; of the cascade's, the shape says which preset."""
+    script, preset = TRAININGS[recipe]
+    return script, SHAPES.get(tuple(shape), preset) if recipe == "petct" else preset
+
+
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort folder.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="petct", help="What is packed.")
@@ -69,8 +75,7 @@ def main(root, recipe, overwrite, verify, workers, scheduler, **options):
     check_place(root)
     path, packed, failed = pack(root, chosen, overwrite, workers, scheduler)
     files = f"{path} ({packed} subjects; {failed} failed)"
-    script, preset = TRAININGS[recipe]
-    preset = SHAPES.get(tuple(options["shape"]), preset)
+    script, preset = training_of(recipe, options["shape"])
     ended(files, f"1_Trainings/{script}", "--preset", preset, "--root", root, "--outdir", f"runs/{preset}")
 
 

@@ -134,3 +134,11 @@ def test_faults_are_found(script):
 
 def test_the_readme_is_short():
     assert text_of(REPOSITORY / "README.md").count("\n") <= 130
+
+
+@pytest.mark.parametrize("recipe", ["petct", "organs", "pairs", "latents", "doses"])
+@pytest.mark.parametrize("shape", [(224, 224, 384), (80, 80, 128), (32, 32, 48), (40, 40, 72)])
+def test_what_packing_says_to_type_next_exists(script, recipe, shape):
+    training, preset = script("0_Preprocess/6_pack_training_set.py").training_of(recipe, shape)
+    known = getattr(script(f"1_Trainings/{training}"), "NAMES", script(f"1_Trainings/{training}").PRESETS)
+    assert preset in known or preset == "PRESET"

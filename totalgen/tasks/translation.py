@@ -65,8 +65,9 @@ class TranslationTask(Task[Pair]):
         start = sampled_start(volumes.shape[1:], window, random, body if self.settings.placement == "body" else None)
         x, y, z = Box(start, window).slices
         if len(self.space) == 2:
-            ct = volumes[0][x, y, neighbouring(volumes.shape[3], start[2], self.settings.neighbours)]
-            tensors = [np.moveaxis(ct, -1, 0), np.moveaxis(volumes[1, x, y, z], -1, 0)]
+            shown = np.array(neighbouring(volumes.shape[3], start[2], self.settings.neighbours))
+            both = np.moveaxis(volumes[:, x, y, shown[0] : shown[-1] + 1], -1, 1)  # read no more than these slices
+            tensors = [both[0, shown - shown[0]], both[1, [start[2] - shown[0]]]]
         else:
             tensors = [volumes[:1, x, y, z], volumes[1:, x, y, z]]
         lack = [(0, 0), *((0, n - m) for n, m in zip(self.space, tensors[0].shape[1:], strict=True))]
