@@ -3,9 +3,10 @@
     python 0_Preprocess/6_pack_training_set.py --root cohorts/pairs --recipe pairs
     python 1_Trainings/train_ct_to_mr.py --preset demo-vqvae  --root cohorts/pairs --outdir runs/mr-demo-vqvae
     python 1_Trainings/train_ct_to_mr.py --preset demo-slices --root cohorts/pairs --outdir runs/mr-demo-slices
-    python 2_Tests/translate_ct_to_mr.py --preset demo --stage slices --cohort cohorts/pairs --outdir out/mr-slices
+    python 2_Tests/translate_ct_to_mr.py --preset demo --stage slices --cohort cohorts/pairs --outdir out/mr-slices \
+        --set slices_weights=runs/mr-demo-slices/ema-0.100.safetensors
     python 1_Trainings/encode_latents.py --root cohorts/pairs --slices out/mr-slices --vqvae VQVAE.safetensors
-    python 0_Preprocess/6_pack_training_set.py --root cohorts/pairs --recipe latents
+    python 0_Preprocess/6_pack_training_set.py --root cohorts/pairs --recipe latents --latent-channels 4
     python 1_Trainings/train_ct_to_mr.py --preset demo-latent --root cohorts/pairs --outdir runs/mr-demo-latent
 
 Each continues where a stopped run was. Several GPUs or nodes: start it with torchrun.

@@ -29,7 +29,7 @@ PUBLISHED = {
     "slices_windows": dict(window=(WHOLE, WHOLE)), "refiner_windows": dict(window=(WHOLE, WHOLE, WHOLE)),
 }  # fmt: skip
 FEW = {
-    "slices_sampling": dict(sampler="dpm_solver", steps=10, sigma_max=20.0),
+    "slices_sampling": dict(sampler="dpm_solver", steps=5, sigma_max=20.0),
     "refiner_sampling": dict(sampler="dpm_solver", steps=8, sigma_max=20.0),
     "slices_windows": dict(window=(WHOLE, WHOLE), window_batch=16),
     "refiner_windows": dict(window=(WHOLE, WHOLE, WHOLE)),
@@ -38,17 +38,22 @@ ONE = {"slices_sampling": dict(sampler="euler", steps=1), "slices_windows": dict
        "stage": "slices"}  # fmt: skip
 
 
-def runs(prefix, slices="slices"):
+def runs(prefix):
     """Weights that train_ct_to_mr.py --outdir runs/<prefix>…, started in the repository, leaves."""
-    files = {f"{part}_weights": HERE / f"runs/mr-{prefix}{name}/ema-0.100.safetensors"
-             for part, name in (("slices", slices), ("vqvae", "vqvae"), ("refiner", "latent"))}  # fmt: skip
-    return files
+    parts = {"slices": "slices", "vqvae": "vqvae", "refiner": "latent"}
+    return {f"{part}_weights": HERE / f"runs/mr-{prefix}{name}/ema-0.100.safetensors" for part, name in parts.items()}
+
+
+def shipped(slices="slices"):
+    """Weights that come with this repository, trained on phantoms."""
+    parts = {"slices": slices, "vqvae": "vqvae", "refiner": "refiner"}
+    return {f"{part}_weights": HERE / f"Resource/demo-mr-{name}.safetensors" for part, name in parts.items()}
 
 
 PRESETS = {
     "paper": dict(PUBLISHED, **runs("paper-")),
-    "demo": dict(FEW, **runs("demo-")),
-    "demo-regression": dict(ONE, **runs("demo-", "regression")),
+    "demo": dict(FEW, **shipped()),
+    "demo-regression": dict(ONE, **shipped("regression")),
     "smoke": dict(FEW, **runs("smoke-")),
 }
 

@@ -42,7 +42,7 @@ Say = Callable[..., None]
 WHOLE = 100_000  # voxels: wider than any slice
 DENOISER: dict[str, Any] = dict(sampler="dpm_solver", steps=16, sigma_max=20.0, window=(128, 128, 104))
 TRANSLATOR: dict[str, Any] = {
-    "slices_sampling": dict(sampler="dpm_solver", steps=10, sigma_max=20.0),
+    "slices_sampling": dict(sampler="dpm_solver", steps=5, sigma_max=20.0),
     "refiner_sampling": dict(sampler="dpm_solver", steps=8, sigma_max=20.0),
     "slices_windows": dict(window=(WHOLE, WHOLE), window_batch=16),
     "refiner_windows": dict(window=(WHOLE, WHOLE, WHOLE)),
