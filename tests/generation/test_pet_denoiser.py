@@ -188,6 +188,9 @@ def test_a_file_is_denoised_by_the_script_and_kept_the_second_time(tmp_path, inv
     assert first.exit_code == 0, first.output
     assert {p.name for p in (tmp_path / "out" / "low").iterdir()} >= {"SUV.nii.gz", "SUV_std.nii.gz", "preview.png"}
     assert "0 subjects done, 1 were done before" in invoke(*asked).output
+    one = [SCRIPT, "--preset", "smoke", "--input", path, "--dose", 0.1, "--outdir", tmp_path / "one", "--weights", file]
+    assert invoke(*one).exit_code == 0
+    assert "0 subjects done, 1 were done before" in invoke(*one).output
     result = invoke(*asked[:-2], "--set", "window=(9,8,8)")
     assert result.exit_code == 2
     assert "is not divisible by" in result.stderr or "another window" in result.stderr

@@ -8,12 +8,15 @@ from totalgen.data.archive import Archive, pack
 from totalgen.data.recipes import latents, pairs
 from totalgen.data.volume import Volume, write_nifti
 from totalgen.errors import InputError
-from totalgen.settings import RefinementTaskSettings, TranslationTaskSettings
+from totalgen.schema import build
+from totalgen.settings import RefinementTaskSettings, TranslationTaskSettings, VqvaeSettings
 from totalgen.tasks.compression import CompressionTask
 from totalgen.tasks.items import Items
 from totalgen.tasks.refinement import Latents, RefinementTask
 from totalgen.tasks.task import Box
 from totalgen.tasks.translation import Pair, TranslationTask, neighbouring, with_neighbours
+from totalgen.training.vqvae_training import train_vqvae
+from totalgen.weights import load_weights
 
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
 
@@ -104,6 +107,23 @@ def test_a_vq_vae_sees_both_modalities(root):
     assert items[0][2].shape == (0, 12, 12, 8)
     highest = [float(items[n][1].max()) for n in range(30)]
     assert {value > 0.955 for value in highest} == {True, False} or np.ptp(highest) > 0
+
+
+def test_a_vqvae_goes_on_from_weights_of_the_same_network(root, tmp_path):
+    pack(root, pairs((-1000, 1000), 1000.0), overwrite=True)
+    small = dict(patch=(8, 8, 8), channels=(4,), residual_layers=1, codes=16, code_channels=2)
+    run = dict(batch=2, microbatch=2, items=2, rampup_items=1, loader_processes=0, checkpoint_steps=9, picture_steps=9)
+
+    def train(name, first=None, **changes):
+        settings = build(VqvaeSettings, small | run | dict(init_from=first, precision="float32") | changes)
+        return train_vqvae(root, tmp_path / name, "small", settings)
+
+    first = train("first")
+    begun = load_weights(train("second", first, lr=1e-12))[0]
+    kept = {name: value for name, value in load_weights(first)[0].items() if not name.startswith("quantizer")}
+    assert all(torch.allclose(begun[name], value, atol=1e-5) for name, value in kept.items())
+    with pytest.raises(InputError, match="differs in channels from what is trained"):
+        train("third", first, channels=(8,))
 
 
 def test_what_is_no_pair_is_refused(root):

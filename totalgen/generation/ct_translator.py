@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +50,6 @@ class CtTranslator:
     latent: LatentVolumes | None = None
     refiner: Trained | None = None
 
-    outputs: ClassVar[tuple[str, ...]] = ("MR", "MR_std")
-
     def __post_init__(self) -> None:
         self.slices.check(self.settings.slices_sampling, "slices")
         if self.refiner is not None:
@@ -83,6 +81,11 @@ class CtTranslator:
         """That of the slices."""
         assert isinstance(self.slices.task, TranslationTask)
         return self.slices.task
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The MR and, of several samples, their standard deviation."""
+        return ("MR", "MR_std") if self.settings.samples > 1 else ("MR",)
 
     def source(self, row: Mapping[str, Any]) -> CtSource:
         """The CT in the file or folder ``input``; ``name`` stands for it in tables."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,8 +49,6 @@ class PetDenoiser:
     samples: int = 1
     start: float = 0.0
 
-    outputs: ClassVar[tuple[str, ...]] = ("SUV", "SUV_std")
-
     def __post_init__(self) -> None:
         self.trained.check(self.sampling, "denoiser")
         if self.samples > 1 and self.trained.settings.process.family == "regression":
@@ -72,6 +70,11 @@ class PetDenoiser:
         """Target, condition and codec."""
         assert isinstance(self.trained.task, PetDenoisingTask)
         return self.trained.task
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The SUV and, of several samples, their standard deviation."""
+        return ("SUV", "SUV_std") if self.samples > 1 else ("SUV",)
 
     def source(self, row: Mapping[str, Any]) -> Input:
         """The PET in the file or folder ``input``, at its ``dose``; ``name`` stands for it in tables."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from totalgen.data.archive import Archive
+from totalgen.data.archive import Archive, plain
 from totalgen.data.files import report_full_disk
 from totalgen.models.vqvae import VectorQuantised
 from totalgen.settings import VqvaeSettings
@@ -21,7 +21,7 @@ from totalgen.weights import VQVAE_KIND
 def train_vqvae(root: Path, outdir: Path, preset: str, settings: VqvaeSettings) -> Path:
     """Train on <root>/pairs.zarr (see loop.fit). Returns the path of the weights."""
     items, codec, configuration = _prepared(root, preset, settings)
-    initial = initial_weights(settings.run.init_from, configuration, lambda found: found["codec"])
+    initial = initial_weights(settings.run.init_from, configuration, lambda found: plain(found["codec"]))
     if initial is not None:
         codec.network.load_state_dict(initial)
     with report_full_disk(outdir):
