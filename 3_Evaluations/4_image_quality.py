@@ -52,11 +52,12 @@ def subjects_of(paths, cohort, split):
 @click.option("--std", metavar="NAME=PATTERN", help="Standard deviation of a candidate's samples, to calibrate.")
 @click.option("--samples", type=int, default=1, help="How many samples that is of.")
 @click.option("--picture", "pictured", multiple=True, metavar="SUBJECT", help="Show this subject; repeatable.")
+@click.option("--given", metavar="NAME=PATTERN", help="What the candidates were made of, for those pictures: a CT.")
 @click.option("--inverted", is_flag=True, help="In pictures high values are dark, as in PET.")
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the tables.")
 def main(
     reference, candidates, value_range, mask, mask_above, organs, labels, spheres, cohort, split, std, samples,
-    pictured, inverted, outdir,
+    pictured, given, inverted, outdir,
 ):  # fmt: skip
     named = dict(candidate.partition("=")[::2] for candidate in candidates)
     masks = {name: pattern(path) for name, path in (each.partition("=")[::2] for each in labels)}
@@ -75,7 +76,9 @@ def main(
             raise InputError(f"--picture {subject} is none of the {len(subjects)} subjects. Name one of them.")
         found = {title: file.format(subject) for title, file in files.candidates.items()}
         maps = {"standard deviation": path.format(subject)} if std else {}
-        side_by_side(outdir / f"{subject}.png", files.reference.format(subject), found, value_range, maps, inverted)
+        made_of = (given.partition("=")[0], pattern(given.partition("=")[2]).format(subject)) if given else None
+        one = (outdir / f"{subject}.png", files.reference.format(subject), found, value_range)
+        side_by_side(*one, maps, inverted, made_of)
     if std:
         if name not in named:
             raise InputError(f'--std names "{name}", which is no --candidate. Give NAME=PATTERN of one.')

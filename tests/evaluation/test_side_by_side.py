@@ -36,3 +36,11 @@ def test_a_map_stands_below_the_reference(files, tmp_path):
     pictures = [imageio.imread(tmp_path / f"{name}.png")[..., :3].min(2) for name in ("without", "with_map")]
     dark = [(picture < 20).mean() for picture in pictures]
     assert dark[1] > dark[0] + 0.02  # the map's background is black
+
+
+def test_what_the_candidates_were_made_of_stands_there_without_a_map(files, tmp_path):
+    for name, given in dict(without=None, with_ct=("CT", files["std"])).items():
+        side_by_side(tmp_path / f"{name}.png", files["truth"], {"same": files["same"]}, (0, 8), given=given)
+    pictures = [imageio.imread(tmp_path / f"{name}.png")[..., :3].max(2) for name in ("without", "with_ct")]
+    lower = [picture[picture.shape[0] // 2 :, : picture.shape[1] // 3] for picture in pictures]
+    assert (lower[1] < 20).mean() > (lower[0] < 20).mean() + 0.1  # around the CT there is air

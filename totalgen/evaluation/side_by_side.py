@@ -16,12 +16,13 @@ COLUMN, DPI = 2.1, 110  # inches of a picture
 
 def side_by_side(
     path: Path, reference: Path, candidates: Mapping[str, Path], value_range: tuple[float, float],
-    maps: Mapping[str, Path] | None = None, inverted: bool = False,
+    maps: Mapping[str, Path] | None = None, inverted: bool = False, given: tuple[str, Path] | None = None,
 ) -> None:  # fmt: skip
     """A PNG: the coronal slice in which the reference has the largest sum, each volume within ``value_range``, and
     below it candidate − reference; then ``maps``, such as a standard deviation, with the same range as the errors.
 
-    inverted: high values dark, as PET is shown.
+    inverted: high values dark, as PET is shown;  given: name and file of what the candidates were made of, such as a
+    CT, on their grid, shown between its own 1st and 99th percentile where there are no maps.
     """
     truth = read_nifti(reference)
     shown = np.clip(truth.voxels, *value_range)
@@ -46,6 +47,11 @@ def side_by_side(
         deviation = axis.imshow(coronal(voxels, y), cmap="magma", vmin=0, vmax=spread, aspect=aspect)
         axis.set_title(name, fontsize=9)
         figure.colorbar(deviation, ax=axis, location="left", shrink=0.6)
+    if given is not None and not extra:
+        image = coronal(read_nifti(given[1]).voxels, y)
+        low, high = np.percentile(image, (1, 99))
+        axes[1, 0].imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect)
+        axes[1, 0].set_title(given[0], fontsize=9)
     figure.colorbar(values, ax=axes[0], shrink=0.7)
     figure.colorbar(errors, ax=axes[1], shrink=0.7, label="difference from the reference")
     with atomic(path) as part:
