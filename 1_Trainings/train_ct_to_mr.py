@@ -59,7 +59,7 @@ PRESETS = {
         "paper-slices":     dict(SLICES, loss="l1", **DDPM),
         "slices":           dict(SLICES, neighbours=1, **EDM),
         "regression":       dict(SLICES, patch=(80, 112, 84), channels=64, batch=2, microbatch=2, family="regression"),
-        "demo-slices":      dict(DEMO_SLICES, items=60_000, **EDM),
+        "demo-slices":      dict(DEMO_SLICES, items=20_000, **EDM),
         "demo-regression":  dict(DEMO_VOLUMES, items=30_000, family="regression"),
         "smoke-slices":     dict(SMALL, voxel_mm=12.0, patch=(16, 16), neighbours=1, **EDM),
         "smoke-regression": dict(SMALL, voxel_mm=12.0, patch=(16, 16, 16), family="regression"),
