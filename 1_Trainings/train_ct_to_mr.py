@@ -60,7 +60,7 @@ PRESETS = {
         "slices":           dict(SLICES, neighbours=1, **EDM),
         "regression":       dict(SLICES, patch=(80, 112, 84), channels=64, batch=2, microbatch=2, family="regression"),
         "demo-slices":      dict(DEMO_SLICES, items=20_000, **EDM),
-        "demo-regression":  dict(DEMO_VOLUMES, items=30_000, family="regression"),
+        "demo-regression":  dict(DEMO_VOLUMES, items=6_000, family="regression"),
         "smoke-slices":     dict(SMALL, voxel_mm=12.0, patch=(16, 16), neighbours=1, **EDM),
         "smoke-regression": dict(SMALL, voxel_mm=12.0, patch=(16, 16, 16), family="regression"),
     },
@@ -68,7 +68,7 @@ PRESETS = {
         "paper-latent":     dict(LATENT, target="direct", loss="double", **DDPM),
         "latent":           dict(LATENT, **EDM),
         "demo-latent":      dict(DEMO, patch=(16, 16, 16), channels=32, multipliers=(1, 2), blocks=1, attention=(),
-                                 items=40_000, loss="double", any_shape=True, **EDM),
+                                 items=22_000, loss="double", any_shape=True, **EDM),
         "smoke-latent":     dict(SMALL, patch=(8, 8, 8), loss="double", **EDM),
     },
 }

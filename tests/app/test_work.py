@@ -3,9 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from totalgen.app.work import DENOISER, FORMS, KINDS, TRANSLATOR, plan
+from totalgen.app.work import DENOISER, FORMS, KINDS, TRANSLATOR, missing_translator, plan
+from totalgen.data.volume import Volume, write_nifti
 from totalgen.errors import InputError
 from totalgen.generation.people import requests_for
 from totalgen.schema import resolve
@@ -57,6 +59,19 @@ def test_an_upload_is_one_that_was_made_and_no_path(tmp_path, weights, upload):
     (tmp_path / "uploads").mkdir()
     with pytest.raises(InputError, match="no such upload|give either"):
         asked(tmp_path, weights, dict(upload=upload, dose=0.1), "denoise")
+
+
+def test_the_shipped_weights_translate_an_uploaded_ct(tmp_path):
+    ct = np.full((12, 13, 9), -1000, np.float32)
+    ct[2:10, 2:11] = 40
+    path = tmp_path / "uploads" / "a1" / "ct.nii.gz"
+    write_nifti(path, Volume(ct, np.diag([4.0, 4, 4, 1])))
+    assert missing_translator(REPOSITORY / "Resource") == ""
+    found = asked(tmp_path, REPOSITORY / "Resource", dict(upload="a1", seed=1), "translate")
+    pipeline, _, _ = found.load()
+    mr = pipeline.run(pipeline.source(found.request.row), found.request.seed)["MR"]
+    assert mr.shape == ct.shape
+    assert mr.voxels[4:8, 4:8, 3:6].mean() > mr.voxels[:1].mean() + 50  # a body in air
 
 
 def test_a_ct_is_refused_in_one_line_while_no_translator_is_shipped(tmp_path, weights):

@@ -52,6 +52,15 @@ def test_members_with_lower_losses_are_caught_and_equal_ones_are_not():
         membership(losses[0][:3], losses[1])
 
 
+def test_few_members_are_not_cleared_by_a_control_that_nothing_exceeds():
+    """Seven members who all have lower losses than seven others; halves of seven may be wholly apart by chance."""
+    found = membership(np.linspace(0.1, 0.2, 7), np.linspace(0.3, 0.4, 7))
+    assert (found.auc, found.caught) == (1.0, False)
+    assert found.verdict.startswith("undecided, and no clearance")
+    assert membership(np.arange(7.0), np.arange(7.0)).verdict == "not told from others"
+    assert membership(np.linspace(0.1, 0.2, 40), np.linspace(0.3, 0.4, 40)).verdict == "members are told from others"
+
+
 def test_numbers_are_made_equal():
     assert [len(group) for group in equal_numbers(range(100), range(7))] == [7, 7]
     assert [len(group) for group in equal_numbers(range(100), range(7), most=5)] == [5, 5]

@@ -44,6 +44,16 @@ class Attack:
         """Whether members are told from others: above one half, and above what halves of the members give."""
         return self.low > 0.5 and self.auc > self.control_high
 
+    @property
+    def verdict(self) -> str:
+        """In words. Above one half is no acquittal where halves of few members differ as much: their control cannot
+        be exceeded."""
+        if self.caught:
+            return "members are told from others"
+        if self.low > 0.5:
+            return "undecided, and no clearance: above one half, but halves of so few members may differ as much"
+        return "not told from others"
+
 
 def membership(members: np.ndarray, others: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Attack:
     """Attack of [n] mean losses of subjects that were trained on and of as many that were not.
@@ -177,7 +187,7 @@ def privacy_section(
         table.append([title, f"{attack.n} and {attack.n}", f"{attack.auc:.3f}", interval, control])
     if attacks:
         title, attack = max(attacks.items(), key=lambda each: each[1].auc)
-        result = f"{'members are told from others' if attack.caught else 'not told from others'}: {attack.auc:.2f} "
+        result = f"{attack.verdict}: {attack.auc:.2f} "
         result += f"({attack.low:.2f} to {attack.high:.2f}) at {title}, the highest of {len(attacks)}"
         limit = f"0.5 is nothing; halves of the members give {attack.control_low:.2f} to {attack.control_high:.2f}"
         score = Score(f"membership inference: {what}", f"{attack.n} and {attack.n}", result, limit)
