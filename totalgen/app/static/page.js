@@ -101,7 +101,8 @@ function title(job) {
     const steps = v.steps ? `, ${v.steps} steps` : "";
     return `${v.sex} ${v.age} y, ${v.height_cm} cm, ${v.weight_kg} kg, seed ${v.seed ?? 1}, ${v.family ?? "edm"}${steps}`;
   }
-  return job.kind === "denoise" ? `PET at dose ${v.dose}, ${v.samples ?? 1} samples` : `MR of a CT, ${v.samples ?? 1} samples`;
+  const samples = Number(v.samples ?? 1) === 1 ? "1 sample" : `${v.samples} samples`;
+  return job.kind === "denoise" ? `PET at dose ${v.dose}, ${samples}` : `MR of a CT, ${samples}`;
 }
 
 function told(job) {
