@@ -1,6 +1,7 @@
 """Processes started by torchrun, or a single one."""
 
 import datetime
+import gc
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -50,8 +51,13 @@ def start(wait_days: float | None = None, device: str | None = None) -> tuple[in
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group.
+
+    Call it when every DistributedDataParallel is out of use. One that is freed later is the last to hold the group, and
+    frees it while it keeps Python's lock, for which gloo's threads, that it waits for, may be waiting: for ever.
+    """
     if torch.distributed.is_initialized():
+        gc.collect()  # such a module is part of reference cycles
         torch.distributed.destroy_process_group()
 
 

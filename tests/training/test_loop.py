@@ -29,6 +29,18 @@ from totalgen.weights import load_weights, save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "1_Trainings" / "train_totalgen.py"
+WATCHED = """
+import gc, runpy, sys, torch.distributed
+from torch.nn.parallel import DistributedDataParallel
+end = torch.distributed.destroy_process_group
+def watched():  # a module that is freed after the group, and frees it, now and then waits for ever
+    left = [each for each in gc.get_objects() if type(each) is DistributedDataParallel]
+    end()
+    sys.exit("a DistributedDataParallel outlives the process group") if left else None
+torch.distributed.destroy_process_group = watched
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 TINY = dict(
     stage="global", family="edm", uncertainty=True, shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1,
     attention=(), batch=4, microbatch=2, items=32, lr=0.01, lr_decay_steps=10, rampup_items=8, loader_processes=0,
@@ -119,7 +131,8 @@ def test_two_processes_give_the_weights_of_one(root, tmp_path, microbatch):
         port = free.getsockname()[1]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*torchrun, SCRIPT, *arguments, "--outdir", tmp_path / "two"]
+    (tmp_path / "watched.py").write_text(WATCHED)
+    command = [*torchrun, tmp_path / "watched.py", SCRIPT, *arguments, "--outdir", tmp_path / "two"]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"), atol=1e-4)
 

@@ -74,10 +74,15 @@ def fit(
     rank, ranks, device = distributed.start(device=settings.compute.device)
     outdir = Path(outdir)
     with locked(outdir, "a training") if rank == 0 else contextlib.nullcontext():
-        return _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
+        loss = _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
+    distributed.stop()  # after everything of _fit is gone, see there
+    if loss is not None and not math.isfinite(loss):
+        raise InputError(f"{outdir}: the loss is not finite at the end. Lower lr, or look for such values in the data.")
+    return average_path(outdir, settings.run.ema[-1])
 
 
 def _fit(objective, items, outdir, configuration, settings, rank, ranks, device):
+    """The loss of the last step, None where nothing was left to do."""
     share = Share(rank, ranks, settings.run)
     distributed.first(rank, lambda: claim(outdir, configuration, type(settings)))
     torch.manual_seed(settings.run.seed)
@@ -100,10 +105,7 @@ def _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
                 state.save(step)
             distributed.barrier()
     watch.close()
-    distributed.stop()
-    if steps > done and not math.isfinite(figures["loss"]):
-        raise InputError(f"{outdir}: the loss is not finite at the end. Lower lr, or look for such values in the data.")
-    return average_path(outdir, settings.run.ema[-1])
+    return figures["loss"] if steps > done else None
 
 
 def _due(step, steps, interval):
