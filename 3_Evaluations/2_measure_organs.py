@@ -4,7 +4,8 @@
 
 Takes a cohort root (<root>/cropped/<subject>/{SUV,organs}.nii.gz) or a generated folder
 (<root>/<name>/{SUV,organs}.nii.gz) and writes <root>/organs.csv. Missing organs, those under 50 mL and those with an
-SUV that is no number are flagged. Where there is a CT, <root>/bodies.csv has the mass and the length of the field.
+SUV that is no number are flagged. Bones that the masks know have a row too: where they are in the field. Where there is
+a CT, <root>/bodies.csv has the mass and the length of the field.
 """
 
 

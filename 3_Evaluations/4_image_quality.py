@@ -65,24 +65,25 @@ def main(
         raise InputError("--labels are compared with --organs, and named like a --candidate. Give both.")
     paths = {name: pattern(path) for name, path in named.items()}
     files = Files(pattern(reference), paths, mask, organs, spheres, masks)
-    every = [files.reference, *paths.values(), *masks.values(), *(path for path in files[2:5] if path)]
+    source, spread = (given or "").partition("="), (std or "").partition("=")  # name, =, pattern
+    also = [pattern(path) for option, (_, _, path) in ((given, source), (std, spread)) if option]
+    every = [files.reference, *paths.values(), *masks.values(), *(path for path in files[2:5] if path), *also]
+    if std and spread[0] not in named:
+        raise InputError(f'--std names "{spread[0]}", which is no --candidate. Give NAME=PATTERN of one.')
     if value_range[0] >= value_range[1]:
         raise InputError(f"--range {value_range[0]:g} {value_range[1]:g}: the first is not below. Change one.")
     subjects = subjects_of(every, cohort, split)
+    if strangers := [subject for subject in pictured if subject not in subjects]:
+        raise InputError(f"--picture {strangers[0]} is none of the {len(subjects)} subjects. Name one of them.")
     click.echo(summarise(measure_pairs(files, subjects, value_range, outdir, mask_above), outdir))
-    name, _, path = (std or "").partition("=")
     for subject in pictured:
-        if subject not in subjects:
-            raise InputError(f"--picture {subject} is none of the {len(subjects)} subjects. Name one of them.")
         found = {title: file.format(subject) for title, file in files.candidates.items()}
-        maps = {"standard deviation": path.format(subject)} if std else {}
-        made_of = (given.partition("=")[0], pattern(given.partition("=")[2]).format(subject)) if given else None
+        maps = {"standard deviation": spread[2].format(subject)} if std else {}
+        made_of = (source[0], source[2].format(subject)) if given else None
         one = (outdir / f"{subject}.png", files.reference.format(subject), found, value_range)
         side_by_side(*one, maps, inverted, made_of)
     if std:
-        if name not in named:
-            raise InputError(f'--std names "{name}", which is no --candidate. Give NAME=PATTERN of one.')
-        maps = Maps(files.reference, named[name], pattern(path), samples)
+        maps = Maps(files.reference, named[spread[0]], spread[2], samples)
         click.echo(calibrate(maps, subjects, outdir, mask_above).round(4).to_string(index=False))
     section_ended(outdir)
 

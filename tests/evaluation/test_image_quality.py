@@ -159,6 +159,26 @@ def test_the_script_compares_what_is_complete_and_names_what_is_not(pairs, tmp_p
         assert words in result.stderr
 
 
+def test_options_that_cannot_be_followed_are_refused_before_anything_is_measured(pairs, tmp_path, invoke):
+    asked = ["3_Evaluations/4_image_quality.py", "--reference", f"{pairs}/reference/{{}}.nii.gz", "--range", 0, 16]
+    asked += ["--candidate", f"far={pairs}/far/{{}}.nii.gz", "--outdir", tmp_path / "out"]
+    for wrong, words in (
+        (["--picture", "s9"], "--picture s9 is none of the"),
+        (["--given", "CT"], "does not contain {} once"),
+        (["--given", f"CT={pairs}/none/{{}}.nii.gz", "--picture", "s1"], "no subject has all files"),
+        (["--std", f"near={pairs}/far/{{}}.nii.gz"], 'names "near", which is no --candidate'),
+    ):
+        result = invoke(*asked, *wrong)
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert not (tmp_path / "out" / "cases.csv").exists()
+    for n in range(4):
+        write_nifti(tmp_path / "other" / f"s{n}.nii.gz", Volume(np.zeros((4, 4, 4), np.float32), AFFINE))
+    result = invoke(*asked, "--given", f"CT={tmp_path}/other/{{}}.nii.gz", "--picture", "s1")
+    assert result.exit_code == 2
+    assert "its grid (4, 4, 4) is not that of the reference" in result.stderr
+
+
 def test_an_empty_mask_is_refused(pairs, tmp_path):
     with pytest.raises(InputError, match="no subject could be compared"):
         measure_pairs(files(pairs), ["s0"], (0.0, 16.0), tmp_path / "out", above=99.0)

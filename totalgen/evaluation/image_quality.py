@@ -141,7 +141,7 @@ def measure_pairs(
 
 def _case(files, subject, value_range, above):
     reference = read_nifti(files.reference.format(subject))
-    on_grid = _reader(reference)
+    on_grid = reader_on_grid(reference)
     mask = np.ones(reference.shape, bool)
     if files.mask is not None:
         mask = on_grid(files.mask.format(subject)).voxels > 0
@@ -149,7 +149,7 @@ def _case(files, subject, value_range, above):
         mask = reference.voxels > above
     if not mask.any():
         raise InputError(f"{subject}: the mask is empty. Choose another.")
-    labels = _reader(reference, read_labels)
+    labels = reader_on_grid(reference, read_labels)
     organs, spheres = (path and labels(path.format(subject)) for path in (files.organs, files.spheres))
     rows = []
     for name, pattern in files.candidates.items():
@@ -163,7 +163,11 @@ def _case(files, subject, value_range, above):
     return rows
 
 
-def _reader(reference: Volume, load: Callable[[str], Volume] = read_nifti) -> Callable[[str], Volume]:
+def reader_on_grid(
+    reference: Volume, load: Callable[[str | Path], Volume] = read_nifti
+) -> Callable[[str | Path], Volume]:
+    """``load``, that raises InputError for a file on another grid than the reference's."""
+
     def read(path):
         volume = load(path)
         if volume.shape != reference.shape or not np.allclose(volume.affine, reference.affine, atol=1e-2):

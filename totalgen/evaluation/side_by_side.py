@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from totalgen.data.files import atomic
 from totalgen.data.pictures import coronal
 from totalgen.data.volume import read_nifti
+from totalgen.evaluation.image_quality import reader_on_grid
 
 ERROR_SHARE = 0.25  # of the range, the largest error that is told apart
 COLUMN, DPI = 2.1, 110  # inches of a picture
@@ -22,13 +23,14 @@ def side_by_side(
     below it candidate − reference; then ``maps``, such as a standard deviation, with the same range as the errors.
 
     inverted: high values dark, as PET is shown;  given: name and file of what the candidates were made of, such as a
-    CT, on their grid, shown between its own 1st and 99th percentile where there are no maps.
+    CT, shown between its own 1st and 99th percentile where there are no maps. Raises InputError for other grids.
     """
     truth = read_nifti(reference)
     shown = np.clip(truth.voxels, *value_range)
     y = int(shown.sum((0, 2)).argmax())
-    volumes = {name: read_nifti(file).voxels for name, file in candidates.items()}
-    extra = {name: read_nifti(file).voxels for name, file in (maps or {}).items()}
+    read = reader_on_grid(truth)
+    volumes = {name: read(file).voxels for name, file in candidates.items()}
+    extra = {name: read(file).voxels for name, file in (maps or {}).items()}
     spread = ERROR_SHARE * (value_range[1] - value_range[0])
     columns = len(volumes) + 1
     height = COLUMN * truth.shape[2] * truth.voxel_mm[2] / (truth.shape[0] * truth.voxel_mm[0])
@@ -48,7 +50,7 @@ def side_by_side(
         axis.set_title(name, fontsize=9)
         figure.colorbar(deviation, ax=axis, location="left", shrink=0.6)
     if given is not None and not extra:
-        image = coronal(read_nifti(given[1]).voxels, y)
+        image = coronal(read(given[1]).voxels, y)
         low, high = np.percentile(image, (1, 99))
         axes[1, 0].imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect)
         axes[1, 0].set_title(given[0], fontsize=9)

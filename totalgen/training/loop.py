@@ -75,7 +75,7 @@ def fit(
     outdir = Path(outdir)
     with locked(outdir, "a training") if rank == 0 else contextlib.nullcontext():
         loss = _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
-    distributed.stop()  # after everything of _fit is gone, see there
+    distributed.stop()  # now that everything of _fit is gone
     if loss is not None and not math.isfinite(loss):
         raise InputError(f"{outdir}: the loss is not finite at the end. Lower lr, or look for such values in the data.")
     return average_path(outdir, settings.run.ema[-1])
