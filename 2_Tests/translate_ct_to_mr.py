@@ -38,23 +38,21 @@ ONE = {"slices_sampling": dict(sampler="euler", steps=1), "slices_windows": dict
        "stage": "slices"}  # fmt: skip
 
 
-def runs(prefix):
-    """Weights that train_ct_to_mr.py --outdir runs/<prefix>…, started in the repository, leaves."""
-    parts = {"slices": "slices", "vqvae": "vqvae", "refiner": "latent"}
-    return {f"{part}_weights": HERE / f"runs/mr-{prefix}{name}/ema-0.100.safetensors" for part, name in parts.items()}
+def networks(files, slices="slices", refiner="refiner"):
+    """The three weights files: ``files`` with the name that each network has there."""
+    names = {"slices": slices, "vqvae": "vqvae", "refiner": refiner}
+    return {f"{network}_weights": HERE / files.format(name) for network, name in names.items()}
 
 
-def shipped(slices="slices"):
-    """Weights that come with this repository, trained on phantoms."""
-    parts = {"slices": slices, "vqvae": "vqvae", "refiner": "refiner"}
-    return {f"{part}_weights": HERE / f"Resource/demo-mr-{name}.safetensors" for part, name in parts.items()}
-
+SHIPPED = "Resource/demo-mr-{}.safetensors"  # trained on phantoms
+PAPER_RUNS = "runs/mr-paper-{}/ema-0.100.safetensors"  # of trainings started in the repository
+SMOKE_RUNS = "runs/mr-smoke-{}/ema-0.100.safetensors"
 
 PRESETS = {
-    "paper": dict(PUBLISHED, **runs("paper-")),
-    "demo": dict(FEW, **shipped()),
-    "demo-regression": dict(ONE, **shipped("regression")),
-    "smoke": dict(FEW, **runs("smoke-")),
+    "paper": dict(PUBLISHED, **networks(PAPER_RUNS, refiner="latent")),
+    "demo": dict(FEW, **networks(SHIPPED)),
+    "demo-regression": dict(ONE, **networks(SHIPPED, slices="regression")),
+    "smoke": dict(FEW, **networks(SMOKE_RUNS, refiner="latent")),
 }
 
 

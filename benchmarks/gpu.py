@@ -110,7 +110,10 @@ def rows(networks, kinds):
     for network in networks:
         one, two, _ = NETWORKS[network]
         found |= {f"{network} evaluation global {n}": ("evaluation", ("global", network, n), 2) for n in LENGTHS[1:2]}
-        found |= {f"{network} evaluation sr {n}": ("evaluation", ("sr", network, n), 2) for n in LENGTHS}
+        found |= {
+            f"{network} evaluation sr {n}": ("evaluation", ("sr", network, n), 2 if n == LENGTHS[0] else 1)
+            for n in LENGTHS
+        }
         found |= {f"{network} sample {n}": ("sample", (network, n), 1) for n in LENGTHS[1:2]}
         found |= {f"{preset} step {n}": ("step", (preset, n), 2) for preset in (one, two) for n in ITEMS}
     return {name: row for name, row in found.items() if row[0] in kinds}

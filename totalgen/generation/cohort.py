@@ -73,7 +73,7 @@ def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, exp
         return manifest_row(pipeline, asked[name], preset)
 
     def bar(items):
-        return progress(items, "parts", "part", show=len(asked) == 1)
+        return progress(items, "network", "run", show=len(asked) == 1)
 
     def exists(name):
         return is_made(name) and (compare_with is None or (outdir / name / COMPARISON).exists())

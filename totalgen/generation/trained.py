@@ -10,6 +10,7 @@ import torch
 
 from totalgen.errors import InputError
 from totalgen.models.codec import codec_from
+from totalgen.models.memory import keep_freed_memory
 from totalgen.models.networks import UNet, cost, mp_layers
 from totalgen.models.precision import resolved
 from totalgen.models.processes import DDPM_STEPS, Denoiser
@@ -51,6 +52,7 @@ class Trained:
         """
         compute = compute or ComputeSettings()
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        keep_freed_memory(device)
         state, configuration = load_weights(path)
         system = system_of(configuration, path, (kind,))
         with described(path):
