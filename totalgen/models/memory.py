@@ -6,7 +6,8 @@ import sys
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGEST = 1 << 30  # bytes; twice as much still fits mallopt's int
+LARGEST = 1 << 30  # bytes of a tensor; with 128 MiB the peak of a volume of 224×224×384 is 13 % higher
+KEPT = (1 << 31) - 1  # bytes free at the end of the heap: the most that mallopt takes
 
 
 def keep_freed_memory(device: torch.device) -> None:
@@ -19,4 +20,4 @@ def keep_freed_memory(device: torch.device) -> None:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         if mallopt is not None:
             mallopt(M_MMAP_THRESHOLD, LARGEST)
-            mallopt(M_TRIM_THRESHOLD, 2 * LARGEST - 1)
+            mallopt(M_TRIM_THRESHOLD, KEPT)
