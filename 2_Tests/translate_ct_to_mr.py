@@ -22,7 +22,7 @@ from totalgen.settings import MR_STAGES, TranslationInferenceSettings
 
 HERE = Path(__file__).resolve().parents[1]
 
-# The published method: 25 DDIM steps in both stages, whole slices and whole latent volumes, begun at the condition.
+# The published method: 25 DDIM steps in both stages, whole slices and whole latent volumes.
 WHOLE = 100_000
 PUBLISHED = {
     "slices_sampling": dict(sampler="ddim", steps=25), "refiner_sampling": dict(sampler="ddim", steps=25),

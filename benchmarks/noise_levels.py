@@ -75,16 +75,17 @@ def correlations(samples, truth):
 @click.option("--root", type=PATH, required=True, help="Cohort root with training.zarr.")
 @click.option("--weights", "files", type=PATH, multiple=True, required=True, help="One stage.")
 @click.option("--steps", default=32, help="Evaluations per sample.")
-@click.option("--items", "count", default=62, help="Test subjects, and samples.")
+@click.option("--items", "count", default=62, help="Subjects, and samples.")
+@click.option("--split", default="test", help="Whose subjects; validation, to choose between settings.")
 @torch.no_grad()
-def main(root, files, steps, count):
+def main(root, files, steps, count, split):
     configuration = load_weights(files[0])[1]
     if configuration.get("kind") != STAGE_KIND:
         raise InputError(f"{files[0]}: holds no stage of the cascade. Give weights of 1_Trainings/train_totalgen.py.")
     settings = build(TrainingSettings, configuration["settings"])
     is_global = settings.stage == "global"
     settings = replace(settings, run=replace(settings.run, seed=SEED))
-    test, train = (make_items(root, settings, split) for split in ("test", "train"))
+    test, train = (make_items(root, settings, split) for split in (split, "train"))
     items = [test[n][1:] for n in range(min(count, len(test.subjects)))]
     truth = torch.stack([clean for clean, _ in items])
     columns = [f"σ {s:g}" for s in SIGMAS] + (["mean", "std"] if is_global else list(test.task.target))
