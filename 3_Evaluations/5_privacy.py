@@ -86,7 +86,13 @@ def main(weights, path, held_out, generated, levels, repeats, most, device, outd
     kind = load_weights(weights)[1].get("kind")
     system_of(dict(kind=kind), weights)
     trained, archive = Trained.load(weights, kind, usable_device(device)), Archive(path)
-    groups = privacy.equal_numbers(archive.indices("train"), archive.indices(held_out), most)
+    both = [archive.indices(split, trained.task.partial) for split in ("train", held_out)]
+    if min(map(len, both)) < 2:
+        raise InputError(
+            f"{path}: {len(both[0])} subjects of split train and {len(both[1])} of {held_out}. Give an archive, or a "
+            "--held-out, with two or more of each."
+        )
+    groups = privacy.equal_numbers(*both, most)
     found, left_out, figures = None, [], {}
     outdir.mkdir(parents=True, exist_ok=True)
     tested = attacks(trained, archive, groups, levels, repeats, outdir)

@@ -102,16 +102,20 @@ def test_distances_and_fingerprints_are_their_formulas():
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
-    """A cohort of eight training and eight held-out subjects: smooth fields, nothing that one shares with another."""
+    """A cohort of eight training and eight held-out subjects: smooth fields, nothing that one shares with another.
+
+    One more of each is known as a partial torso.
+    """
     root, random, rows = tmp_path_factory.mktemp("eight"), np.random.default_rng(1), []
-    for n in range(16):
+    for n in range(18):
         smooth = [ndimage.gaussian_filter(random.standard_normal(SHAPE), 3) for _ in range(2)]
         ct, suv = (300 * each / each.std() for each in smooth)
         for name, voxels in (("CT", ct), ("SUV", np.abs(suv) / 100)):
             path = root / "cropped" / f"s{n}" / f"{name}.nii.gz"
             write_nifti(path, Volume(voxels.astype(np.float32), np.diag([6.0, 6.0, 6.0, 1.0])))
         person = dict(sex="FM"[n % 2], age_years=40 + n, height_m=1.6 + 0.02 * (n % 7), weight_kg=60 + 3 * (n % 5))
-        rows.append(dict(subject=f"s{n}", **person, split="train" if n < 8 else "test", source="random"))
+        split = "train" if n < 8 or n == 16 else "test"
+        rows.append(dict(subject=f"s{n}", **person, split=split, source="random", covers_torso=n < 16))
     pd.DataFrame(rows).to_csv(root / "cohort.csv", index=False)
     (root / "axial_extent.json").write_text(json.dumps(PUBLISHED.to_dict()))
     pack(root, PetCt(shape=SHAPE))
@@ -144,6 +148,17 @@ def test_losses_follow_from_seed_and_repeat_alone_and_a_young_network_gives_nobo
     assert "not told from others" in result.output
     assert read_section(out).scores[0].n == "8 and 8"
     assert len(pd.read_csv(out / "losses.csv")) == 16
+    nobody = invoke(script, "--weights", path, "--archive", eight / "training.zarr", "--outdir", out, "--held-out", "x")
+    assert nobody.exit_code == 2
+    assert "8 subjects of split train and 0 of x" in nobody.output
+
+
+def test_members_are_those_that_the_training_takes(eight, invoke, tmp_path):
+    path, _ = stage_of(eight, "partial", items=8, partial_torsos=True)
+    script, out = "3_Evaluations/5_privacy.py", tmp_path / "out"
+    result = invoke(script, "--weights", path, "--archive", eight / "training.zarr", "--outdir", out, "--repeats", 1)
+    assert result.exit_code == 0, result.output
+    assert read_section(out).scores[0].n == "9 and 9"
 
 
 @pytest.mark.slow
