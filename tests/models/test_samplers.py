@@ -18,6 +18,7 @@ from totalgen.models.samplers import (
     heun,
     karras_sigmas,
     sample,
+    sde_dpm_solver,
     seeded_generator,
 )
 from totalgen.settings import SamplingSettings
@@ -108,7 +109,7 @@ def test_flow_sampled_in_t_is_flow_sampled_in_sigma():
     assert torch.allclose(euler(mixture, noise, sigmas), x, atol=1e-12)
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpm_solver", "euler"])
+@pytest.mark.parametrize("sampler", ["heun", "dpm_solver", "sde_dpm_solver", "euler"])
 def test_a_sample_does_not_depend_on_the_other_items_of_its_batch(sampler):
     torch.manual_seed(0)
     network = UNet(2 + 1, 2, channels=16, multipliers=(1, 2), blocks=1, attention=(1,))
@@ -138,7 +139,36 @@ def test_samplers_converge_to_the_exact_solution_with_their_order(sampler, order
     assert measured[-1] == pytest.approx(order, abs=0.35)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("heun", 2 * 7 - 1), ("dpm_solver", 7), ("euler", 7), ("ancestral", 7)])
+@pytest.mark.parametrize(("sampler", "order"), [(ancestral, 1), (sde_dpm_solver, 2)])
+def test_the_variance_of_stochastic_samplers_converges_with_their_order(sampler, order, monkeypatch):
+    """With a linear denoiser a sample is a sum of the start and of each step's noise: element k carries the k-th."""
+
+    def off(steps):
+        calls = iter(range(1, steps + 1))
+        unit = torch.eye(steps + 1, dtype=torch.float64)
+        monkeypatch.setattr("totalgen.models.samplers._fresh", lambda noise, generator=None: lambda: unit[next(calls)])
+        gains = sampler(lambda z, sigma: gaussian(z + MEAN, sigma) - MEAN, unit[0], karras_sigmas(steps, sigma_max=10))
+        gains[0] *= (STD**2 + 10**2) ** 0.5 / 10  # the start has the data in it
+        return abs(float(gains.square().sum()) - STD**2)
+
+    errors = np.array([off(steps) for steps in (64, 128, 256)])
+    assert errors[-1] < 0.02
+    assert np.log2(errors[:-1] / errors[1:])[-1] == pytest.approx(order, abs=0.35)
+
+
+@pytest.mark.parametrize("sampler", [ancestral, sde_dpm_solver])
+def test_stochastic_samples_of_gaussian_data_have_its_moments_whatever_the_start(sampler):
+    noise = torch.randn(8000, 1, generator=seeded_generator(1), dtype=torch.float64)
+    x = sampler(gaussian, noise, karras_sigmas(100, sigma_max=10))
+    assert float(x.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(x.std()) == pytest.approx(STD, rel=0.06)
+    assert abs(np.corrcoef(noise[:, 0], x[:, 0])[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("heun", 2 * 7 - 1), ("dpm_solver", 7), ("sde_dpm_solver", 7), ("euler", 7), ("ancestral", 7)],
+)
 def test_samplers_use_the_stated_number_of_evaluations(name, expected):
     calls = []
     SAMPLERS[name](lambda z, sigma: calls.append(sigma) or 0 * z, torch.ones(1, 1), karras_sigmas(7))
@@ -220,11 +250,12 @@ def test_a_seeded_generator_depends_on_its_key_alone():
     assert not torch.equal(numbers[0], numbers[2])
 
 
-def test_the_noise_of_ancestral_steps_follows_from_the_noise_given():
+@pytest.mark.parametrize("sampler", ["ancestral", "sde_dpm_solver"])
+def test_the_noise_of_stochastic_steps_follows_from_the_noise_given(sampler):
     one, other = torch.randn(2, 1, 1, 4, 4, 4)
 
     def made(noise):
-        return sample(lambda z, sigma, condition: z / (1 + sigma), torch.zeros(1, 0, 4, 4, 4), noise, "ancestral", 5)
+        return sample(lambda z, sigma, condition: z / (1 + sigma), torch.zeros(1, 0, 4, 4, 4), noise, sampler, 5)
 
     assert torch.equal(made(one), made(one))
     assert not torch.allclose(made(one), made(other))

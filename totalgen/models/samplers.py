@@ -60,19 +60,20 @@ def heun(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor, churn: flo
 @torch.no_grad()
 def dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     """DPM-Solver++(2M): second order in λ = −ln σ from two past evaluations (Lu 2022, algorithm 2). N evaluations."""
-    z = noise * float(sigmas[0])
-    previous, last_step = None, None
+    z, estimates = noise * float(sigmas[0]), _two_step(denoise)
     for sigma, after in _pairs(sigmas):
-        clean = denoise(z, sigma)
-        estimate = clean
-        if after > 0:
-            step = sigma.log() - after.log()
-            if previous is not None and last_step is not None:
-                estimate = clean + (clean - previous) * (step / (2 * last_step))
-            last_step = step
+        estimate = estimates(z, sigma, after)
         z = estimate + (z - estimate) * (after / sigma)
-        previous = clean
     return z
+
+
+@torch.no_grad()
+def sde_dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """SDE-DPM-Solver++(2M): the estimates of dpm_solver in the stochastic equation (Lu 2022, "DPM-Solver++", section 5).
+
+    N evaluations. New noise at every step lets later steps correct the errors of earlier ones.
+    """
+    return _stochastic(_two_step(denoise), noise, sigmas, _fresh(noise))
 
 
 @torch.no_grad()
@@ -83,15 +84,36 @@ def ancestral(
 
     generator: of the noise of the steps; by default that of each sample follows from its ``noise``, whatever the batch.
     """
-    fresh = _fresh(noise, generator)
+    return _stochastic(lambda z, sigma, _: denoise(z, sigma), noise, sigmas, _fresh(noise, generator))
+
+
+def _stochastic(estimates, noise, sigmas, fresh):
+    """Keeps (σ'/σ)² of z at each step and adds as much noise as leads to σ'. estimates: (z, σ, σ') → clean."""
     z = noise * float(sigmas[0])
     for sigma, after in _pairs(sigmas):
-        clean = denoise(z, sigma)
-        keep = (after / sigma) ** 2
+        clean, keep = estimates(z, sigma, after), (after / sigma) ** 2
         z = clean + (z - clean) * keep
         if after > 0:
             z = z + fresh() * (after**2 * (1 - keep)).sqrt()
     return z
+
+
+def _two_step(denoise):
+    """(z, σ, σ') → the clean estimate for this step, extrapolated in λ from the evaluation here and the one before."""
+    previous, last_step = None, None
+
+    def estimates(z, sigma, after):
+        nonlocal previous, last_step
+        estimate = clean = denoise(z, sigma)
+        if after > 0:
+            step = sigma.log() - after.log()
+            if previous is not None:
+                estimate = clean + (clean - previous) * (step / (2 * last_step))
+            last_step = step
+        previous = clean
+        return estimate
+
+    return estimates
 
 
 def _fresh(noise: torch.Tensor, generator: torch.Generator | None = None) -> Callable[[], torch.Tensor]:
@@ -110,6 +132,7 @@ def _fresh(noise: torch.Tensor, generator: torch.Generator | None = None) -> Cal
 SAMPLERS: dict[str, Sampler] = {
     "heun": heun,
     "dpm_solver": dpm_solver,
+    "sde_dpm_solver": sde_dpm_solver,
     "euler": euler,
     "ddim": euler,
     "ancestral": ancestral,
