@@ -355,6 +355,14 @@ def test_a_run_started_from_weights_begins_there_and_refuses_those_of_another_ne
     assert not (tmp_path / "third").exists()
 
 
+def test_a_flow_may_begin_with_the_layers_of_a_diffusion_and_says_so(root, tmp_path, capsys):
+    train_stage(root, tmp_path / "edm", "tiny", **TINY)
+    given = tmp_path / "edm" / "ema-0.100.safetensors"
+    train_stage(root, tmp_path / "flow", "tiny", **TINY | dict(family="flow", items=4, lr=0.0, init_from=given))
+    assert same(weights(tmp_path / "edm"), weights(tmp_path / "flow"), atol=1e-4)
+    assert "of family edm, begins one of flow" in capsys.readouterr().err
+
+
 def as_format_1(outdir):
     """Rewrite a run folder as the first format had it (weights.py)."""
     new = json.loads((outdir / "configuration.json").read_text())

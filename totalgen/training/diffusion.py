@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from totalgen.data.archive import Archive
@@ -88,7 +89,8 @@ def initial_weights(
     """Tensors of the weights file ``path``, or None without one; its hash goes into ``configuration``.
 
     decisive: configuration → what both must share; default: what a stage of the cascade must.
-    Raises InputError when the file is of another kind, or differs in what is decisive.
+    Raises InputError when the file is of another kind, or differs in what is decisive. Another family (a flow that
+    begins with the layers of a diffusion) is said aloud.
     """
     if path is None:
         return None
@@ -98,6 +100,9 @@ def initial_weights(
     theirs, ours = ((decisive or _decisive)(each) for each in (other, configuration))
     if changed := [name for name in ours if theirs[name] != ours[name]]:
         raise InputError(f"{path}: differs in {', '.join(changed)} from what is trained. Give weights of the same.")
+    families = [each["settings"].get("process", {}).get("family") for each in (other, configuration)]
+    if families[0] != families[1]:
+        click.echo(f"{path}: of family {families[0]}, begins one of {families[1]}; what σ means is learnt anew.", err=True)
     configuration["initialised_from"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return {name: value.float() for name, value in state.items()}
 
@@ -108,7 +113,7 @@ def _decisive(configuration):
     return dict(
         stage=getattr(settings, "stage", None),
         channels={name: list(each) for name, each in configuration["channels"].items()},
-        family=settings.process.family, target=settings.task.target, dims=configuration.get("dims", 3),
+        target=settings.task.target, dims=configuration.get("dims", 3),
         network=dataclasses.replace(settings.network, any_shape=False),  # how it is computed, not what it holds
     )  # fmt: skip
 
