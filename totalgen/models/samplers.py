@@ -69,7 +69,7 @@ def dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> t
 
 @torch.no_grad()
 def sde_dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
-    """SDE-DPM-Solver++(2M): the estimates of dpm_solver in the stochastic equation (Lu 2022, "DPM-Solver++", section 5).
+    """SDE-DPM-Solver++(2M): the estimates of dpm_solver in the stochastic equation (Lu 2022, "DPM-Solver++").
 
     N evaluations. New noise at every step lets later steps correct the errors of earlier ones.
     """
