@@ -26,7 +26,7 @@ from totalgen.settings import GenerationSettings
 
 HERE = Path(__file__).resolve().parents[1]
 # The paper, section 2.2: Heun, 35 steps for the global stage and 100 for the sr stage, slabs of 96 slices.
-HEUN, DPM, EULER = (dict(sampler=name) for name in ("heun", "dpm_solver", "euler"))
+HEUN, DPM, SDE, EULER = (dict(sampler=name) for name in ("heun", "dpm_solver", "sde_dpm_solver", "euler"))
 PAPER = dict(global_sampling=dict(HEUN, steps=35), sr_sampling=dict(HEUN, steps=100), slab=96, context=0)
 # Fewer evaluations, a narrower sr stage, windows averaged at every step, two of them across: attention sees nearer to
 # as many voxels as in the patches of the training (docs/performance.md).
@@ -34,7 +34,7 @@ FUSED = dict(windows="fused", slab=112, width=120, overlap=16)
 FAST = dict(FUSED, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=8))
 # One slab holds the whole volume. The flow weights know no finest noise levels: they end at σ = 0.5, at a mean.
 SHORT, WHOLE = dict(DPM, sigma_min=0.5), dict(slab=128, context=8)
-DEMO = dict(WHOLE, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=16))
+DEMO = dict(WHOLE, global_sampling=dict(SDE, steps=16), sr_sampling=dict(DPM, steps=16))
 DEMO_FLOW = dict(WHOLE, global_sampling=dict(SHORT, steps=16), sr_sampling=dict(SHORT, steps=6))
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
 RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained in the repository, and its own
