@@ -32,10 +32,8 @@ PAPER = dict(global_sampling=dict(HEUN, steps=35), sr_sampling=dict(HEUN, steps=
 # as many voxels as in the patches of the training (docs/performance.md).
 FUSED = dict(windows="fused", slab=112, width=120, overlap=16)
 FAST = dict(FUSED, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=8))
-# One slab holds the whole volume. The flow weights know no finest noise levels: they end at σ = 0.5, at a mean.
-SHORT, WHOLE = dict(DPM, sigma_min=0.5), dict(slab=128, context=8)
-DEMO = dict(WHOLE, global_sampling=dict(SDE, steps=16), sr_sampling=dict(DPM, steps=16))
-DEMO_FLOW = dict(WHOLE, global_sampling=dict(SHORT, steps=16), sr_sampling=dict(SHORT, steps=6))
+# One slab holds the whole volume. Noise along the way lets the global stage's later steps correct earlier ones.
+DEMO = dict(slab=128, context=8, global_sampling=dict(SDE, steps=16), sr_sampling=dict(DPM, steps=16))
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
 RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained in the repository, and its own
 
@@ -52,7 +50,7 @@ PRESETS = {
     "fast-edm":   dict(FAST,  **pair(RUN,     "paper-global-edm",          "fast-sr-edm")),
     "fast-flow":  dict(FAST,  **pair(RUN,     "paper-global-flow",         "fast-sr-flow")),
     "demo":       dict(DEMO,  **pair(SHIPPED, "demo-global-edm",           "demo-sr-edm")),
-    "demo-flow":  dict(DEMO_FLOW, **pair(SHIPPED, "demo-global-flow",      "demo-sr-flow")),
+    "demo-flow":  dict(DEMO,  **pair(SHIPPED, "demo-global-flow",          "demo-sr-flow")),
     "smoke":      dict(SMOKE, **pair(RUN,     "smoke-global-edm",          "smoke-sr-edm")),
 }
 
