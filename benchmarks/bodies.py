@@ -20,6 +20,7 @@ from totalgen.data.archive import Archive
 from totalgen.data.demographics import Demographics
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
+from totalgen.errors import InputError
 from totalgen.generation.cascade import load_stage, whole_noise
 from totalgen.generation.window_sampler import WindowSampler
 from totalgen.schema import resolve
@@ -27,7 +28,7 @@ from totalgen.settings import SamplingSettings, WindowSettings
 from totalgen.tasks.petct import Person, decoded_channels, encodings_of
 from totalgen.tasks.task import Box
 
-BODY_HU, DRAWS, OWN = -200.0, 2000, "own volumes"
+BODY_HU, DRAWS, FEWEST, OWN = -200.0, 2000, 8, "own volumes"
 WOMAN = Demographics("F", 60.0, 1.65, 66.0)
 SAMPLINGS = ("sampler=dpm_solver steps=16", "sampler=sde_dpm_solver steps=16")
 
@@ -54,7 +55,7 @@ def compared(values, base):
 
 @command(__doc__)
 @click.option("--weights", type=PATH, required=True, help="Weights of a global stage.")
-@click.option("--samples", type=click.IntRange(min=8), default=40, help="Bodies for each sampling.")
+@click.option("--samples", type=click.IntRange(min=FEWEST), default=40, help="Bodies for each sampling.")
 @click.option("--sampling", "texts", multiple=True, default=SAMPLINGS, help="Settings as NAME=VALUE, with spaces.")
 @click.option("--root", type=PATH, help="Cohort root with training.zarr, whose test subjects to compare with.")
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the table.")
@@ -65,6 +66,8 @@ def main(weights, samples, texts, root, outdir):
     if root is not None:
         archive = Archive(root / "training.zarr")
         chosen = archive.indices("test")[:samples]
+        if len(chosen) < FEWEST:
+            raise InputError(f"{root}: {len(chosen)} subjects of split test, {FEWEST} are needed. Pack more.")
         people = [archive.demographics(row) for row in chosen]
         for body, row in enumerate(chosen):
             phases = archive.array(row, "low")

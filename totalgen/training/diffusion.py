@@ -102,7 +102,7 @@ def initial_weights(
         raise InputError(f"{path}: differs in {', '.join(changed)} from what is trained. Give weights of the same.")
     families = [each["settings"].get("process", {}).get("family") for each in (other, configuration)]
     if families[0] != families[1]:
-        said = f"{path}: of family {families[0]}, begins one of {families[1]}; what σ means is learnt anew."
+        said = f"Warning: {path}: of family {families[0]}, begins one of {families[1]}; what σ means is learnt anew."
         click.echo(said, err=True)
     configuration["initialised_from"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return {name: value.float() for name, value in state.items()}
