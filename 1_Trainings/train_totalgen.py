@@ -30,7 +30,9 @@ DEMO = dict(
     shape=(80, 80, 128), batch=8, microbatch=8, rampup_items=2_000, lr=0.01, lr_decay_steps=5_000,
     weights_dtype="float16", loader_processes=1, checkpoint_steps=500, snapshot_steps=2_000, picture_steps=2_000,
 )  # fmt: skip
-DEMO_GLOBAL = dict(DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), items=132_000)
+DEMO_GLOBAL = dict(
+    DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), template=True, items=132_000,
+)  # fmt: skip
 DEMO_SR = dict(
     DEMO, stage="sr", channels=16, multipliers=(1, 2, 3), blocks=1, attention=(), lean=True, items=200_000,
     patch=(24, 24, 24), placement="body",  # where there is something to learn

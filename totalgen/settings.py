@@ -40,6 +40,7 @@ class TaskSettings(TargetSettings):
     condition_noise: float = setting(0.0, "standard deviation of noise on the sr stage's condition", low=0, high=10)
     placement: str = setting("uniform", "where patches are: anywhere, or where there is body or heat", words=PLACEMENTS)
     partial_torsos: bool = setting(False, "train also on scans that end within the torso")
+    template: bool = setting(False, "give the global stage the body to be expected of the demographics")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from totalgen.data.demographics import Demographics
 
 # Names of the channels.
 DEMOGRAPHICS = ("height_m", "weight_kg / 100", "age_years / 100", "sex")  # sex: F 0, M 1
+TEMPLATE = ("template CT", "template SUV")  # the body to be expected of the demographics, standardised
 UPSAMPLED = ("CT", "SUV")  # of the upsampled low-resolution volume, standardised
 POSITION = ("x", "y", "z")  # −1 … 1 over the volume
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from totalgen.data.archive import Archive
-from totalgen.data.conditions import DEMOGRAPHICS, POSITION, UPSAMPLED, demographic_maps, standardised
+from totalgen.data.conditions import DEMOGRAPHICS, POSITION, TEMPLATE, UPSAMPLED, demographic_maps, standardised
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import PET_CT, Encoding
 from totalgen.data.pictures import study_strip
@@ -19,6 +19,7 @@ from totalgen.errors import InputError
 from totalgen.models.codec import Standardise
 from totalgen.settings import TaskSettings
 from totalgen.tasks.task import Box, Task, sampled_start
+from totalgen.tasks.template import Template
 
 # Where patches are taken: weight of a start, from the share of the low-resolution voxels inside the patch that show
 # body (CT above −200 HU) and of those that are hot (SUV above 4).
@@ -97,15 +98,23 @@ class CascadeTask(Task[Any]):
 
 
 class GlobalTask(CascadeTask):
-    """Low-resolution volume of a random phase; condition: demographics."""
-
-    given = DEMOGRAPHICS
+    """Low-resolution volume of a random phase; condition: demographics, and with ``settings.template`` the body to be
+    expected of them (template.Template).
+    """
 
     def __init__(self, settings: TaskSettings, data: dict[str, Any]):
         super().__init__(settings, data)
         self.shape = self.space = tuple(n // FACTOR for n in settings.shape)
         statistics = self.statistics
         self.codec = Standardise(statistics["low_mean"], statistics["low_std"])
+        self.given = (*DEMOGRAPHICS, *TEMPLATE) if settings.template else DEMOGRAPHICS
+        self.template = data["template"] and Template.from_settings(data["template"]) if settings.template else None
+
+    def prepare(self, archive: Archive, rows: Sequence[int]) -> None:
+        if self.settings.template:
+            phases = (archive.tensor(row, "low", n % PHASES) for n, row in enumerate(rows))
+            self.template = Template.fit(zip(map(archive.demographics, rows), phases, strict=True))
+            self.measured = dict(template=self.template.settings)
 
     def choose(self, archive: Archive, row: int, random: np.random.Generator) -> tuple[Person, Box]:
         low = archive.tensor(row, "low", int(random.integers(PHASES)))
@@ -116,7 +125,12 @@ class GlobalTask(CascadeTask):
         return source.low[(slice(None), *box.slices)]
 
     def condition(self, source: Person, box: Box, device: torch.device | None = None) -> torch.Tensor:
-        return demographic_maps(source.demographics, box.shape, device)
+        maps = demographic_maps(source.demographics, box.shape, device)
+        if not self.settings.template:
+            return maps
+        assert self.template is not None, "of weights, or measured by prepare"
+        expected = self.template.of(source.demographics)[(slice(None), *box.slices)]
+        return torch.cat([maps, standardised(expected, self.statistics).to(maps.device)])
 
     def compose(self, decoded: torch.Tensor, source: Person, box: Box) -> torch.Tensor:
         return decoded

@@ -5,9 +5,10 @@ brings (demographics, a volume) while generating. Both go through the same ``con
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ class Task(ABC, Generic[Source]):
 
     target, given: names of the channels of the target and of the condition;  shape: voxels of a complete volume;
     space: voxels of a training item;  codec: between data units and the space of the process;
-    partial: learn also from scans that end within the torso.
+    partial: learn also from scans that end within the torso;  measured: what ``prepare`` found, JSON values by name,
+    which are kept with weights as data.
     """
 
     target: tuple[str, ...]
@@ -79,6 +81,7 @@ class Task(ABC, Generic[Source]):
     space: tuple[int, ...]
     codec: Codec
     partial: bool = True
+    measured: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def dims(self) -> int:

@@ -48,7 +48,7 @@ def make_items(root: Path, settings: DiffusionSettings, split: str = "train") ->
     """The items that these settings describe. Raises InputError when the archive in ``root`` does not fit them."""
     system = SYSTEMS[kind_of(settings)]
     archive = Archive(root / f"{system.archive}.zarr")
-    task = system.task(settings, archive.data)
+    task = system.task(settings, dict(template=None) | archive.data)  # Task.prepare measures what is None
     items = Items(task, archive, split, settings.run.seed)
     task.prepare(archive, archive.indices("train", task.partial))
     network = settings.network
@@ -77,7 +77,7 @@ def configure(items: Items, kind: str, preset: str, settings: Settings, **found:
         codec=task.codec.settings,
         dims=task.dims,
         data=dict(
-            **archive.data, **found,
+            **archive.data, **task.measured, **found,
             subjects=len(items.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
         ),
     )  # fmt: skip
@@ -98,6 +98,12 @@ def initial_weights(
     if other.get("kind") != configuration["kind"]:
         raise InputError(f"{path}: holds no {configuration['kind']}. Give weights of the same training script.")
     theirs, ours = ((decisive or _decisive)(each) for each in (other, configuration))
+    if decisive is None and (more := _added(*(each["channels"].get("condition", []) for each in (theirs, ours)))):
+        click.echo(f"Warning: {path}: was not given {', '.join(more)}, which begin without weight.", err=True)
+        theirs["channels"]["condition"] = ours["channels"]["condition"]
+        ones = state["first.weight"][:, -1:]  # the network's own channel comes last
+        new = torch.zeros_like(ones).repeat_interleave(len(more), dim=1)
+        state["first.weight"] = torch.cat([state["first.weight"][:, :-1], new, ones], dim=1)
     if changed := [name for name in ours if theirs[name] != ours[name]]:
         raise InputError(f"{path}: differs in {', '.join(changed)} from what is trained. Give weights of the same.")
     families = [each["settings"].get("process", {}).get("family") for each in (other, configuration)]
@@ -106,6 +112,11 @@ def initial_weights(
         click.echo(said, err=True)
     configuration["initialised_from"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return {name: value.float() for name, value in state.items()}
+
+
+def _added(theirs, ours):
+    """What follows in a list after all of another; nothing where it does not begin with that."""
+    return ours[len(theirs) :] if ours[: len(theirs)] == theirs else []
 
 
 def _decisive(configuration):
