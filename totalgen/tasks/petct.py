@@ -108,7 +108,9 @@ class GlobalTask(CascadeTask):
         statistics = self.statistics
         self.codec = Standardise(statistics["low_mean"], statistics["low_std"])
         self.given = (*DEMOGRAPHICS, *TEMPLATE) if settings.template else DEMOGRAPHICS
-        self.template = data["template"] and Template.from_settings(data["template"]) if settings.template else None
+        self.template: Template | None = None
+        if settings.template and data["template"] is not None:
+            self.template = Template.from_settings(data["template"], (len(CHANNELS), *self.space))
 
     def prepare(self, archive: Archive, rows: Sequence[int]) -> None:
         if self.settings.template:
@@ -128,7 +130,8 @@ class GlobalTask(CascadeTask):
         maps = demographic_maps(source.demographics, box.shape, device)
         if not self.settings.template:
             return maps
-        assert self.template is not None, "of weights, or measured by prepare"
+        if self.template is None:
+            raise InputError("the weights lack the template that their settings name. Copy them again.")
         expected = self.template.of(source.demographics)[(slice(None), *box.slices)]
         return torch.cat([maps, standardised(expected, self.statistics).to(maps.device)])
 

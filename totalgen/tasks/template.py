@@ -1,7 +1,7 @@
 """The conditional template: the low-resolution body to be expected of a person, linear in the demographics."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,13 @@ class Template:
     @classmethod
     def fit(cls, people: Iterable[tuple[Demographics, torch.Tensor]]) -> "Template":
         """From (demographics, volume [C, *space]) of every training subject; one volume at a time is held."""
-        count, points, moments = 0, [], None
+        points: list[np.ndarray] = []
+        moments: torch.Tensor | None = None
         for demographics, volume in people:
             x = np.concatenate([[1.0], demographics.channels()])
-            grown = torch.from_numpy(x).float().reshape(-1, *[1] * volume.ndim) * volume
+            grown = torch.from_numpy(x).reshape(-1, *[1] * volume.ndim) * volume.double()
             moments = grown if moments is None else moments + grown
             points.append(x)
-            count += 1
         if moments is None:
             raise InputError("a template needs training subjects, there are none. Pack some.")
         raw = np.stack(points)
@@ -45,7 +45,7 @@ class Template:
         change[1:, 0], change[1:, 1:] = -centre / spread, np.diag(1 / spread)
         standard = raw @ change.T
         gram = standard.T @ standard + np.diag([0.0] + [RIDGE] * len(centre))
-        solve = torch.from_numpy(np.linalg.solve(gram, change)).float()
+        solve = torch.from_numpy(np.linalg.solve(gram, change))
         return cls(centre, spread, torch.tensordot(solve, moments, dims=1).half().float())
 
     def of(self, demographics: Demographics) -> torch.Tensor:
@@ -63,10 +63,10 @@ class Template:
         )  # fmt: skip
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> "Template":
-        """Raises ValueError for values that are not those of a template."""
+    def from_settings(cls, settings: dict[str, Any], shape: Sequence[int]) -> "Template":
+        """shape: of its volumes, [C, *space]. Raises ValueError for values that are not those of such a template."""
         maps = np.frombuffer(base64.b64decode(settings["float16"], validate=True), "<f2").reshape(settings["shape"])
         centre, spread = (np.asarray(settings[name], float) for name in ("centre", "spread"))
-        if centre.shape != spread.shape or len(maps) != 1 + len(centre) or not np.isfinite(maps).all():
+        if centre.shape != spread.shape or maps.shape != (1 + len(centre), *shape) or not np.isfinite(maps).all():
             raise ValueError("its template is damaged")
         return cls(centre, spread, torch.from_numpy(maps.astype(np.float32)))
