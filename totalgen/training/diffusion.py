@@ -137,6 +137,8 @@ def describe(root: Path, preset: str, settings: DiffusionSettings) -> str:
     initial_weights(settings.run.init_from, configuration)
     parameters, flop = cost(network_arguments(configuration), items.task.space)
     gflop, count = flop / 1e9, settings.run.items
+    if "template" in (data := configuration["data"]):
+        data["template"] = f"{' x '.join(map(str, data['template']['shape']))} numbers"
     return "\n".join(
         [
             json.dumps(configuration, indent=1),
