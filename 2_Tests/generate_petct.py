@@ -51,7 +51,7 @@ PRESETS = {
     "paper-flow": dict(PAPER, **pair(RUN,     "paper-global-flow",         "paper-sr-flow")),
     "fast-edm":   dict(FAST,  **pair(RUN,     "paper-global-edm",          "fast-sr-edm")),
     "fast-flow":  dict(FAST,  **pair(RUN,     "paper-global-flow",         "fast-sr-flow")),
-    "demo":       dict(DEMO_EDM, **pair(SHIPPED, "demo-global-edm",          "demo-sr-edm")),
+    "demo":       dict(DEMO_EDM, **pair(SHIPPED, "demo-global-edm",        "demo-sr-edm")),
     "demo-flow":  dict(DEMO,  **pair(SHIPPED, "demo-global-flow",          "demo-sr-flow")),
     "smoke":      dict(SMOKE, **pair(RUN,     "smoke-global-edm",          "smoke-sr-edm")),
 }

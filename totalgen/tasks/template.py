@@ -46,7 +46,8 @@ class Template:
         standard = raw @ change.T
         gram = standard.T @ standard + np.diag([0.0] + [RIDGE] * len(centre))
         solve = torch.from_numpy(np.linalg.solve(gram, change))
-        return cls(centre, spread, torch.tensordot(solve, moments, dims=1).half().float())
+        maps = torch.tensordot(solve, moments, dims=1).half().float() + 0.0  # −0, a matter of the machine, becomes 0
+        return cls(centre, spread, maps)
 
     def of(self, demographics: Demographics) -> torch.Tensor:
         """[C, *space]: the body to be expected of a person."""
