@@ -307,6 +307,10 @@ class GenerationSettings(Settings):
     self_start: float = setting(
         0.0, "noise level at which the sr stage begins, around the upsampled volume; 0: pure noise", low=0
     )  # fmt: skip
+    consistency: float = setting(
+        0.0, "low-resolution voxels over which the sr stage's estimates agree with the volume refined; 0: as they are",
+        low=0, high=16,
+    )  # fmt: skip
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from totalgen.data.resolution import CENTRE, PHASES, phase_offsets, position, stretch, subsample, upsample
+from totalgen.data.resolution import CENTRE, PHASES, missing, phase_offsets, position, stretch, subsample, upsample
 
 
 def ramp(shape, slope=(1.0, -2.0, 0.5)):
@@ -45,6 +45,32 @@ def test_a_patch_is_a_cut_of_the_whole():
     low = torch.randn(2, 4, 4, 4)
     whole = upsample(low, (1, 2, 3), (0, 0, 0), (16, 16, 16))
     assert torch.equal(upsample(low, (1, 2, 3), (3, 5, 7), (6, 7, 8)), whole[:, 3:9, 5:12, 7:15])
+
+
+@pytest.mark.parametrize("offsets", [(0, 0, 0), (1, 2, 3), CENTRE])
+def test_a_smooth_volume_lacks_what_was_taken_from_it(offsets):
+    """What a field of low frequency took away comes back; the box of a patch and the whole agree inside."""
+    at = np.stack(np.meshgrid(*[np.linspace(0, 2, n) for n in (48, 40, 56)], indexing="ij"))
+    high = torch.from_numpy(np.stack([np.sin(at.sum(0)), np.cos(at.prod(0) / 3)])).float()
+    places = np.stack(np.meshgrid(*[offset + np.arange(n) * 4 for offset, n in zip(offsets, (12, 10, 14), strict=True)],
+                                  indexing="ij"))  # fmt: skip
+    low = torch.from_numpy(np.stack([ndimage.map_coordinates(each, places, order=1) for each in high.numpy()]))
+    assert missing(high, low, offsets, (0, 0, 0), 0.7).abs().max() < 1e-5  # it is what it was taken from
+    taken = torch.from_numpy(0.3 + 0.1 * np.sin(at[:1] + 1)).float()
+    lacking = missing(high - taken, low, offsets, (0, 0, 0), 0.7)
+    assert (lacking - taken).abs().max() < 0.02
+    inside = missing((high - taken)[:, 6:38, 3:36, 9:50], low, offsets, (6, 3, 9), 0.7)
+    assert (inside - lacking[:, 6:38, 3:36, 9:50])[:, 12:-12, 12:-12, 12:-12].abs().max() < 1e-4
+
+
+def test_what_is_missing_is_averaged_over_neighbours():
+    low = torch.randn(1, 12, 12, 12)
+    high = torch.zeros(1, 48, 48, 48)
+    exact, smooth = (missing(high, low, (0, 0, 0), (0, 0, 0), width) for width in (1e-3, 1.5))
+    assert torch.allclose(subsample(exact, 0), low, atol=1e-5)
+    expected = ndimage.gaussian_filter(low[0].numpy(), 1.5, mode="constant", truncate=8)
+    expected /= ndimage.gaussian_filter(np.ones((12, 12, 12)), 1.5, mode="constant", truncate=8)
+    assert np.allclose(subsample(smooth, 0)[0], expected, atol=1e-5)
 
 
 def test_position_runs_from_minus_one_to_one_and_patches_agree_with_the_whole():

@@ -113,6 +113,24 @@ def test_a_self_start_begins_at_the_upsampled_volume(cascade, windows):
     assert torch.allclose(late, pure, atol=1e-5)  # the residual's mean is 0: the start adds nothing
 
 
+@pytest.mark.parametrize("tiling", [dict(slab=64), dict(slab=32, context=8), dict(slab=40, windows="fused")])
+def test_a_consistent_refinement_has_the_means_of_its_low_resolution_volume(cascade, tiling):
+    """The network has learnt next to nothing and does not follow its condition: with consistency the volume does."""
+    low = cascade().generate_low(WOMAN, 1) + torch.tensor([0.2, 0.1])[:, None, None, None]
+    sampling = dict(sampler="euler", steps=4)
+
+    def off(consistency, phase):
+        made = cascade(sr_sampling=sampling, consistency=consistency, **tiling)
+        assert ("consistency" in made.describe(WOMAN)) == bool(consistency)
+        refined = made.refine(low, WOMAN, 1, offsets=phase_offsets(phase))
+        return (subsample(refined, phase) - low).mean((1, 2, 3)).abs()
+
+    for phase in (0, 42):
+        assert (off(0.7, phase) < 0.1 * off(0.0, phase)).all()
+    plain = cascade(sr_sampling=sampling, **tiling).refine(low, WOMAN, 1)
+    assert not torch.equal(cascade(sr_sampling=sampling, consistency=0.7, **tiling).refine(low, WOMAN, 1), plain)
+
+
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):
     """An sr stage whose samples are next to nothing adds nothing: the voxels of a phase come back in their places."""
     zero = dict(out_gain=torch.zeros(()))

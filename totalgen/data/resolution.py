@@ -4,6 +4,7 @@ Low-resolution voxel m of phase i lies at full-resolution index i + FACTOR·m (t
 volume has no phase: it is placed at the centre of the FACTOR³ boxes, offset 1.5.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -36,14 +37,45 @@ def upsample(
     offsets: (i, j, k) of the low volume, whole or fractional. Voxels beyond the outermost samples take their value.
     """
     for axis in range(3):
-        samples = low.shape[axis - 3]
         at = torch.arange(start[axis], start[axis] + shape[axis], dtype=torch.float32, device=low.device)
-        at = ((at - offsets[axis]) / FACTOR).clamp(0, samples - 1)
-        before = at.floor().long().clamp(max=max(samples - 2, 0))
-        after = (before + 1).clamp(max=samples - 1)
-        weight = (at - before).to(low.dtype).reshape(-1, *[1] * (2 - axis))
-        low = torch.lerp(low.index_select(axis - 3, before), low.index_select(axis - 3, after), weight)
+        low = _interpolated(low, axis - 3, (at - offsets[axis]) / FACTOR)
     return low
+
+
+def missing(
+    high: torch.Tensor, low: torch.Tensor, offsets: Sequence[float], start: Sequence[int], width: float
+) -> torch.Tensor:
+    """[..., *shape]: what ``high`` [..., *shape], the full resolution from voxel ``start`` on, lacks where the voxels
+    of ``low`` lie, averaged over its neighbours and interpolated linearly.
+
+    offsets: as of upsample;  width: standard deviation of that average, a Gaussian, in low-resolution voxels.
+    """
+    places, lacking = list(offsets), high
+    for axis in range(3):
+        first = max(math.ceil((start[axis] - offsets[axis]) / FACTOR), 0)
+        last = math.floor((start[axis] + high.shape[axis - 3] - 1 - offsets[axis]) / FACTOR)
+        end = min(last + 1, low.shape[axis - 3])
+        place = torch.arange(first, end, dtype=torch.float32, device=high.device)
+        lacking = _interpolated(lacking, axis - 3, FACTOR * place + offsets[axis] - start[axis])
+        low = low.narrow(axis - 3, first, end - first)
+        places[axis] += FACTOR * first
+    lacking = low - lacking
+    for axis in range(3):
+        at = torch.arange(lacking.shape[axis - 3], dtype=torch.float32, device=high.device)
+        near = torch.exp(-((at[:, None] - at) ** 2) / (2 * width**2))
+        near = near / near.sum(1, keepdim=True)  # at the border over the neighbours that there are
+        lacking = (lacking.movedim(axis - 3, -1) @ near.T.to(lacking)).movedim(-1, axis - 3)
+    return upsample(lacking, places, start, high.shape[-3:])
+
+
+def _interpolated(volume, axis, at):
+    """Linear interpolation along an axis at the indices ``at``, those beyond its ends taking the value there."""
+    last = volume.shape[axis] - 1
+    at = at.clamp(0, last)
+    before = at.floor().long().clamp(max=max(last - 1, 0))
+    weight = (at - before).to(volume.dtype).reshape(-1, *[1] * (-1 - axis))
+    after = (before + 1).clamp(max=last)
+    return torch.lerp(volume.index_select(axis, before), volume.index_select(axis, after), weight)
 
 
 def position(

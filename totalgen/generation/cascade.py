@@ -13,13 +13,14 @@ from totalgen.data.axial_extent import AxialExtent
 from totalgen.data.crop import ROUGH_HU, rough_body
 from totalgen.data.demographics import Demographics, outside
 from totalgen.data.intensity import AIR_HU
-from totalgen.data.resolution import CENTRE, FACTOR, stretch
+from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import WindowSampler
+from totalgen.models.precision import autocast
 from totalgen.models.samplers import seeded_generator
 from totalgen.schema import build
 from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, WindowSettings
@@ -59,6 +60,7 @@ class Cascade:
     tiling: TilingSettings
     air: bool = True
     self_start: float = 0.0
+    consistency: float = 0.0
 
     def __post_init__(self) -> None:
         self.global_stage.check(self.global_sampling, "global")
@@ -86,6 +88,7 @@ class Cascade:
             load_stage(weights.global_weights, "global", device, compute, weights.global_guide),
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
             settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
+            settings.consistency,
         )  # fmt: skip
 
     @classmethod
@@ -137,7 +140,7 @@ class Cascade:
         fused = self.tiling.windows == "fused"
         windows = dict(windows="fused", overlap=self.tiling.overlap) if fused else {}  # slabs had no name once
         windows |= dict(width=self.tiling.width) if self.tiling.width else {}
-        windows |= dict(self_start=self.self_start) if self.self_start else {}
+        windows |= {name: getattr(self, name) for name in ("self_start", "consistency") if getattr(self, name)}
         return vars(source) | windows | dict(
             source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
@@ -177,7 +180,9 @@ class Cascade:
         source = LowResolution(demographics, low, offsets)
         noise = whole_noise("sr", seed, self.shape)[None]
         begin = self._upsampled if self.self_start else None
-        sampler = WindowSampler(self.sr_stage, self.sr_sampling, WindowSettings(overlap=self.tiling.overlap), begin)
+        amend = self._consistent if self.consistency else None
+        windows = WindowSettings(overlap=self.tiling.overlap)
+        sampler = WindowSampler(self.sr_stage, self.sr_sampling, windows, begin, amend)
         if self.tiling.windows == "fused":
             return sampler.fused([source], noise, self.window, progress)[0]
         slabs: list[Any] = self.tiles()
@@ -195,6 +200,16 @@ class Cascade:
         upsampled = source.upsampled(box, self.sr_stage.device)
         known = torch.zeros_like(upsampled) if task.residual else upsampled
         return task.codec.encode(known[None]), self.self_start
+
+    def _consistent(self, clean, source, box):
+        """An estimate [2, *box] with what it lacks to the low-resolution volume. That is a sample of the full one, so
+        the true expectation lacks nothing there; a network that has not converged draws towards the usual."""
+        task, device = self.sr_stage.task, self.sr_stage.device
+        with autocast(device, "float32"):
+            decoded = task.codec.decode(clean[None].float())[0]
+            composed = task.compose(decoded, source, box)
+            lacking = missing(composed, source.low.to(device), source.offsets, box.start, self.consistency)
+            return task.codec.encode((decoded + lacking)[None])[0]
 
     def run(self, source: Demographics, seed: int = 0, progress: Progress = iter) -> dict[str, Volume]:
         """dict of CT (HU) and SUV with true extent: z is brought back from the stretched grid by the height."""

@@ -21,6 +21,7 @@ from totalgen.settings import SamplingSettings, WindowSettings
 from totalgen.tasks.task import Box
 
 Start = Callable[[Any, Box], tuple[torch.Tensor, float]]  # (source, box) → (encoded [1, C, *box], noise level)
+Amend = Callable[[torch.Tensor, Any, Box], torch.Tensor]  # (estimate [C, *box], source, box) → another
 
 
 class Counted:
@@ -43,12 +44,16 @@ class Counted:
 
 @dataclass(frozen=True)
 class WindowSampler:
-    """How a trained network is sampled over volumes; begin: where an early start begins, None for pure noise."""
+    """How a trained network is sampled over volumes.
+
+    begin: where an early start begins, None for pure noise;  amend: what becomes of the estimates of every step.
+    """
 
     trained: Trained
     sampling: SamplingSettings
     windows: WindowSettings
     begin: Start | None = None
+    amend: Amend | None = None
 
     def operations(self, shape: Sequence[int]) -> int:
         """Floating-point operations of the network for one sample of a volume [x, y, z]."""
@@ -154,6 +159,13 @@ class WindowSampler:
     def _overlap(self, window):
         return tuple(min(self.windows.overlap, w // 2) for w in window)
 
+    def _amended(self, sources, box):
+        """The amendment of the estimates [number, C, *box] of all sources in a box."""
+        amend = self.amend
+        if amend is None:
+            return None
+        return lambda clean: torch.stack([amend(one, s, box) for one, s in zip(clean, sources, strict=True)])
+
     def _run(self, denoiser, condition, noise, sources, box, guide):
         """Composed samples [number, C, *box] of the sources in a box, from unit noise [number, C', *box]."""
         sampling, start, task = self.sampling, None, self.trained.task
@@ -162,7 +174,7 @@ class WindowSampler:
             start = torch.cat([encoded for encoded, _ in begun])
             sampling = dataclasses.replace(sampling, sigma_max=begun[0][1], levels="karras")
         with autocast(self.trained.device, self.trained.precision):
-            given = noise.to(self.trained.device)
-            z = sample(denoiser, condition, given, **dataclasses.asdict(sampling), guide=guide, start=start).float()
+            chosen = dict(dataclasses.asdict(sampling), guide=guide, start=start, amend=self._amended(sources, box))
+            z = sample(denoiser, condition, noise.to(self.trained.device), **chosen).float()
         made = [task.compose(task.codec.decode(one[None])[0], s, box) for one, s in zip(z, sources, strict=True)]
         return torch.stack(made).cpu()

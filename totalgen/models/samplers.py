@@ -163,23 +163,24 @@ def sample(
     denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
     levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
     guide: ConditionalDenoiser | None = None, guidance: float = 1.0, start: torch.Tensor | None = None,
-    churn: float = 0.0,
+    churn: float = 0.0, amend: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
 
     levels: "karras", the grid of sigma_min, sigma_max and rho; "ddpm", DDPM's own steps; "auto": by the family of the
     denoiser;  guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding
     a diffusion model with a bad version of itself"); w = 1 needs no guide;  start: [B, C, *space] that the noise of the
-    highest level is added to; None: 0, pure noise;  churn: of heun.
+    highest level is added to; None: 0, pure noise;  churn: of heun;  amend: what becomes of
+    each estimate D [B, C, *space], such as what is known of it otherwise.
     """
 
     def denoise(z, sigma):
         sigma = sigma.to(z).expand(len(z))
         clean = denoiser(z, sigma, condition)
-        if guidance == 1:
-            return clean
-        assert guide is not None, "guidance other than 1 needs a guide"
-        return guide(z, sigma, condition).lerp(clean, guidance)
+        if guidance != 1:
+            assert guide is not None, "guidance other than 1 needs a guide"
+            clean = guide(z, sigma, condition).lerp(clean, guidance)
+        return clean if amend is None else amend(clean)
 
     if levels == "auto":
         levels = "ddpm" if getattr(denoiser, "family", None) == "ddpm" else "karras"
