@@ -469,6 +469,7 @@ EXCLUSIVE = {
     "runs that are not there": ("2_Tests/generate_petct.py", (*PERSON, "--runs", "nowhere")),
     "a guide without guidance": ("2_Tests/generate_petct.py", (*PERSON, "--set", "global_guide=x.safetensors")),
     "a self-start below the grid": ("2_Tests/generate_petct.py", (*PERSON, "--set", "self_start=0.0001")),
+    "an average over no voxels": ("2_Tests/generate_petct.py", (*PERSON, "--set", "consistency=1e-200")),
     "a slab of context": ("2_Tests/generate_petct.py", (*PERSON, "--set", "slab=8", "--set", "context=8")),
 }
 

@@ -20,6 +20,7 @@ TARGETS = ("residual", "direct")
 PLACEMENTS = ("uniform", "body", "heat")
 STAGES = ("global", "sr")
 MR_STAGES = ("slices", "refined")
+LEAST_CONSISTENCY = 0.25  # low-resolution voxels: over fewer a Gaussian averages nothing
 SEGMENTER_STRIDE = 8  # its network halves each axis three times
 
 
@@ -317,6 +318,11 @@ class GenerationSettings(Settings):
         super().__post_init__()
         if 0 < self.self_start <= self.sr_sampling.sigma_min:
             raise InputError(f"self_start {self.self_start:g} is not above sr_sampling.sigma_min. Raise it.")
+        if 0 < self.consistency < LEAST_CONSISTENCY:
+            raise InputError(
+                f"consistency is {self.consistency:g} low-resolution voxels, an average over none. "
+                f"Give 0, or at least {LEAST_CONSISTENCY:g}."
+            )
 
 
 @dataclass(frozen=True)
