@@ -131,6 +131,7 @@ class SamplingSettings(Settings):
     rho: float = setting(7.0, "curvature of Karras's grid", above=0, high=1000)
     guidance: float = setting(1.0, "weight of the network against its guide; 1: no guide", low=-100, high=100)
     churn: float = setting(0.0, "noise that heun adds again along the way (S_churn of Karras 2022)", low=0, high=1000)
+    noise_scale: float = setting(1.0, "its scale, and that of sde_dpm_solver's noise (S_noise)", low=0.5, high=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +139,11 @@ class SamplingSettings(Settings):
             raise InputError(f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}. Change one.")
         if self.churn and self.sampler != "heun":
             raise InputError(f"churn is {self.churn:g} with sampler {self.sampler}; only heun has it. Change one.")
+        if self.noise_scale != 1 and self.sampler != "sde_dpm_solver" and not self.churn:
+            raise InputError(
+                f"noise_scale is {self.noise_scale:g}, but {self.sampler} without churn adds no noise along the way. "
+                "Leave it out, or choose sde_dpm_solver."
+            )
 
     def text(self) -> str:
         """sampler, steps and what differs from the defaults, such as "sampler=heun steps=35"."""

@@ -55,6 +55,19 @@ def test_churn_keeps_the_distribution_and_forgets_the_noise():
         SamplingSettings(sampler="euler", churn=1.0)
 
 
+def test_the_scale_of_the_noise_reaches_every_stochastic_sampler():
+    """With an exact denoiser more noise means more spread; without noise along the way it is refused."""
+    noise, sigmas = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(2)), karras_sigmas(24)
+    usual, more = (sample(lambda z, s, c: gaussian(z, s[0]), None, noise, "sde_dpm_solver", 24, noise_scale=scale)
+                   for scale in (1.0, 1.2))  # fmt: skip
+    assert float(more.std() / usual.std()) > 1.05
+    assert float(more.mean()) == pytest.approx(MEAN, abs=0.03)
+    plain, wide = (heun(gaussian, noise, sigmas, 40.0, scale) for scale in (1.0, 1.2))
+    assert float(wide.std() / plain.std()) > 1.05
+    with pytest.raises(InputError, match="adds no noise"):
+        SamplingSettings(sampler="dpm_solver", noise_scale=1.1)
+
+
 def mixture(z, sigma, means=(-1.0, 0.4, 1.5), weights=(0.3, 0.5, 0.2), std=0.25):
     """The ideal denoiser of a mixture of Gaussians: the posterior mean under each, weighted by its evidence."""
     means, weights = (torch.tensor(v, dtype=torch.float64) for v in (means, weights))

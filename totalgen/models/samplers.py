@@ -14,7 +14,7 @@ from totalgen.models.processes import DDPM_STEPS, ddpm_sigmas
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ → clean
 ConditionalDenoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ [B], condition → clean
-Sampler = Callable[[Denoise, torch.Tensor, torch.Tensor], torch.Tensor]  # denoiser, noise, sigmas → sample
+Sampler = Callable[..., torch.Tensor]  # denoiser, noise, sigmas → sample
 
 
 def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> torch.Tensor:
@@ -35,18 +35,20 @@ def euler(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.
 
 
 @torch.no_grad()
-def heun(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor, churn: float = 0.0) -> torch.Tensor:
+def heun(
+    denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor, churn: float = 0.0, noise_scale: float = 1.0
+) -> torch.Tensor:
     """Second order (Karras 2022, algorithm 1). 2N − 1 evaluations.
 
     churn: S_churn of algorithm 2: before each step noise is added that raises σ by the factor
-    1 + min(churn / N, √2 − 1), at all levels and unscaled (S_tmin 0, S_tmax ∞, S_noise 1).
+    1 + min(churn / N, √2 − 1), at all levels (S_tmin 0, S_tmax ∞), times noise_scale (S_noise).
     """
     z, gamma = noise * float(sigmas[0]), min(churn / (len(sigmas) - 1), 2**0.5 - 1)
     fresh = _fresh(noise) if gamma else None
     for sigma, after in _pairs(sigmas):
         if fresh is not None:
             raised = sigma * (1 + gamma)
-            z = z + fresh() * (raised**2 - sigma**2).sqrt()
+            z = z + fresh() * noise_scale * (raised**2 - sigma**2).sqrt()
             sigma = raised
         slope = (z - denoise(z, sigma)) / sigma
         ahead = z + (after - sigma) * slope
@@ -68,12 +70,15 @@ def dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> t
 
 
 @torch.no_grad()
-def sde_dpm_solver(denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+def sde_dpm_solver(
+    denoise: Denoise, noise: torch.Tensor, sigmas: torch.Tensor, noise_scale: float = 1.0
+) -> torch.Tensor:
     """SDE-DPM-Solver++(2M): the estimates of dpm_solver in the stochastic equation (Lu 2022, "DPM-Solver++").
 
     N evaluations. New noise at every step lets later steps correct the errors of earlier ones.
+    noise_scale: more than 1 makes up for a denoiser that takes away more than noise, as S_noise of Karras 2022 does.
     """
-    return _stochastic(_two_step(denoise), noise, sigmas, _fresh(noise))
+    return _stochastic(_two_step(denoise), noise, sigmas, _fresh(noise), noise_scale)
 
 
 @torch.no_grad()
@@ -87,14 +92,15 @@ def ancestral(
     return _stochastic(lambda z, sigma, _: denoise(z, sigma), noise, sigmas, _fresh(noise, generator))
 
 
-def _stochastic(estimates, noise, sigmas, fresh):
-    """Keeps (σ'/σ)² of z at each step and adds as much noise as leads to σ'. estimates: (z, σ, σ') → clean."""
+def _stochastic(estimates, noise, sigmas, fresh, noise_scale=1.0):
+    """Keeps (σ'/σ)² of z at each step and adds as much noise as leads to σ', times noise_scale. estimates: (z, σ, σ') →
+    clean."""
     z = noise * float(sigmas[0])
     for sigma, after in _pairs(sigmas):
         clean, keep = estimates(z, sigma, after), (after / sigma) ** 2
         z = clean + (z - clean) * keep
         if after > 0:
-            z = z + fresh() * (after**2 * (1 - keep)).sqrt()
+            z = z + fresh() * noise_scale * (after**2 * (1 - keep)).sqrt()
     return z
 
 
@@ -163,15 +169,15 @@ def sample(
     denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
     levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
     guide: ConditionalDenoiser | None = None, guidance: float = 1.0, start: torch.Tensor | None = None,
-    churn: float = 0.0, amend: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    churn: float = 0.0, noise_scale: float = 1.0, amend: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
 
     levels: "karras", the grid of sigma_min, sigma_max and rho; "ddpm", DDPM's own steps; "auto": by the family of the
     denoiser;  guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding
     a diffusion model with a bad version of itself"); w = 1 needs no guide;  start: [B, C, *space] that the noise of the
-    highest level is added to; None: 0, pure noise;  churn: of heun;  amend: what becomes of
-    each estimate D [B, C, *space], such as what is known of it otherwise.
+    highest level is added to; None: 0, pure noise;  churn: of heun;  noise_scale: of sde_dpm_solver and of churn;
+    amend: what becomes of each estimate D [B, C, *space], such as what is known of it otherwise.
     """
 
     def denoise(z, sigma):
@@ -187,7 +193,10 @@ def sample(
     sigmas = ddpm_steps(steps) if levels == "ddpm" else karras_sigmas(steps, sigma_min, sigma_max, rho)
     if start is not None:
         noise = noise + start / float(sigmas[0])  # samplers begin at noise · σ
-    return heun(denoise, noise, sigmas, churn) if churn else SAMPLERS[sampler](denoise, noise, sigmas)
+    if churn:
+        return heun(denoise, noise, sigmas, churn, noise_scale)
+    along = {} if noise_scale == 1 else dict(noise_scale=noise_scale)
+    return SAMPLERS[sampler](denoise, noise, sigmas, **along)
 
 
 def seeded_generator(*key: int) -> torch.Generator:
