@@ -135,5 +135,5 @@ def test_the_sampling_that_shipped_weights_carry_is_that_of_their_preset(name):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     settings, shipped = resolve(GenerationSettings, script.PRESETS, name), Cascade.shipped(name)
-    assert (settings.global_sampling, settings.sr_sampling) == (shipped.global_sampling, shipped.sr_sampling)
-    assert settings.tiling == shipped.tiling
+    for name in ("global_sampling", "sr_sampling", "tiling", "consistency", "self_start", "air"):
+        assert getattr(settings, name) == getattr(shipped, name), name

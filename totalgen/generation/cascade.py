@@ -61,6 +61,7 @@ class Cascade:
     air: bool = True
     self_start: float = 0.0
     consistency: float = 0.0
+    consistency_sigma: float = 0.3
 
     def __post_init__(self) -> None:
         self.global_stage.check(self.global_sampling, "global")
@@ -88,7 +89,7 @@ class Cascade:
             load_stage(weights.global_weights, "global", device, compute, weights.global_guide),
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
             settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
-            settings.consistency,
+            settings.consistency, settings.consistency_sigma,
         )  # fmt: skip
 
     @classmethod
@@ -140,7 +141,9 @@ class Cascade:
         fused = self.tiling.windows == "fused"
         windows = dict(windows="fused", overlap=self.tiling.overlap) if fused else {}  # slabs had no name once
         windows |= dict(width=self.tiling.width) if self.tiling.width else {}
-        windows |= {name: getattr(self, name) for name in ("self_start", "consistency") if getattr(self, name)}
+        windows |= dict(self_start=self.self_start) if self.self_start else {}
+        agreeing = dict(consistency=self.consistency, consistency_sigma=self.consistency_sigma)
+        windows |= agreeing if self.consistency else {}
         return vars(source) | windows | dict(
             source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
@@ -201,9 +204,12 @@ class Cascade:
         known = torch.zeros_like(upsampled) if task.residual else upsampled
         return task.codec.encode(known[None]), self.self_start
 
-    def _consistent(self, clean, source, box):
+    def _consistent(self, clean, sigma, source, box):
         """An estimate [2, *box] with what it lacks to the low-resolution volume. That is a sample of the full one, so
-        the true expectation lacks nothing there; a network that has not converged draws towards the usual."""
+        the true expectation lacks nothing there; a network that has not converged draws towards the usual. At the
+        lowest noise levels, where it does not, it is left to smooth what was interpolated."""
+        if sigma < self.consistency_sigma:
+            return clean
         task, device = self.sr_stage.task, self.sr_stage.device
         with autocast(device, "float32"):
             decoded = task.codec.decode(clean[None].float())[0]

@@ -21,7 +21,7 @@ from totalgen.settings import SamplingSettings, WindowSettings
 from totalgen.tasks.task import Box
 
 Start = Callable[[Any, Box], tuple[torch.Tensor, float]]  # (source, box) → (encoded [1, C, *box], noise level)
-Amend = Callable[[torch.Tensor, Any, Box], torch.Tensor]  # (estimate [C, *box], source, box) → another
+Amend = Callable[[torch.Tensor, float, Any, Box], torch.Tensor]  # (estimate [C, *box], σ, source, box) → another
 
 
 class Counted:
@@ -164,7 +164,9 @@ class WindowSampler:
         amend = self.amend
         if amend is None:
             return None
-        return lambda clean: torch.stack([amend(one, s, box) for one, s in zip(clean, sources, strict=True)])
+        return lambda clean, sigma: torch.stack(
+            [amend(one, sigma, source, box) for one, source in zip(clean, sources, strict=True)]
+        )
 
     def _run(self, denoiser, condition, noise, sources, box, guide):
         """Composed samples [number, C, *box] of the sources in a box, from unit noise [number, C', *box]."""
