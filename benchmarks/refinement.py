@@ -32,7 +32,7 @@ from totalgen.settings import GenerationSettings
 SEGMENTER = Path(__file__).resolve().parents[1] / "Resource/demo-segmenter.safetensors"
 DEMO = dict(slab=128, context=8, sr_sampling=dict(sampler="dpm_solver", steps=16, sigma_min=0.1))
 PHASE, SEED, FEWEST = 21, 1, 3
-TRUTH = "own"
+TRUTH, WAYS = "own", ("sr_sampling", "tiling", "self_start", "consistency", "consistency_of", "consistency_sigma")
 SHARES = dict(suv_mean="SUVmean", volume_l="volume", suv_max="SUVmax")
 LABELS = MEASURED | {"bladder": (ORGANS["urinary_bladder"],)}
 
@@ -88,8 +88,7 @@ def main(root, global_weights, sr_weights, segmenter, subjects, texts, outdir):
         own, low = (archive.tensor(row, name, at) for name, at in (("high", slice(None)), ("low", PHASE)))
         volumes = {TRUTH: own}
         for text, settings in plan.items():
-            ways = dict(sr_sampling=settings.sr_sampling, tiling=settings.tiling, consistency=settings.consistency)
-            made = replace(cascade, self_start=settings.self_start, **ways)
+            made = replace(cascade, **{name: getattr(settings, name) for name in WAYS})
             volumes[text] = made.refine(low, person, SEED, offsets=phase_offsets(PHASE))
         for text, high in volumes.items():
             found = measured(cascade.to_volumes(high.numpy(), person), organs)

@@ -318,6 +318,7 @@ class GenerationSettings(Settings):
         0.0, "low-resolution voxels over which the sr stage's estimates agree with the volume refined; 0: as they are",
         low=0, high=16,
     )  # fmt: skip
+    consistency_of: str = setting("both", "which of CT and SUV agree", words=("both", "CT", "SUV"))
     consistency_sigma: float = setting(0.3, "noise level below which estimates stay as they are all the same", low=0)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 

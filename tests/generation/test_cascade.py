@@ -128,6 +128,9 @@ def test_a_consistent_refinement_has_the_means_of_its_low_resolution_volume(casc
     for phase in (0, 42):
         assert (off(0.7, phase) < 0.1 * off(0.0, phase)).all()
     plain = cascade(sr_sampling=sampling, **tiling).refine(low, WOMAN, 1)
+    uptake = cascade(sr_sampling=sampling, consistency=0.7, consistency_of="SUV", **tiling).refine(low, WOMAN, 1)
+    assert not torch.equal(uptake[1], plain[1])  # CT differs as well: the network sees both
+    assert (uptake[0] - plain[0]).abs().mean() < 0.3 * (uptake[1] - plain[1]).abs().mean()
     for lowest, same in ((0.3, False), (100.0, True)):  # above all noise levels it does nothing
         made = cascade(sr_sampling=sampling, consistency=0.7, consistency_sigma=lowest, **tiling).refine(low, WOMAN, 1)
         assert torch.equal(made, plain) == same

@@ -61,6 +61,7 @@ class Cascade:
     air: bool = True
     self_start: float = 0.0
     consistency: float = 0.0
+    consistency_of: str = "both"
     consistency_sigma: float = 0.3
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class Cascade:
             load_stage(weights.global_weights, "global", device, compute, weights.global_guide),
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
             settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
-            settings.consistency, settings.consistency_sigma,
+            settings.consistency, settings.consistency_of, settings.consistency_sigma,
         )  # fmt: skip
 
     @classmethod
@@ -142,8 +143,8 @@ class Cascade:
         windows = dict(windows="fused", overlap=self.tiling.overlap) if fused else {}  # slabs had no name once
         windows |= dict(width=self.tiling.width) if self.tiling.width else {}
         windows |= dict(self_start=self.self_start) if self.self_start else {}
-        agreeing = dict(consistency=self.consistency, consistency_sigma=self.consistency_sigma)
-        windows |= agreeing if self.consistency else {}
+        agreeing = ("consistency", "consistency_of", "consistency_sigma")
+        windows |= {name: getattr(self, name) for name in agreeing} if self.consistency else {}
         return vars(source) | windows | dict(
             source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
@@ -215,6 +216,8 @@ class Cascade:
             decoded = task.codec.decode(clean[None].float())[0]
             composed = task.compose(decoded, source, box)
             lacking = missing(composed, source.low.to(device), source.offsets, box.start, self.consistency)
+            agree = [self.consistency_of in ("both", name) for name in task.target]
+            lacking = lacking * torch.tensor(agree, device=device).reshape(-1, 1, 1, 1)
             return task.codec.encode((decoded + lacking)[None])[0]
 
     def run(self, source: Demographics, seed: int = 0, progress: Progress = iter) -> dict[str, Volume]:
