@@ -63,6 +63,11 @@ def test_a_smooth_volume_lacks_what_was_taken_from_it(offsets):
     assert (inside - lacking[:, 6:38, 3:36, 9:50])[:, 12:-12, 12:-12, 12:-12].abs().max() < 1e-4
 
 
+def test_a_box_between_low_resolution_voxels_lacks_nothing():
+    assert not missing(torch.ones(2, 8, 8, 3), torch.zeros(2, 3, 3, 3), CENTRE, (0, 0, 6), 0.7).any()
+    assert missing(torch.ones(2, 8, 8, 1), torch.zeros(2, 3, 3, 3), (0, 0, 0), (0, 0, 4), 0.7).any()
+
+
 def test_what_is_missing_is_averaged_over_neighbours():
     low = torch.randn(1, 12, 12, 12)
     high = torch.zeros(1, 48, 48, 48)

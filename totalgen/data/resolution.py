@@ -55,6 +55,8 @@ def missing(
         first = max(math.ceil((start[axis] - offsets[axis]) / FACTOR), 0)
         last = math.floor((start[axis] + high.shape[axis - 3] - 1 - offsets[axis]) / FACTOR)
         end = min(last + 1, low.shape[axis - 3])
+        if end <= first:  # a box between the voxels of low
+            return torch.zeros_like(high)
         place = torch.arange(first, end, dtype=torch.float32, device=high.device)
         lacking = _interpolated(lacking, axis - 3, FACTOR * place + offsets[axis] - start[axis])
         low = low.narrow(axis - 3, first, end - first)
