@@ -149,7 +149,7 @@ def summary(lines, stage, gflop):
 @click.option("--guide", type=PATH, help="Weaker weights of the measured stage (autoguidance).")
 @click.option("--segmenter", type=PATH, default=SEGMENTER)
 @click.option("--subjects", "count", default=8, help="Test subjects.")
-@click.option("--sampling", "only", multiple=True, help="Only these, such as \"heun 100\"; the converged first.")
+@click.option("--sampling", "only", multiple=True, help='Only these, such as "heun 100"; the converged first.')
 @click.option("--table", type=PATH, required=True, help="CSV that keeps what was measured.")
 @torch.no_grad()
 def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only, table):

@@ -3,12 +3,13 @@
     python benchmarks/global_denoiser.py --root cohorts/demo --weights Resource/demo-global-edm.safetensors
 
 The Gaussian: a linear regression of the low-resolution volumes on the demographics, and the principal components of
-what it leaves, from two phases of every training subject. Both denoise one random phase of each test subject from the
-same noise. Mean squared error in the units of the process, whose data have 0.5² = 0.25; a network that has converged is
+what it leaves, from two phases of every training subject. Both denoise one random phase of each subject from the same
+noise. Mean squared error in the units of the process, whose data have 0.5² = 0.25; a network that has converged is
 nowhere above the Gaussian. Then how the network follows a subject's uptake (mean encoded SUV of the voxels that are the
 hottest twentieth on average): its response, the slope of the estimate on the truth, which falls as noise hides the
 subject; and the slope of the truth on the estimate: 1 where what it says is right on average, more where it is too near
-to the usual. Prints, and asserts nothing.
+to the usual. --split train: the same on subjects that were learnt; what is better there was learnt by heart, and more
+subjects help, not more training. Prints, and asserts nothing.
 """
 
 import click
@@ -55,17 +56,20 @@ def volumes_of(archive, rows, codec, random):
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort root with training.zarr.")
 @click.option("--weights", type=PATH, multiple=True, required=True, help="Of a global stage; repeatable.")
-@click.option("--subjects", type=click.IntRange(min=FEWEST), default=64, help="Test subjects.")
+@click.option("--subjects", type=click.IntRange(min=FEWEST), default=64, help="How many.")
+@click.option("--split", type=click.Choice(("test", "train")), default="test", help="Of which.")
 @torch.no_grad()
-def main(root, weights, subjects):
+def main(root, weights, subjects, split):
     stages, archive = [load_stage(path, "global") for path in weights], Archive(root / "training.zarr")
-    train, test = archive.indices("train"), archive.indices("test")[:subjects]
-    if min(len(train), len(test)) < FEWEST:
-        raise InputError(f"{root}: {len(train)} training, {len(test)} test subjects; {FEWEST} are needed. Pack more.")
+    train, chosen = archive.indices("train"), archive.indices(split)[:subjects]
+    if min(len(train), len(chosen)) < FEWEST:
+        raise InputError(
+            f"{root}: {len(train)} training, {len(chosen)} {split} subjects; {FEWEST} are needed. Pack more."
+        )
     codec, random = stages[0].task.codec, np.random.default_rng(SEED)
     learnt, people = volumes_of(archive, [row for row in train for _ in range(EACH)], codec, random)
     gaussian = Gaussian(learnt.flatten(1), people)
-    clean, people = volumes_of(archive, test, codec, random)
+    clean, people = volumes_of(archive, chosen, codec, random)
     mean = learnt[:, 1].mean(0)
     hot = mean >= mean.quantile(1 - HOT)
     noise = torch.stack([torch.randn(clean.shape[1:], generator=seeded_generator(SEED, n)) for n in range(len(clean))])
@@ -76,7 +80,7 @@ def main(root, weights, subjects):
             box, at = Box.whole(stage.task.shape), torch.tensor([sigma])
             estimates = [
                 stage.denoiser(each[None], at, stage.task.condition(Person(archive.demographics(row)), box)[None])[0]
-                for each, row in progress(list(zip(z, test, strict=True)), f"σ {sigma:g}", "subject")
+                for each, row in progress(list(zip(z, chosen, strict=True)), f"σ {sigma:g}", "subject")
             ]
             made = torch.stack(estimates).float()
             true, said = clean[:, 1, hot].mean(1).numpy(), made[:, 1, hot].mean(1).numpy()
