@@ -12,6 +12,7 @@ from totalgen.data.organs import MEASURED
 from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation import figures
+from totalgen.evaluation.comparison import statistics_table
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.figures import violins
 from totalgen.evaluation.measured_cohort import Cohort, pairs
@@ -43,7 +44,7 @@ def tables_only(monkeypatch):
         path.write_bytes(base64.b64decode(PIXEL))
         return 1
 
-    for name in ("violins", "bmi_distributions", "against_demographics", "bland_altman"):
+    for name in ("violins", "differences", "bmi_distributions", "against_demographics", "bland_altman"):
         monkeypatch.setattr(figures, name, pixel)
 
 
@@ -116,6 +117,23 @@ def test_violins_are_plotted_for_every_organ_and_measure(tmp_path):
     values = pd.concat([measured(4, 4).assign(cohort="real"), measured(1, 4, seed=1).assign(cohort="made")])
     violins(tmp_path / "violins.png", values, note="a note")
     assert (tmp_path / "violins.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_differences_are_drawn_in_the_order_of_the_candidates_with_their_intervals(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(figures, "write", lambda figure, path: drawn.append(figure))
+    made = {"9 000": measured(4, 1, seed=1, scale=1.1), "132 000": measured(4, 4, seed=2, scale=3.0)}
+    table = statistics_table(Cohort("real", measured(6, 5)), [Cohort(*each) for each in made.items()], QUICK)
+    figures.differences(tmp_path / "differences.png", table, QUICK)
+    axis = drawn[0].axes[0]
+    men, women = (axis.lines[number].get_ydata() for number in (1, 2))  # after the line at 0
+    rows = table[(table["organ"] == "liver") & (table["measure"] == "volume")].set_index(["sex", "candidate"])
+    assert [label.get_text() for label in drawn[0].axes[-1].get_xticklabels()] == list(made)
+    assert men == pytest.approx([rows["difference_percent"]["male", "9 000"], figures.WIDEST_PERCENT])
+    assert women[1] == figures.WIDEST_PERCENT  # three times as much is beyond the axis
+    (first, _), (alone, _) = (lines.get_segments() for lines in axis.collections)
+    assert first[:, 1] == pytest.approx(rows.loc[("male", "9 000"), ["percent_low", "percent_high"]].to_list())
+    assert not len(alone)  # one woman has no interval
 
 
 def test_the_scripts_make_the_table_from_masks(cohort, generated, invoke, tmp_path):

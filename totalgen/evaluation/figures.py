@@ -1,4 +1,7 @@
-"""The pictures of a comparison: violins, BMI, organs against demographics, Bland–Altman. PNGs, drawn without pyplot."""
+"""The pictures of a comparison: violins, differences, BMI, organs against demographics, Bland–Altman.
+
+PNGs, drawn without pyplot.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ DPI = 110
 AGAINST = {"height_m": ("height (m)", 1.0), "weight_kg": ("weight (kg)", 1.0), "age_years": ("age (years)", 1.0)}
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "^", "s", "D", "v", "P")
+WIDEST_PERCENT = 60.0  # of the axis of differences; what lies beyond is drawn at its edge
 
 
 def write(figure: Figure, path: str | Path, note: str = "") -> None:
@@ -99,6 +103,46 @@ def _stars(axis, cells, measure, cohorts, points, design):
 
 def _title(measure):
     return TITLES[measure] if measure == "volume_l" else f"{TITLES[measure]} (g/mL)"
+
+
+def differences(path: str | Path, table: pd.DataFrame, design: Design = PUBLISHED_DESIGN) -> None:
+    """Difference from the reference (%) of every organ (rows) and measure (columns) with its interval; a PNG.
+
+    table: rows of statistics.csv against one reference. Its candidates are in the order of their first row, joined by
+    a line for each sex: given as stages of one training, in their order, they are its curve. The band is the margin of
+    equivalence. Intervals that end beyond WIDEST_PERCENT are cut there.
+    """
+    names = list(dict.fromkeys(table["candidate"]))
+    printed = {measure: "volume" if measure == "volume_l" else measure for measure in design.printed}
+    figure = Figure(figsize=((1.6 + 0.8 * len(names)) * len(printed), 2.1 * len(design.organs)), layout="constrained")
+    axes = figure.subplots(len(design.organs), len(printed), squeeze=False, sharex=True)
+    for organ, row in zip(design.organs, axes, strict=True):
+        for (measure, called), axis in zip(printed.items(), row, strict=True):
+            cells = table[(table["organ"] == organ) & (table["measure"] == called)]
+            axis.axhspan(-100 * design.margin, 100 * design.margin, color="0.9", zorder=0)
+            axis.axhline(0, color="0.7", lw=0.8, zorder=0)
+            for number, sex in enumerate(design.groups):
+                own = cells[cells["sex"] == SEX[sex][0]].set_index("candidate").reindex(names)
+                shift = 0.3 * ((number + 0.5) / len(design.groups) - 0.5)
+                _differences(axis, own, shift, SEX[sex][1])
+            axis.set_xticks(range(len(names)), names, fontsize=8, rotation=30 if len(names) > 2 else 0)
+            axis.set_xlim(-0.5, len(names) - 0.5)
+            axis.set_title(f"{organ.capitalize()}: {TITLES[measure].partition(' (')[0]}, %", fontsize=9)
+            axis.spines[["top", "right"]].set_visible(False)
+    lines = [Line2D([], [], color=SEX[sex][1], marker="o", ms=4, label=SEX[sex][0]) for sex in design.groups]
+    figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
+    write(figure, path)
+
+
+def _differences(axis, rows, shift, colour):
+    """Points of one sex, with intervals where there are any."""
+    middle, low, high = (
+        pd.to_numeric(rows[name]).clip(-WIDEST_PERCENT, WIDEST_PERCENT).to_numpy(float)
+        for name in ("difference_percent", "percent_low", "percent_high")
+    )
+    at = np.arange(len(rows)) + shift
+    axis.plot(at, middle, "o-", color=colour, ms=4, lw=0.8, alpha=0.9)
+    axis.vlines(at, low, high, color=colour, lw=1.2)
 
 
 def bmi_distributions(path: str | Path, cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> None:
@@ -192,9 +236,7 @@ def _relation(axis, cohort, sex, organ, measure, column, number):
         axis.plot(ends, y.mean() + found.slope * (ends - x.mean()), STYLES[number % len(STYLES)], color=colour, lw=1.2)
 
 
-def bland_altman(
-    path: str | Path, reference: Cohort, candidate: Cohort, design: Design = PUBLISHED_DESIGN
-) -> int:
+def bland_altman(path: str | Path, reference: Cohort, candidate: Cohort, design: Design = PUBLISHED_DESIGN) -> int:
     """Candidate − reference of the same subjects against their mean, with bias and limits of agreement of each sex.
 
     Returns the number of subjects that were paired; nothing is drawn for none.

@@ -36,6 +36,8 @@ CAVEAT = (
     "nothing else."
 )
 LIBRARIES = ("totalgen", "numpy", "scipy", "pandas", "statsmodels", "matplotlib")
+
+
 def compare_cohorts(
     reference: Cohort, others: Sequence[Cohort], outdir: str | Path, design: Design = PUBLISHED_DESIGN,
     printed: Sequence[PrintedColumn] = (), further: Sequence[Section] = (), settings: Mapping[str, Any] | None = None,
@@ -60,7 +62,7 @@ def compare_cohorts(
     sections = [
         like_with_like(reference, others, table),
         table_section([*cohorts, *printed], cells, outdir, design),
-        verdict_section(table, [*others, *printed[1:]], design),
+        verdict_section(table, reference, [*others, *printed[1:]], outdir, design),
         pair_section(reference, others, table, outdir, design),
         relation_section(cohorts, slopes, outdir, design),
         body_section(reference, others, design),

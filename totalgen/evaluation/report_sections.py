@@ -83,9 +83,7 @@ def like_with_like(reference: Cohort, others: Sequence[Cohort], table: pd.DataFr
     return section
 
 
-def table_section(
-    cohorts: Sequence[Any], cells: pd.DataFrame, outdir: Path, design: Design
-) -> Section:
+def table_section(cohorts: Sequence[Any], cells: pd.DataFrame, outdir: Path, design: Design) -> Section:
     """Table 1 and its violins, with BMI."""
     measured = [cohort for cohort in cohorts if isinstance(cohort, Cohort)]
     whole = [c.measured[c.measured["flag"] == ""].assign(cohort=c.name) for c in measured]
@@ -109,7 +107,9 @@ def table_section(
     return section
 
 
-def verdict_section(table: pd.DataFrame, others: Sequence[Any], design: Design) -> Section:
+def verdict_section(
+    table: pd.DataFrame, reference: Cohort, others: Sequence[Any], outdir: Path, design: Design
+) -> Section:
     """Differences with intervals, equivalence, power, for every cohort."""
     section = Section("Agreement, and what could have been shown")
     section.notes = [f"{name}: {text}." for name, text in VERDICTS.items()]
@@ -138,6 +138,12 @@ def verdict_section(table: pd.DataFrame, others: Sequence[Any], design: Design) 
         role = "" if row["role"] in row["candidate"] else f" ({row['role']})"
         what = f"{row['candidate']}{role} against {row['reference']}"
         section.scores.append(Score(what, n, words, limit))
+    drawn = table[table["reference"] == reference.name]
+    if len(drawn):
+        figures.differences(outdir / "differences.png", drawn, design)
+        margin = f"in grey ±{100 * design.margin:g} %"
+        caption = f"Difference of the means from {reference.name} with 95 % intervals; {margin}"
+        section.figures = {caption: outdir / "differences.png"}
     for other in others:
         rows = table[table["candidate"] == other.name]
         shown = rows_of(rows, COMPARED)
@@ -179,9 +185,7 @@ def pair_section(
     return section
 
 
-def relation_section(
-    cohorts: Sequence[Cohort], slopes: pd.DataFrame, outdir: Path, design: Design
-) -> Section:
+def relation_section(cohorts: Sequence[Cohort], slopes: pd.DataFrame, outdir: Path, design: Design) -> Section:
     """Organ size and uptake against height, weight and age."""
     section = Section("Organs against height, weight and age")
     section.notes = ["Lines are least squares of each sex; slopes.csv has every slope with its 95 % interval."]
