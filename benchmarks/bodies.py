@@ -25,8 +25,7 @@ from totalgen.data.demographics import Demographics
 from totalgen.data.files import atomic
 from totalgen.data.organs import MEASURED
 from totalgen.data.progress import progress
-from totalgen.data.recipes import fit_grid
-from totalgen.data.resolution import stretch, subsample
+from totalgen.data.resolution import subsample
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 from totalgen.generation.cascade import load_stage, whole_noise
@@ -46,11 +45,11 @@ def places(root, archive, rows):
     """organ → mask [x, y, z] of the low-resolution voxels where it mostly is; none where the cohort has no masks."""
     paths = [root / "cropped" / archive.subjects[row]["subject"] / "organs.nii.gz" for row in rows]
     found = [read_nifti(path).voxels for path in paths if path.is_file()]
-    shape, result = archive.recipe.shape, {}
+    result = {}
     for organ, ids in MEASURED.items() if found else ():
         masks = [np.isin(labels, ids).astype(np.float32) for labels in found]
-        masks = [stretch(fit_grid(mask, shape[:2], 0.0), shape[2])[None] for mask in masks]
-        often = np.mean([subsample(torch.from_numpy(mask), PHASE)[0].numpy() for mask in masks], axis=0)
+        masks = [torch.from_numpy(archive.recipe.on_grid(mask, 0.0))[None] for mask in masks]
+        often = torch.stack([subsample(mask, PHASE)[0] for mask in masks]).mean(0).numpy()
         result[organ] = often >= often.max() / 2
     return result
 
@@ -68,7 +67,8 @@ def described(encoded, codes, organs):
         hottest_40=float(hottest[:40].mean()), hottest_10=float(hottest[:10].mean()),
         grain_hu=float(np.median(np.abs(np.diff(ct, axis=0))[inside])),
         bladder_hu=float(np.median(ct[lowest].ravel()[bladder])),
-    ) | {f"{organ}_suv": float(np.mean(suv[place & dense])) for organ, place in organs.items()}  # fmt: skip
+    ) | {f"{organ}_suv": float(suv[at].mean()) if (at := place & dense).any() else np.nan
+         for organ, place in organs.items()}  # fmt: skip
 
 
 def compared(values, base, unit, people):

@@ -8,8 +8,8 @@ noise. Mean squared error in the units of the process, whose data have 0.5² = 0
 nowhere above the Gaussian. Then how the network follows a subject's uptake (mean encoded SUV of the voxels that are the
 hottest twentieth on average): its response, the slope of the estimate on the truth, which falls as noise hides the
 subject; and the slope of the truth on the estimate: 1 where what it says is right on average, more where it is too near
-to the usual. --split train: the same on subjects that were learnt; what is better there was learnt by heart, and more
-subjects help, not more training. Prints, and asserts nothing.
+to the usual. --split train: the same on subjects that were learnt; what is better there was learnt by heart, or is the
+chance of who is in a split. Prints, and asserts nothing.
 """
 
 import click

@@ -147,10 +147,7 @@ class PetCt(Recipe):
             raise InputError(f"{folder}: its voxels are {edges} mm, no cubes. Resample it, as step 2 does.")
 
         def filled(name):
-            fill = AIR_HU if name == "CT" else 0.0
-            if self.axial == "pad":
-                return fit_grid(volumes[name].voxels, shape, fill)
-            return stretch(fit_grid(volumes[name].voxels, shape[:2], fill), shape[2])
+            return self.on_grid(volumes[name].voxels, AIR_HU if name == "CT" else 0.0)
 
         cut = cut_share(volumes["CT"].voxels, shape[:2]) if "CT" in volumes else 0.0
         study = np.stack([code.encode(filled(name)) for name, code in self.encodings.items()]).astype(np.float32)
@@ -161,6 +158,13 @@ class PetCt(Recipe):
             cut=round(cut, 4),
         )  # fmt: skip
         return dict(high=high, low=low), about
+
+    def on_grid(self, voxels: np.ndarray, fill: float) -> np.ndarray:
+        """[x, y, z] of a torso → the stored grid: cropped or padded with ``fill`` about the middle, z perhaps
+        stretched."""
+        if self.axial == "pad":
+            return fit_grid(voxels, self.shape, fill)
+        return stretch(fit_grid(voxels, self.shape[:2], fill), self.shape[2])
 
     def _affine(self, volume):
         """Of the stored grid: moved by crop or padding about the middle; a stretched axis z has other voxels."""

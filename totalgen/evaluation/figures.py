@@ -108,9 +108,9 @@ def _title(measure):
 def differences(path: str | Path, table: pd.DataFrame, design: Design = PUBLISHED_DESIGN) -> None:
     """Difference from the reference (%) of every organ (rows) and measure (columns) with its interval; a PNG.
 
-    table: rows of statistics.csv against one reference. Its candidates are in the order of their first row, joined by
-    a line for each sex: given as stages of one training, in their order, they are its curve. The band is the margin of
-    equivalence. Intervals that end beyond WIDEST_PERCENT are cut there.
+    table: rows of statistics.csv against one reference. Its candidates are in the order of their first row: stages of
+    one training, given in their order, are its curve. The band is the margin of equivalence. What lies beyond
+    WIDEST_PERCENT is cut there.
     """
     names = list(dict.fromkeys(table["candidate"]))
     printed = {measure: "volume" if measure == "volume_l" else measure for measure in design.printed}
@@ -129,7 +129,7 @@ def differences(path: str | Path, table: pd.DataFrame, design: Design = PUBLISHE
             axis.set_xlim(-0.5, len(names) - 0.5)
             axis.set_title(f"{organ.capitalize()}: {TITLES[measure].partition(' (')[0]}, %", fontsize=9)
             axis.spines[["top", "right"]].set_visible(False)
-    lines = [Line2D([], [], color=SEX[sex][1], marker="o", ms=4, label=SEX[sex][0]) for sex in design.groups]
+    lines = [Line2D([], [], color=SEX[sex][1], marker="o", ms=4, ls="", label=SEX[sex][0]) for sex in design.groups]
     figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
     write(figure, path)
 
@@ -141,7 +141,7 @@ def _differences(axis, rows, shift, colour):
         for name in ("difference_percent", "percent_low", "percent_high")
     )
     at = np.arange(len(rows)) + shift
-    axis.plot(at, middle, "o-", color=colour, ms=4, lw=0.8, alpha=0.9)
+    axis.plot(at, middle, "o", color=colour, ms=4)
     axis.vlines(at, low, high, color=colour, lw=1.2)
 
 
