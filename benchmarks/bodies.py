@@ -14,6 +14,8 @@ they mostly are (at least half as often as where they are most often, in the tru
 and ratios between people of the same demographics (regressed out). Writes <outdir>/bodies.csv.
 """
 
+import itertools
+
 import click
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ from totalgen.data.progress import progress
 from totalgen.data.resolution import subsample
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.cascade import load_stage, whole_noise
+from totalgen.generation.cascade import calibrated, load_stage, whole_noise
 from totalgen.generation.window_sampler import WindowSampler
 from totalgen.schema import resolve
 from totalgen.settings import SamplingSettings, WindowSettings
@@ -99,12 +101,18 @@ def compared(values, base, unit, people):
 @click.option("--weights", "paths", type=PATH, multiple=True, required=True, help="Of a global stage; repeatable.")
 @click.option("--samples", type=click.IntRange(min=FEWEST), default=40, help="Bodies for each sampling.")
 @click.option("--sampling", "texts", multiple=True, default=SAMPLINGS, help="Settings as NAME=VALUE, with spaces.")
+@click.option(
+    "--calibration-slope", "slopes", type=float, multiple=True, default=(1.0,), help="Of the estimates; repeatable."
+)
 @click.option("--root", type=PATH, help="Cohort root with training.zarr, whose test subjects to compare with.")
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the table.")
-def main(paths, samples, texts, root, outdir):
+def main(paths, samples, texts, slopes, root, outdir):
     stages, rows, people = [load_stage(path, "global") for path in paths], [], [WOMAN] * samples
-    plan = [(stage, resolve(SamplingSettings, {"": {}}, "", text.split())) for stage in stages for text in texts]
-    names = [f"{path} {text}" if len(paths) > 1 else text for path in paths for text in texts]
+    samplings = [resolve(SamplingSettings, {"": {}}, "", text.split()) for text in texts]
+    plan = list(itertools.product(stages, samplings, slopes))
+    named = [f"calibration_slope={slope:g}" for slope in slopes]
+    parts = itertools.product(paths if len(paths) > 1 else [""], texts, named if len(slopes) > 1 else [""])
+    names = [" ".join(map(str, each)).strip() for each in parts]
     box, codes = Box.whole(stages[0].task.shape), encodings_of(stages[0].data)
     organs, design = {}, None
     if root is not None:
@@ -119,7 +127,8 @@ def main(paths, samples, texts, root, outdir):
             own = np.asarray(phases[body % phases.shape[0]], np.float32)
             rows.append(dict(sampling=OWN, body=body, **described(own, codes, organs)))
     for at, body in progress([(at, body) for at in range(len(plan)) for body in range(len(people))], "sample", "body"):
-        sampler = WindowSampler(*plan[at], WindowSettings())
+        stage, sampling, slope = plan[at]
+        sampler = WindowSampler(stage, sampling, WindowSettings(), amend=calibrated(stage.task, slope))
         noise = whole_noise("global", body, box.shape)[None]
         low = sampler.box([Person(people[body])], box, noise)[0].numpy().clip(0, 1)
         rows.append(dict(sampling=names[at], body=body, **described(low, codes, organs)))

@@ -320,6 +320,9 @@ class GenerationSettings(Settings):
     )  # fmt: skip
     consistency_of: str = setting("both", "which of CT and SUV agree", words=("both", "CT", "SUV"))
     consistency_sigma: float = setting(0.3, "noise level below which estimates stay as they are all the same", low=0)
+    calibration_slope: float = setting(
+        1.0, "times the departure of the global stage's SUV from its template; 1: as the network says", low=0.5, high=2
+    )  # fmt: skip
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,17 @@ import pytest
 import torch
 from scipy import ndimage
 
-from totalgen.data.resolution import CENTRE, PHASES, missing, phase_offsets, position, stretch, subsample, upsample
+from totalgen.data.resolution import (
+    CENTRE,
+    PHASES,
+    missing,
+    phase_offsets,
+    position,
+    smoothed,
+    stretch,
+    subsample,
+    upsample,
+)
 
 
 def ramp(shape, slope=(1.0, -2.0, 0.5)):
@@ -61,6 +71,14 @@ def test_a_smooth_volume_lacks_what_was_taken_from_it(offsets):
     assert (lacking - taken).abs().max() < 0.02
     inside = missing((high - taken)[:, 6:38, 3:36, 9:50], low, offsets, (6, 3, 9), 0.7)
     assert (inside - lacking[:, 6:38, 3:36, 9:50])[:, 12:-12, 12:-12, 12:-12].abs().max() < 1e-4
+
+
+def test_a_smoothed_point_is_a_gaussian_and_a_constant_stays():
+    point = torch.zeros(1, 25, 27, 29)
+    point[0, 12, 13, 14] = 1
+    expected = ndimage.gaussian_filter(point[0].numpy(), 1.5, mode="constant", truncate=8)
+    assert np.abs(smoothed(point, 1.5)[0].numpy() - expected).max() < 1e-6
+    assert torch.allclose(smoothed(torch.full((2, 4, 5, 6), 0.3), 1.5), torch.full((2, 4, 5, 6), 0.3))
 
 
 def test_a_box_between_low_resolution_voxels_lacks_nothing():

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from totalgen.data.axial_extent import PUBLISHED
-from totalgen.data.conditions import DEMOGRAPHICS, POSITION, UPSAMPLED
+from totalgen.data.conditions import DEMOGRAPHICS, POSITION, TEMPLATE, UPSAMPLED
+from totalgen.data.demographics import Demographics
 from totalgen.generation.cascade import Cascade
 from totalgen.models.networks import UNet
 from totalgen.schema import build, to_dict
 from totalgen.settings import GenerationSettings, TrainingSettings
+from totalgen.tasks.template import Template
 from totalgen.weights import STAGE_KIND, network_arguments, save_weights
 
 STATISTICS = dict(low_mean=[0.3, 0.1], low_std=[0.2, 0.1], residual_mean=[0.0, 0.0], residual_std=[0.05, 0.02])
@@ -16,15 +18,20 @@ SHAPE = (16, 16, 64)
 GIVEN = {"global": DEMOGRAPHICS, "sr": (*UPSAMPLED, *DEMOGRAPHICS, *POSITION)}
 
 
-def write_stage(path, voxel_mm=12.0, **settings):
-    """Weights of an untrained stage, saved as training saves them; its output gain is 1, so that it has one."""
+def write_stage(path, voxel_mm=12.0, people=(), **settings):
+    """Weights of an untrained stage, saved as training saves them; its output gain is 1, so that it has one.
+
+    people: (demographics, low-resolution volume) of whom a global stage has a template.
+    """
     stage = settings["stage"]
     name = {"global": "low", "sr": "residual"}[stage]
+    template = dict(template=Template.fit(people).settings) if people else {}
     configuration = dict(
         kind=STAGE_KIND, preset="untrained", settings=to_dict(build(TrainingSettings, settings)),
-        channels=dict(target=["CT", "SUV"], condition=GIVEN[stage]),
+        channels=dict(target=["CT", "SUV"], condition=(*GIVEN[stage], *(TEMPLATE if people else ()))),
         codec=dict(mean=STATISTICS[f"{name}_mean"], std=STATISTICS[f"{name}_std"]),
-        data=dict(voxel_mm=voxel_mm, axial_extent=PUBLISHED.to_dict(), statistics=STATISTICS, sources=["phantom"]),
+        data=template
+        | dict(voxel_mm=voxel_mm, axial_extent=PUBLISHED.to_dict(), statistics=STATISTICS, sources=["phantom"]),
     )  # fmt: skip
     unet = UNet(**network_arguments(configuration))
     unet.out_gain.data.fill_(1)
@@ -39,6 +46,16 @@ def stage_files(tmp_path_factory):
     torch.manual_seed(0)
     tiny = dict(shape=SHAPE, channels=4, multipliers=(1,), blocks=1, attention=())
     return [write_stage(folder / f"{stage}.safetensors", stage=stage, **tiny) for stage in ("global", "sr")]
+
+
+@pytest.fixture(scope="session")
+def template_file(tmp_path_factory):
+    """A global stage that belongs to the sr stage of ``stage_files`` and has a template of two people."""
+    torch.manual_seed(2)
+    persons = Demographics("F", 50, 1.6, 70), Demographics("M", 50, 1.8, 70)
+    people = [(person, torch.rand(2, *(n // 4 for n in SHAPE)).cumsum(-1) / 10) for person in persons]
+    tiny = dict(stage="global", shape=SHAPE, channels=4, multipliers=(1,), blocks=1, attention=(), template=True)
+    return write_stage(tmp_path_factory.mktemp("template") / "global.safetensors", people=people, **tiny)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from totalgen.data.axial_extent import PUBLISHED
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import CT, SUV
-from totalgen.data.resolution import phase_offsets, subsample
+from totalgen.data.resolution import phase_offsets, smoothed, subsample
 from totalgen.errors import InputError
 from totalgen.generation.cascade import load_stage
 from totalgen.generation.window_sampler import WindowSampler
@@ -134,6 +134,23 @@ def test_a_consistent_refinement_has_the_means_of_its_low_resolution_volume(casc
     for lowest, same in ((0.3, False), (100.0, True)):  # above all noise levels it does nothing
         made = cascade(sr_sampling=sampling, consistency=0.7, consistency_sigma=lowest, **tiling).refine(low, WOMAN, 1)
         assert torch.equal(made, plain) == same
+
+
+def test_a_calibrated_body_departs_further_from_the_one_to_be_expected(cascade, template_file):
+    """One step is one estimate: its SUV moves away from the template by the smoothed departure, its CT stays."""
+    plain, wide = (cascade(global_weights=template_file, calibration_slope=slope) for slope in (1.0, 1.5))
+    made, further = (each.generate_low(WOMAN, 1) for each in (plain, wide))
+    task = plain.global_stage.task
+    expected = task.codec.decode(task.encoded_template(Person(WOMAN), Box.whole(task.shape))[None])[0]
+    assert torch.allclose(expected, task.template.of(WOMAN), atol=1e-6)
+    assert torch.equal(further[0], made[0])
+    departure = smoothed(made - expected, 1.5)[1]
+    assert departure.abs().mean() > 0.01
+    assert torch.allclose(further[1] - made[1], 0.5 * departure, atol=1e-5)
+    assert "calibration_slope" not in plain.describe(WOMAN)
+    assert wide.describe(WOMAN)["calibration_slope"] == 1.5
+    with pytest.raises(InputError, match="has no template"):
+        cascade(calibration_slope=1.5)
 
 
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):

@@ -61,13 +61,18 @@ def missing(
         lacking = _interpolated(lacking, axis - 3, FACTOR * place + offsets[axis] - start[axis])
         low = low.narrow(axis - 3, first, end - first)
         places[axis] += FACTOR * first
-    lacking = low - lacking
-    for axis in range(3):
-        at = torch.arange(lacking.shape[axis - 3], dtype=torch.float32, device=high.device)
+    return upsample(smoothed(low - lacking, width), places, start, high.shape[-3:])
+
+
+def smoothed(volume: torch.Tensor, width: float) -> torch.Tensor:
+    """[..., x, y, z] averaged over neighbours: a Gaussian of standard deviation ``width``, in voxels. At the border
+    over the neighbours that there are."""
+    for axis in (-3, -2, -1):
+        at = torch.arange(volume.shape[axis], dtype=torch.float32, device=volume.device)
         near = torch.exp(-((at[:, None] - at) ** 2) / (2 * width**2))
-        near = near / near.sum(1, keepdim=True)  # at the border over the neighbours that there are
-        lacking = (lacking.movedim(axis - 3, -1) @ near.T.to(lacking)).movedim(-1, axis - 3)
-    return upsample(lacking, places, start, high.shape[-3:])
+        near = near / near.sum(1, keepdim=True)
+        volume = (volume.movedim(axis, -1) @ near.T.to(volume)).movedim(-1, axis)
+    return volume
 
 
 def _interpolated(volume, axis, at):

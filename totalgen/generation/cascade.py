@@ -13,22 +13,23 @@ from totalgen.data.axial_extent import AxialExtent
 from totalgen.data.crop import ROUGH_HU, rough_body
 from totalgen.data.demographics import Demographics, outside
 from totalgen.data.intensity import AIR_HU
-from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch
+from totalgen.data.resolution import CENTRE, FACTOR, missing, smoothed, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
-from totalgen.generation.window_sampler import WindowSampler
+from totalgen.generation.window_sampler import Amend, WindowSampler
 from totalgen.models.precision import autocast
 from totalgen.models.samplers import seeded_generator
 from totalgen.schema import build
 from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, WindowSettings
-from totalgen.tasks.petct import LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
-from totalgen.tasks.task import Box
+from totalgen.tasks.petct import GlobalTask, LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
+from totalgen.tasks.task import Box, Task
 from totalgen.weights import STAGE_KIND, load_weights
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
+CALIBRATION_WIDTH = 1.5  # low-resolution voxels
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
 
 
@@ -48,6 +49,26 @@ def whole_noise(stage: str, seed: int, shape: Sequence[int]) -> torch.Tensor:
     return torch.randn((2, *shape), generator=seeded_generator(seed, NOISE_STREAMS[stage]))
 
 
+def calibrated(task: Task, slope: float) -> Amend | None:
+    """The amendment by which the SUV of a global stage's estimates departs from the body to be expected as far as the
+    truth does; None for 1, where they are right as they are.
+
+    A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
+    1. Smoothed, because this is of organs, and their noise is none of it.
+    """
+    if slope == 1:
+        return None
+    assert isinstance(task, GlobalTask)
+
+    def amend(clean, sigma, source, box):
+        factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
+        with autocast(clean.device, "float32"):
+            departure = smoothed(clean - task.encoded_template(source, box).to(clean), CALIBRATION_WIDTH)
+        return clean + factor.reshape(-1, 1, 1, 1) * departure
+
+    return amend
+
+
 @dataclass(frozen=True)
 class Cascade:
     """Both stages, and how to sample them and to go over a volume: the pipeline from demographics to CT and SUV."""
@@ -63,6 +84,7 @@ class Cascade:
     consistency: float = 0.0
     consistency_of: str = "both"
     consistency_sigma: float = 0.3
+    calibration_slope: float = 1.0
 
     def __post_init__(self) -> None:
         self.global_stage.check(self.global_sampling, "global")
@@ -74,6 +96,11 @@ class Cascade:
             raise InputError(
                 f"the stages do not belong together: {shapes[0]} voxels of {voxels_mm[0]} mm and "
                 f"{shapes[1]} of {voxels_mm[1]} mm. Use two stages trained on the same archive."
+            )
+        if self.calibration_slope != 1 and not self.global_stage.settings.task.template:
+            raise InputError(
+                f"calibration_slope is {self.calibration_slope:g}, but the global stage has no template. "
+                "Leave it out, or train one with --set template=True."
             )
         for stage in filter(None, (self.sr_stage, self.sr_stage.guide)):
             network = stage.denoiser.network
@@ -91,6 +118,7 @@ class Cascade:
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
             settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
             settings.consistency, settings.consistency_of, settings.consistency_sigma,
+            settings.calibration_slope,
         )  # fmt: skip
 
     @classmethod
@@ -145,6 +173,7 @@ class Cascade:
         windows |= dict(self_start=self.self_start) if self.self_start else {}
         agreeing = ("consistency", "consistency_of", "consistency_sigma")
         windows |= {name: getattr(self, name) for name in agreeing} if self.consistency else {}
+        windows |= dict(calibration_slope=self.calibration_slope) if self.calibration_slope != 1 else {}
         return vars(source) | windows | dict(
             source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
@@ -168,7 +197,8 @@ class Cascade:
     def generate_low(self, demographics: Demographics, seed: int, progress: Progress = iter) -> torch.Tensor:
         """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage. progress: wraps the list of evaluations."""
         shape = self.global_stage.task.shape
-        sampler = WindowSampler(self.global_stage, self.global_sampling, WindowSettings())
+        amend = calibrated(self.global_stage.task, self.calibration_slope)
+        sampler = WindowSampler(self.global_stage, self.global_sampling, WindowSettings(), amend=amend)
         noise, counted = whole_noise("global", seed, shape)[None], sampler.counted(progress, 1)
         return sampler.box([Person(demographics)], Box.whole(shape), noise, counted)[0]
 

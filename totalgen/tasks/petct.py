@@ -130,10 +130,16 @@ class GlobalTask(CascadeTask):
         maps = demographic_maps(source.demographics, box.shape, device)
         if not self.settings.template:
             return maps
+        return torch.cat([maps, standardised(self._expected(source, box), self.statistics).to(maps.device)])
+
+    def encoded_template(self, source: Person, box: Box) -> torch.Tensor:
+        """The body to be expected of a person, in process units: [2, *box]."""
+        return self.codec.encode(self._expected(source, box)[None])[0]
+
+    def _expected(self, source, box):
         if self.template is None:
             raise InputError("the weights lack the template that their settings name. Copy them again.")
-        expected = self.template.of(source.demographics)[(slice(None), *box.slices)]
-        return torch.cat([maps, standardised(expected, self.statistics).to(maps.device)])
+        return self.template.of(source.demographics)[(slice(None), *box.slices)]
 
     def compose(self, decoded: torch.Tensor, source: Person, box: Box) -> torch.Tensor:
         return decoded
