@@ -28,14 +28,14 @@ HERE = Path(__file__).resolve().parents[1]
 # The paper, section 2.2: Heun, 35 steps for the global stage and 100 for the sr stage, slabs of 96 slices.
 HEUN, DPM, SDE, EULER = (dict(sampler=name) for name in ("heun", "dpm_solver", "sde_dpm_solver", "euler"))
 PAPER = dict(global_sampling=dict(HEUN, steps=35), sr_sampling=dict(HEUN, steps=100), slab=96, context=0)
-# Fewer evaluations, a narrower sr stage, windows averaged at every step, two of them across: attention sees nearer to
-# as many voxels as in the patches of the training (docs/performance.md).
+# Fewer evaluations, a narrower sr stage, windows averaged at every step, two of them across (docs/performance.md).
 FUSED = dict(windows="fused", slab=112, width=120, overlap=16)
 FAST = dict(FUSED, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=8))
-# One slab holds the whole volume. Noise along the way, consistency and the lowest levels: docs/experiments.md.
+# One slab holds the whole volume. Noise along the way, calibration, consistency, lowest levels: docs/experiments.md.
 DEMO_FLOW = dict(slab=128, context=8, global_sampling=dict(SDE, steps=16), sr_sampling=dict(DPM, steps=16))
 AGREEING = dict(consistency=0.7, consistency_of="SUV", sr_sampling=dict(DPM, steps=16, sigma_min=0.1))
-DEMO_EDM = DEMO_FLOW | AGREEING | dict(global_sampling=dict(SDE, steps=16, noise_scale=1.15, sigma_min=0.01))
+STOCHASTIC = dict(SDE, steps=16, noise_scale=1.05, sigma_min=0.01)
+DEMO_EDM = DEMO_FLOW | AGREEING | dict(global_sampling=STOCHASTIC, calibration_slope=1.06)
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
 RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained in the repository, and its own
 
