@@ -54,11 +54,16 @@ def calibrated(task: Task, slope: float) -> Amend | None:
     truth does; None for 1, where they are right as they are.
 
     A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
-    1. Smoothed, because this is of organs, and their noise is none of it.
+    1. Smoothed, because this is of organs, and their noise is none of it. Raises InputError without a template.
     """
     if slope == 1:
         return None
     assert isinstance(task, GlobalTask)
+    if not task.settings.template:
+        raise InputError(
+            f"calibration_slope is {slope:g}, but the global stage has no template. "
+            "Leave it out, or train one with --set template=True."
+        )
 
     def amend(clean, sigma, source, box):
         factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
@@ -97,11 +102,7 @@ class Cascade:
                 f"the stages do not belong together: {shapes[0]} voxels of {voxels_mm[0]} mm and "
                 f"{shapes[1]} of {voxels_mm[1]} mm. Use two stages trained on the same archive."
             )
-        if self.calibration_slope != 1 and not self.global_stage.settings.task.template:
-            raise InputError(
-                f"calibration_slope is {self.calibration_slope:g}, but the global stage has no template. "
-                "Leave it out, or train one with --set template=True."
-            )
+        calibrated(self.global_stage.task, self.calibration_slope)
         for stage in filter(None, (self.sr_stage, self.sr_stage.guide)):
             network = stage.denoiser.network
             for name, stride in (("width", network.stride[0]), ("slab", network.stride[2])):
