@@ -42,6 +42,10 @@ class TaskSettings(TargetSettings):
     placement: str = setting("uniform", "where patches are: anywhere, or where there is body or heat", words=PLACEMENTS)
     partial_torsos: bool = setting(False, "train also on scans that end within the torso")
     template: bool = setting(False, "give the global stage the body to be expected of the demographics")
+    emphasis: float = setting(
+        0.0, "share of the encoded SUV, as the condition shows it, in a voxel's weight in the loss; 0: all count alike",
+        low=0, high=1000,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,16 @@ class TrainingSettings(DiffusionSettings):
 
     task: TaskSettings = field(default_factory=TaskSettings)
     stage: str = setting("global", "stage of the cascade", words=STAGES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task.emphasis and self.stage == "global" and not self.task.template:
+            raise InputError(
+                f"emphasis is {self.task.emphasis:g}, but the global stage is shown no SUV. "
+                "Leave it out, or --set template=True."
+            )
+        if self.task.emphasis and self.process.loss != "mse":
+            raise InputError(f"emphasis is of loss mse; this one is {self.process.loss}. Change one.")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,23 @@ def test_perfect_network_recovers_the_clean_volume_and_has_no_loss(family):
     assert float(denoiser.loss(clean, condition, SIGMA, noise)[1].max()) < 1e-12
 
 
+def test_a_weighted_loss_is_that_of_every_voxel_times_its_weight():
+    class Silent(nn.Module):
+        def forward(self, x, c_noise):
+            return torch.zeros_like(x)
+
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 3, 2, 4, 4, 4, generator=generator)
+    weight = torch.rand(3, 1, 4, 4, 4, generator=generator)
+    sigma, condition = torch.tensor([0.1, 1.0, 10.0]), torch.zeros(3, 0, 4, 4, 4)
+    c_skip, c_out, _, _ = (c.reshape(-1, 1, 1, 1, 1) for c in edm(sigma))
+    squared = ((clean - c_skip * (clean + sigma.reshape(-1, 1, 1, 1, 1) * noise)) / c_out) ** 2
+    denoiser = Denoiser(Silent(), "edm")
+    found = denoiser.loss(clean, condition, sigma, noise, weight)[1]
+    assert torch.allclose(found, (weight * squared).mean((1, 2, 3, 4)), rtol=1e-5)
+    assert torch.allclose(denoiser.loss(clean, condition, sigma, noise)[1], squared.mean((1, 2, 3, 4)), rtol=1e-5)
+
+
 def test_edm_input_and_target_have_unit_variance():
     c_skip, c_out, c_in, _ = edm(SIGMA)
     assert torch.allclose(c_in**2 * (0.25 + SIGMA**2), torch.ones(5, dtype=torch.float64))

@@ -26,7 +26,7 @@ def archive(tmp_path_factory, cropped_cohort):
 
 def make(archive, stage, seed=0, split="train", **changes):
     settings = TaskSettings(**dict(shape=SHAPE, patch=PATCH) | changes)
-    return Items(TASKS[stage](settings, archive.data), archive, split, seed)
+    return Items(TASKS[stage](settings, dict(template=None) | archive.data), archive, split, seed)
 
 
 def test_items_depend_on_seed_and_number_alone(archive):
@@ -128,6 +128,21 @@ def test_placed_patches_lie_where_the_low_resolution_volume_shows_the_body_or_he
         return sum(low[(0 if placement == "body" else 1, *box.coarser(4))].mean() for box in boxes)
 
     assert shown(placement=placement) > 1.3 * shown()
+
+
+@pytest.mark.parametrize("stage", TASKS)
+def test_emphasis_weighs_voxels_by_the_suv_that_the_condition_shows(archive, stage):
+    items = make(archive, stage, emphasis=30.0, template=True)
+    items.task.prepare(archive, archive.indices("train"))
+    condition = torch.stack([items[n][2] for n in range(3)])
+    shown = [items.task.template.of(items.demographics(n)) for n in range(3)] if stage == "global" else [
+        source.upsampled(box) for source, box in map(items.source, range(3))
+    ]  # fmt: skip
+    expected = 1 + 30 * torch.stack(shown)[:, 1:].clamp(min=0)
+    expected = expected / expected.mean((1, 2, 3, 4), keepdim=True)
+    assert torch.allclose(items.task.weight(condition), expected, atol=1e-4)
+    assert expected.max() > 2 * expected.min()
+    assert make(archive, stage).task.weight(condition) is None
 
 
 def test_a_patch_start_is_uniform_unless_weighted(archive):

@@ -170,6 +170,8 @@ def test_settings_that_mean_nothing_are_refused_before_the_folder_is_taken(root,
         (dict(stage="sr", patch=(32, 8, 8)), "larger than the volume"),
         (dict(axial="pad"), "was packed with --axial stretch, the preset expects pad"),
         (dict(items=0), "items is 0; allowed is from 1"),
+        (dict(emphasis=10.0), "the global stage is shown no SUV"),
+        (dict(emphasis=10.0, template=True, loss="l1"), "emphasis is of loss mse"),
     ):
         with pytest.raises(InputError, match=fact):
             train_stage(root, tmp_path / "run", "tiny", **TINY | wrong)

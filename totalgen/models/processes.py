@@ -134,15 +134,18 @@ class Denoiser(nn.Module):
         return c_skip * z + c_out * prediction
 
     def loss(
-        self, clean: torch.Tensor, condition: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, clean: torch.Tensor, condition: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor,
+        weight: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """(loss to minimise, plain error), both [B]: a key of LOSSES of (D − clean)/c_out, weighted as e^−u·loss + u.
 
+        weight: of the squared error of each voxel, [B, 1, *space]; None: all count the same.
         Computed in the space of F, where nothing is divided by a small c_out twice.
         """
         z = clean + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
         prediction, c_skip, c_out = self.raw(z, sigma, condition)
-        error = self.measure(prediction - (clean - c_skip * z) / c_out)
+        difference = prediction - (clean - c_skip * z) / c_out
+        error = self.measure(difference if weight is None else difference * weight.sqrt())
         if self.log_variance is None:
             return error, error
         u = self.log_variance(self.coefficients(sigma)[3]).flatten()

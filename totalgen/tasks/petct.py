@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from totalgen.data.archive import Archive
-from totalgen.data.conditions import DEMOGRAPHICS, POSITION, TEMPLATE, UPSAMPLED, demographic_maps, standardised
+from totalgen.data.conditions import (
+    DEMOGRAPHICS,
+    POSITION,
+    TEMPLATE,
+    UPSAMPLED,
+    demographic_maps,
+    destandardised,
+    standardised,
+)
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import PET_CT, Encoding
 from totalgen.data.pictures import study_strip
@@ -65,9 +73,13 @@ class LowResolution:
 
 
 class CascadeTask(Task[Any]):
-    """What both stages share. data: what the archive knows (Archive.data): its statistics and encodings."""
+    """What both stages share. data: what the archive knows (Archive.data): its statistics and encodings.
+
+    shown: the channels of the condition that show CT and SUV.
+    """
 
     target = CHANNELS
+    shown: tuple[str, ...]
 
     def __init__(self, settings: TaskSettings, data: dict[str, Any]):
         self.partial = settings.partial_torsos
@@ -91,6 +103,16 @@ class CascadeTask(Task[Any]):
             wide = f"patch {_x(self.space)} is larger than the volume {_x(asked.shape)}"
             raise InputError(f"{wide}. Choose a smaller patch.")
 
+    def weight(self, condition: torch.Tensor) -> torch.Tensor | None:
+        """1 + emphasis · the encoded SUV that the condition shows, over its mean: a kidney is one voxel in five hundred
+        of a volume, and what it is would be learnt last."""
+        if not self.settings.emphasis:
+            return None
+        first = self.given.index(self.shown[0])
+        shown = destandardised(condition[:, first : first + len(self.shown)], self.statistics)
+        weight = 1 + self.settings.emphasis * shown[:, self.target.index("SUV")].clamp(0, 1)[:, None]
+        return weight / weight.mean((1, 2, 3, 4), keepdim=True)
+
     def picture(self, volume: torch.Tensor) -> np.ndarray:
         """CT, PET and PET projection."""
         ct, suv = decoded_channels(volume.numpy(), self.encodings).values()
@@ -101,6 +123,8 @@ class GlobalTask(CascadeTask):
     """Low-resolution volume of a random phase; condition: demographics, and with ``settings.template`` the body to be
     expected of them (template.Template).
     """
+
+    shown = TEMPLATE
 
     def __init__(self, settings: TaskSettings, data: dict[str, Any]):
         super().__init__(settings, data)
@@ -154,6 +178,7 @@ class SuperResolutionTask(CascadeTask):
     shows there. That volume is part of the condition, so what is learnt stays unbiased.
     """
 
+    shown = UPSAMPLED
     given = (*UPSAMPLED, *DEMOGRAPHICS, *POSITION)
 
     def __init__(self, settings: TaskSettings, data: dict[str, Any]):

@@ -106,6 +106,14 @@ class Task(ABC, Generic[Source]):
     def condition(self, source: Source, box: Box, device: torch.device | None = None) -> torch.Tensor:
         """What the network is given."""
 
+    def weight(self, condition: torch.Tensor) -> torch.Tensor | None:
+        """How much each voxel counts in the loss, [B, 1, *box.shape], mean 1; None: all the same.
+
+        condition: [B, K, *box.shape]. What depends on nothing else leaves what is learnt, the conditional mean,
+        where it is.
+        """
+        return None
+
     @abstractmethod
     def compose(self, decoded: torch.Tensor, source: Source, box: Box) -> torch.Tensor:
         """The volume of the box, encoded as the archive stores it, from a decoded prediction."""

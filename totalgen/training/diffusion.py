@@ -41,7 +41,7 @@ def train_diffusion(root: Path, outdir: Path, preset: str, settings: DiffusionSe
     if initial is not None:
         denoiser.network.load_state_dict(initial)
     with report_full_disk(outdir):
-        return fit(Denoising(denoiser, process), items, outdir, configuration, settings)
+        return fit(Denoising(denoiser, process, items.task.weight), items, outdir, configuration, settings)
 
 
 def make_items(root: Path, settings: DiffusionSettings, split: str = "train") -> Items:

@@ -41,13 +41,19 @@ class Objective(nn.Module, ABC):
 
 
 class Denoising(Objective):
-    """The loss of a diffusion model: items are (target, condition), extras are (uniform number, unit noise)."""
+    """The loss of a diffusion model: items are (target, condition), extras are (uniform number, unit noise).
+
+    weight: condition [B, K, *space] → the weight of each voxel in the loss (Task.weight).
+    """
 
     model: Denoiser
 
-    def __init__(self, denoiser: Denoiser, process: ProcessSettings):
+    def __init__(
+        self, denoiser: Denoiser, process: ProcessSettings,
+        weight: Callable[[torch.Tensor], torch.Tensor | None] = lambda condition: None,
+    ):  # fmt: skip
         super().__init__()
-        self.model, self.process, self.extras = denoiser, process, noise_of_item
+        self.model, self.process, self.extras, self.weight = denoiser, process, noise_of_item, weight
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]
@@ -55,7 +61,8 @@ class Denoising(Objective):
 
     def forward(self, *batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         target, condition, uniform, noise = batch
-        weighted, error = self.model.loss(target, condition, noise_levels(uniform, self.process), noise)
+        sigma = noise_levels(uniform, self.process)
+        weighted, error = self.model.loss(target, condition, sigma, noise, self.weight(condition))
         return weighted, dict(loss=error)
 
     def picture(self, items: Items, n: int, seed: int, device: torch.device) -> np.ndarray:
