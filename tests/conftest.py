@@ -10,13 +10,28 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from distributed.protocol.pickle import dumps, loads
 from scipy import ndimage
 
+from totalgen.data import metadata, parallel, subjects
 from totalgen.data.axial_extent import PUBLISHED
 from totalgen.data.organs import ORGANS
 from totalgen.data.volume import Volume, write_nifti
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def work_that_can_be_sent(monkeypatch):
+    """Whatever a step does to subjects in this process could be sent to others: --workers 2 never ends in a traceback
+    of Dask."""
+
+    def checked(work, *arguments):
+        loads(dumps(work))
+        return parallel.spread(work, *arguments)
+
+    for module in (subjects, metadata):
+        monkeypatch.setattr(module, "spread", checked)
 
 
 @pytest.fixture

@@ -110,8 +110,10 @@ class Segmenter:
         return logits[0].argmax(0).cpu().numpy()[tuple(slice(n) for n in hu.shape)]
 
 
-# Loaded once in every process that segments, not sent to it with every subject.
-segmenter_of_process = functools.cache(Segmenter.load)
+@functools.cache
+def segmenter_of_process(weights: str | Path, device: str | torch.device | None = None) -> Segmenter:
+    """Segmenter.load, once in every process that segments: it is not sent there with every subject."""
+    return Segmenter.load(weights, device)
 
 
 def segment_cohort(
