@@ -32,6 +32,7 @@ DEMO = dict(
 )  # fmt: skip
 DEMO_GLOBAL = dict(
     DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), template=True, items=132_000,
+    emphasis=100,  # organs are few voxels
 )  # fmt: skip
 DEMO_SR = dict(
     DEMO, stage="sr", channels=16, multipliers=(1, 2, 3), blocks=1, attention=(), lean=True, items=200_000,

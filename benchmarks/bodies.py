@@ -9,7 +9,7 @@ Volume of the body, activity, the mean of the 40 and of the 10 hottest voxels, t
 neighbours inside the body, left to right) and CT of the bladder (median of the 8 hottest voxels of the lowest quarter):
 difference of the means, in percent or HU, ratio of the standard deviations, both from the first weights and sampling,
 with 95 % intervals by bootstrap over bodies. Without --root bodies of one person from as many seeds; with it one body
-for each of the first test subjects, compared with their own low-resolution volumes; then also the SUV of organs where
+for each of the first test subjects, compared with their own low-resolution volumes; then SUV and CT of organs where
 they mostly are (at least half as often as where they are most often, in the true masks of step 4; dense voxels only),
 and ratios between people of the same demographics (regressed out). Writes <outdir>/bodies.csv.
 """
@@ -69,8 +69,8 @@ def described(encoded, codes, organs):
         hottest_40=float(hottest[:40].mean()), hottest_10=float(hottest[:10].mean()),
         grain_hu=float(np.median(np.abs(np.diff(ct, axis=0))[inside])),
         bladder_hu=float(np.median(ct[lowest].ravel()[bladder])),
-    ) | {f"{organ}_suv": float(suv[at].mean()) if (at := place & dense).any() else np.nan
-         for organ, place in organs.items()}  # fmt: skip
+    ) | {f"{organ}_{unit}": float(values[at].mean()) if (at := place & dense).any() else np.nan
+         for organ, place in organs.items() for unit, values in (("suv", suv), ("hu", ct))}  # fmt: skip
 
 
 def compared(values, base, unit, people):
