@@ -218,7 +218,7 @@ class TrainingSettings(DiffusionSettings):
         if self.task.emphasis and self.stage == "global" and not self.task.template:
             raise InputError(
                 f"emphasis is {self.task.emphasis:g}, but the global stage is shown no SUV. "
-                "Leave it out, or --set template=True."
+                "--set emphasis=0, or --set template=True."
             )
         if self.task.emphasis and self.process.loss != "mse":
             raise InputError(f"emphasis is of loss mse; this one is {self.process.loss}. Change one.")

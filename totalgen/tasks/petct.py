@@ -104,8 +104,8 @@ class CascadeTask(Task[Any]):
             raise InputError(f"{wide}. Choose a smaller patch.")
 
     def weight(self, condition: torch.Tensor) -> torch.Tensor | None:
-        """1 + emphasis · the encoded SUV that the condition shows, over its mean: a kidney is one voxel in five hundred
-        of a volume, and what it is would be learnt last."""
+        """1 + emphasis · the encoded SUV that the condition shows, over its mean: of a low-resolution volume one voxel
+        in five hundred is of the kidneys, and what they are would be learnt last."""
         if not self.settings.emphasis:
             return None
         first = self.given.index(self.shown[0])
