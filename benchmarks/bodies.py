@@ -102,7 +102,8 @@ def compared(values, base, unit, people):
 @click.option("--samples", type=click.IntRange(min=FEWEST), default=40, help="Bodies for each sampling.")
 @click.option("--sampling", "texts", multiple=True, default=SAMPLINGS, help="Settings as NAME=VALUE, with spaces.")
 @click.option(
-    "--calibration-slope", "slopes", type=float, multiple=True, default=(1.0,), help="Of the estimates; repeatable."
+    "--calibration-slope", "slopes", type=click.FloatRange(0.5, 2), multiple=True, default=(1.0,),
+    help="Of the estimates; repeatable.",
 )
 @click.option("--root", type=PATH, help="Cohort root with training.zarr, whose test subjects to compare with.")
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the table.")
