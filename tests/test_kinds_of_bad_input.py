@@ -470,9 +470,6 @@ EXCLUSIVE = {
     "a guide without guidance": ("2_Tests/generate_petct.py", (*PERSON, "--set", "global_guide=x.safetensors")),
     "a self-start below the grid": ("2_Tests/generate_petct.py", (*PERSON, "--set", "self_start=0.0001")),
     "an average over no voxels": ("2_Tests/generate_petct.py", (*PERSON, "--set", "consistency=1e-200")),
-    "a slope without a template": (
-        "2_Tests/generate_petct.py", (*PERSON, "--preset", "demo-flow", "--set", "calibration_slope=1.1"),
-    ),
     "a slab of context": ("2_Tests/generate_petct.py", (*PERSON, "--set", "slab=8", "--set", "context=8")),
 }
 
