@@ -127,7 +127,7 @@ def main(paths, samples, texts, slopes, root, outdir):
             phases = archive.array(row, "low")
             own = np.asarray(phases[body % phases.shape[0]], np.float32)
             rows.append(dict(sampling=OWN, body=body, **described(own, codes, organs)))
-    for at, body in progress([(at, body) for at in range(len(plan)) for body in range(len(people))], "bodies", "sample"):
+    for at, body in progress(list(itertools.product(range(len(plan)), range(len(people)))), "bodies", "sample"):
         stage, sampling, slope = plan[at]
         sampler = WindowSampler(stage, sampling, WindowSettings(), amend=calibrated(stage.task, slope))
         noise = whole_noise("global", body, box.shape)[None]
