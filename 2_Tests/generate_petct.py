@@ -32,8 +32,8 @@ PAPER = dict(global_sampling=dict(HEUN, steps=35), sr_sampling=dict(HEUN, steps=
 FUSED = dict(windows="fused", slab=112, width=120, overlap=16)
 FAST = dict(FUSED, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=8))
 # One slab holds the whole volume. Noise along the way, calibration, consistency, lowest levels: docs/experiments.md.
-AGREEING = dict(calibration_slope=1.06, consistency=0.7, consistency_of="SUV")
-DEMO = dict(AGREEING, slab=128, context=8, sr_sampling=dict(DPM, steps=16, sigma_min=0.1))
+AGREEING = dict(consistency=0.7, consistency_of="SUV")
+DEMO = dict(AGREEING, slab=128, context=8, calibration_slope=1.06, sr_sampling=dict(DPM, steps=16, sigma_min=0.1))
 DEMO_EDM = dict(DEMO, global_sampling=dict(SDE, steps=16, noise_scale=1.05, sigma_min=0.01))
 DEMO_FLOW = dict(DEMO, global_sampling=dict(SDE, steps=16, sigma_min=0.03))
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
