@@ -31,7 +31,7 @@ DEMO = dict(
     weights_dtype="float16", loader_processes=1, checkpoint_steps=500, snapshot_steps=2_000, picture_steps=2_000,
 )  # fmt: skip
 DEMO_GLOBAL = dict(
-    DEMO, stage="global", channels=16, multipliers=(1, 2, 3), blocks=2, attention=(2,), template=True, items=132_000,
+    DEMO, stage="global", channels=16, multipliers=(2, 2, 3), blocks=2, attention=(2,), template=True, items=132_000,
     emphasis=100,  # organs are few voxels
 )  # fmt: skip
 DEMO_SR = dict(
@@ -61,7 +61,7 @@ PRESETS = {
     "paper-sr-edm-pad":      dict(PAPER, stage="sr", axial="pad", **EDM),
     "paper-sr-flow-pad":     dict(PAPER, stage="sr", axial="pad", **FLOW, batch=8, lr=0.001),
     "demo-global-edm":   dict(DEMO_GLOBAL, **EDM),
-    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW),
+    "demo-global-flow":  dict(DEMO_GLOBAL, **FLOW, multipliers=(1, 2, 3)),  # as its weights in Resource
     "demo-sr-edm":       dict(DEMO_SR, **EDM),
     "demo-sr-flow":      dict(DEMO_SR, **FLOW),
     "smoke-global-edm":  dict(SMOKE, stage="global", **EDM),

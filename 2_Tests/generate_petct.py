@@ -32,10 +32,10 @@ PAPER = dict(global_sampling=dict(HEUN, steps=35), sr_sampling=dict(HEUN, steps=
 FUSED = dict(windows="fused", slab=112, width=120, overlap=16)
 FAST = dict(FUSED, global_sampling=dict(DPM, steps=16), sr_sampling=dict(DPM, steps=8))
 # One slab holds the whole volume. Noise along the way, calibration, consistency, lowest levels: docs/experiments.md.
-AGREEING = dict(consistency=0.7, consistency_of="SUV")
-DEMO = dict(AGREEING, slab=128, context=8, calibration_slope=1.06, sr_sampling=dict(DPM, steps=16, sigma_min=0.1))
-DEMO_EDM = dict(DEMO, global_sampling=dict(SDE, steps=16, noise_scale=1.05, sigma_min=0.01))
-DEMO_FLOW = dict(DEMO, global_sampling=dict(SDE, steps=16, sigma_min=0.03))
+DEMO = dict(
+    slab=128, context=8, global_sampling=dict(SDE, steps=16, sigma_min=0.03), calibration_slope=1.06,
+    sr_sampling=dict(DPM, steps=16, sigma_min=0.1), consistency=0.7, consistency_of="SUV",
+)  # fmt: skip
 SMOKE = dict(slab=32, context=4, global_sampling=dict(EULER, steps=3), sr_sampling=dict(EULER, steps=2))
 RUN, SHIPPED = "runs/{}/ema-0.100.safetensors", "Resource/{}.safetensors"  # trained in the repository, and its own
 
@@ -51,8 +51,8 @@ PRESETS = {
     "paper-flow": dict(PAPER, **pair(RUN,     "paper-global-flow",         "paper-sr-flow")),
     "fast-edm":   dict(FAST,  **pair(RUN,     "paper-global-edm",          "fast-sr-edm")),
     "fast-flow":  dict(FAST,  **pair(RUN,     "paper-global-flow",         "fast-sr-flow")),
-    "demo":       dict(DEMO_EDM, **pair(SHIPPED, "demo-global-edm",        "demo-sr-edm")),
-    "demo-flow":  dict(DEMO_FLOW, **pair(SHIPPED, "demo-global-flow",      "demo-sr-flow")),
+    "demo":       dict(DEMO,  **pair(SHIPPED, "demo-global-edm",           "demo-sr-edm")),
+    "demo-flow":  dict(DEMO,  **pair(SHIPPED, "demo-global-flow",          "demo-sr-flow")),
     "smoke":      dict(SMOKE, **pair(RUN,     "smoke-global-edm",          "smoke-sr-edm")),
 }
 
