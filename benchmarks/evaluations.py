@@ -36,8 +36,8 @@ from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
 from totalgen.generation.cascade import Cascade, load_stage
 from totalgen.generation.segmenter import Segmenter
+from totalgen.models.codec import SIGMA_DATA
 from totalgen.models.networks import cost
-from totalgen.models.processes import SIGMA_DATA
 from totalgen.models.samplers import evaluations
 from totalgen.settings import SamplingSettings, TilingSettings
 

@@ -1,5 +1,6 @@
 """What several rooms' tests share: a tiny cropped cohort, and running a script as a user does."""
 
+import contextlib
 import importlib.util
 import json
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from distributed.protocol.pickle import dumps, loads
 from scipy import ndimage
@@ -32,6 +34,17 @@ def work_that_can_be_sent(monkeypatch):
 
     for module in (subjects, metadata):
         monkeypatch.setattr(module, "spread", checked)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A device that is not the processor: tensors on "meta" have no values, and none works with one of the processor's.
+    What is brought back from it is 0."""
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: torch.zeros(x.shape, dtype=x.dtype) if x.is_meta else x)
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda x: float(x.cpu().item()))
+    monkeypatch.setattr(torch.Tensor, "__int__", lambda x: int(x.cpu().item()))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which meta does not have
+    return torch.device("meta")
 
 
 @pytest.fixture

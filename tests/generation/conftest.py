@@ -71,10 +71,10 @@ def smoke_files(tmp_path_factory):
 def cascade(stage_files):
     """cascade(**changes) → a Cascade of the two stages, one Euler step each unless changed."""
 
-    def load(**changes):
+    def load(device=None, **changes):
         one_step = dict(sampler="euler", steps=1)
         weights = dict(global_weights=stage_files[0], sr_weights=stage_files[1])
         settings = dict(weights, global_sampling=one_step, sr_sampling=one_step, slab=64, context=0) | changes
-        return Cascade.load(build(GenerationSettings, settings))
+        return Cascade.load(build(GenerationSettings, settings), device)
 
     return load

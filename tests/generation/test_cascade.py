@@ -323,3 +323,15 @@ def test_a_bar_counts_every_evaluation_of_both_stages(cascade):
     made.run(WOMAN, 1, bar)
     each = [evaluations(s.sampler, s.steps) for s in (made.global_sampling, made.sr_sampling)]
     assert numbers == ended == [each[0], each[1] * len(made.tiles())]
+
+
+@pytest.mark.parametrize("windows", ["slabs", "fused"])
+def test_all_of_it_is_computed_where_the_weights_are(cascade, template_file, stage_files, elsewhere, windows):
+    guided = dict(sampler="heun", steps=2, churn=1.0, guidance=1.5)
+    made = cascade(
+        elsewhere, global_weights=template_file, global_guide=template_file, sr_guide=stage_files[1],
+        global_sampling=guided, sr_sampling=guided, calibration_slope=1.06, consistency=0.7, self_start=1.0,
+        windows=windows, slab=32, overlap=8,
+    )  # fmt: skip
+    volumes = made.run(WOMAN, seed=1)
+    assert {volume.shape[:2] for volume in volumes.values()} == {(16, 16)}

@@ -68,10 +68,10 @@ def files(tmp_path):
     return make
 
 
-def translator(files, **changes):
+def translator(files, device="cpu", **changes):
     sampling = dict(sampler="euler", steps=1)
     asked = files | dict(slices_sampling=sampling, refiner_sampling=sampling, precision="float32") | changes
-    return CtTranslator.load(build(TranslationInferenceSettings, asked), torch.device("cpu"))
+    return CtTranslator.load(build(TranslationInferenceSettings, asked), torch.device(device))
 
 
 def ct(shape, affine=None, seed=0):
@@ -164,3 +164,9 @@ def test_a_file_is_translated_by_the_script(files, tmp_path, invoke):
     assert invoke(*one).exit_code == 0
     assert not (tmp_path / "one/ct/MR_std.nii.gz").exists()
     assert "0 subjects done, 1 were done before" in invoke(*one).output
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_all_of_it_is_computed_where_the_weights_are(files, elsewhere, start):
+    made = translator(files(family="edm", neighbours=1), elsewhere, samples=2, slices_start=start, refiner_start=start)
+    assert {volume.shape for volume in made.run(ct((9, 8, 6))).values()} == {(9, 8, 6)}

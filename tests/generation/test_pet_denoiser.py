@@ -50,10 +50,10 @@ def weights_file(path, gain=0.0, **changes):
 def denoiser(tmp_path):
     """denoiser(gain, training={…}, **settings) → a PetDenoiser, sampled by one Euler step unless changed."""
 
-    def make(gain=0.0, training=None, **changes):
+    def make(gain=0.0, training=None, device="cpu", **changes):
         path = weights_file(tmp_path / "denoiser.safetensors", gain, **training or {})
         asked = dict(weights=path, sampler="euler", steps=1, window=(8, 8, 8), overlap=4, precision="float32")
-        return PetDenoiser.load(build(PetDenoisingInferenceSettings, asked | changes), torch.device("cpu"))
+        return PetDenoiser.load(build(PetDenoisingInferenceSettings, asked | changes), torch.device(device))
 
     return make
 
@@ -261,3 +261,10 @@ def test_a_dose_that_was_not_learnt_is_doubtful(denoiser):
     made, volume = denoiser(), pet((8, 8, 8))
     assert made.doubts(low(volume, 0.1)) == []
     assert "outside 0.01 to 0.5 of the training" in made.doubts(low(volume, 0.002))[0]
+
+
+@pytest.mark.parametrize("target", ["residual", "direct"])
+@pytest.mark.parametrize("tiling", ["fused", "ramp"])
+def test_all_of_it_is_computed_where_the_weights_are(denoiser, elsewhere, tiling, target):
+    made = denoiser(device=elsewhere, training=dict(family="edm", target=target), tiling=tiling, start=1.0, samples=2)
+    assert {volume.shape for volume in made.run(low(pet((20, 9, 11)))).values()} == {(20, 9, 11)}

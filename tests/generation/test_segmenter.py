@@ -177,3 +177,8 @@ def test_the_segmenter_is_a_pipeline_that_describes_itself(weights, cohort):
     assert pipeline.operations((5, 16, 9)) == one  # a smaller volume is padded to one window
     assert pipeline.operations((28, 16, 16)) == 2 * one
     assert pipeline.operations((40, 16, 28)) == 6 * one
+
+
+def test_all_of_it_is_computed_where_the_weights_are(weights, cohort, elsewhere):
+    ct = read_nifti(cohort / "cropped" / "s3" / "CT.nii.gz")
+    assert not Segmenter.load(weights, elsewhere).run(ct)["organs"].voxels.any()

@@ -404,3 +404,12 @@ def test_a_run_begun_in_the_first_format_goes_on(root, tmp_path):
     assert [line["items"] for line in lines] == list(range(4, 36, 4))
     with pytest.raises(InputError, match=r"another configuration \(network.channels differ\)"):
         train_stage(root, tmp_path / "older", "tiny", **TINY | dict(channels=8))
+
+
+@pytest.mark.parametrize("stage", ["global", "sr"])
+def test_all_of_a_training_is_computed_on_its_device(root, tmp_path, monkeypatch, elsewhere, stage):
+    monkeypatch.setattr(loop.distributed, "start", lambda **_: (0, 1, elsewhere))
+    special = dict(template=True) if stage == "global" else dict(patch=(8, 8, 8), condition_noise=0.1)
+    settings = TINY | special | dict(stage=stage, emphasis=10.0, items=8, picture_steps=2)
+    assert train_stage(root, tmp_path / "run", "tiny", **settings).exists()
+    assert list((tmp_path / "run" / "samples").iterdir())

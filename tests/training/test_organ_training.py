@@ -13,6 +13,7 @@ from totalgen.generation.segmenter import Segmenter
 from totalgen.schema import build
 from totalgen.settings import SegmenterSettings
 from totalgen.tasks.organ_patches import SegmentationTask, random_patch
+from totalgen.training import loop
 from totalgen.training.averages import reconstruct
 from totalgen.training.organ_training import class_weights, train_segmenter
 from totalgen.weights import load_weights
@@ -49,6 +50,11 @@ def test_a_run_stopped_and_continued_equals_a_run_without_interruption(cohort, t
     assert [row["step"] for row in logs[1]] == [1, 2, 3, 4]
     for name in ("loss", "dice"):
         assert [row[name] for row in logs[0]] == [row[name] for row in logs[1]]
+
+
+def test_all_of_it_is_computed_on_its_device(cohort, tmp_path, monkeypatch, elsewhere):
+    monkeypatch.setattr(loop.distributed, "start", lambda **_: (0, 1, elsewhere))
+    assert train(cohort, tmp_path / "run", picture_steps=2).exists()
 
 
 def test_loss_and_dice_improve(cohort, tmp_path):

@@ -68,7 +68,7 @@ def calibrated(task: Task, slope: float) -> Amend | None:
     def amend(clean, sigma, source, box):
         factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
         with autocast(clean.device, "float32"):
-            departure = smoothed(clean - task.encoded_template(source, box).to(clean), CALIBRATION_WIDTH)
+            departure = smoothed(clean - task.encoded_template(source, box, clean.device), CALIBRATION_WIDTH)
         return clean + factor.reshape(-1, 1, 1, 1) * departure
 
     return amend

@@ -19,6 +19,7 @@ from totalgen.generation.latent_volumes import LatentVolumes
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import WindowSampler
+from totalgen.models.codec import SIGMA_DATA
 from totalgen.settings import TranslationInferenceSettings
 from totalgen.tasks.refinement import Latents
 from totalgen.tasks.task import VOXEL_TOLERANCE
@@ -155,10 +156,10 @@ class CtTranslator:
 
         def begin(source, box):  # at the condition: the CT, or the stacked slices
             if name == "refiner":
-                stacked = source.slices[(slice(None), *box.slices)][None]
+                stacked = source.slices[(slice(None), *box.slices)][None].to(trained.device)
                 return trained.task.codec.encode(0 * stacked if trained.task.residual else stacked), level
             middle = source.ct.shape[0] // 2
-            return trained.task.condition(source, box)[None, middle : middle + 1] * 0.5, level  # σ_data
+            return trained.task.condition(source, box, trained.device)[None, middle : middle + 1] * SIGMA_DATA, level
 
         sampling, windows = (getattr(settings, f"{name}_{what}") for what in ("sampling", "windows"))
         return WindowSampler(trained, sampling, windows, begin if level else None)

@@ -17,6 +17,7 @@ from totalgen.errors import InputError
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import WindowSampler
+from totalgen.models.codec import SIGMA_DATA
 from totalgen.settings import PetDenoisingInferenceSettings, SamplingSettings, WindowSettings
 from totalgen.tasks.pet_denoising import LowDose, PetDenoisingTask
 from totalgen.tasks.task import VOXEL_TOLERANCE
@@ -133,12 +134,13 @@ class PetDenoiser:
         """The input in process units, and the noise level there: what an early start begins from."""
         task = self.task
         low = source.low[(slice(None), *box.slices)][None].to(self.trained.device)
-        mean, std = (task.codec.settings[name][0] for name in ("mean", "std"))
         if task.residual:
-            return torch.full_like(low, -mean / std * 0.5), self.start * 0.5
+            return task.codec.encode(torch.zeros_like(low)), self.start * SIGMA_DATA
         activity = task.encoding.decode(np.array(task.mean))  # the mean of the training's volumes
         added = float(task.model.std(activity)) * np.sqrt(1 / source.dose - 1)
-        return task.codec.encode(low), self.start * added / (task.encoding.high - task.encoding.low) / std * 0.5
+        std = task.codec.settings["std"][0]
+        added *= SIGMA_DATA / std / (task.encoding.high - task.encoding.low)
+        return task.codec.encode(low), self.start * added
 
 
 def dicom_export(outdir: Path, keep_identity: bool) -> Callable[[Path, Input, dict[str, Volume], dict[str, Any]], None]:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+SIGMA_DATA = 0.5  # standard deviation of encoded data, which the processes assume (Karras 2022)
+
 
 class Codec(nn.Module, ABC):
     """settings: JSON values, of which ``codec_from`` makes the same codec again; files keep them."""
@@ -23,7 +25,7 @@ class Codec(nn.Module, ABC):
 
 
 class Standardise(Codec):
-    """encode: (x − mean) / std · σ_data per channel, so that the data's standard deviation is what the process assumes.
+    """encode: (x − mean) / std · SIGMA_DATA per channel.
 
     mean, std: one number per channel. decode is the exact inverse.
     """
@@ -31,13 +33,11 @@ class Standardise(Codec):
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(
-        self, mean: Sequence[float] | torch.Tensor, std: Sequence[float] | torch.Tensor, sigma_data: float = 0.5
-    ) -> None:
+    def __init__(self, mean: Sequence[float] | torch.Tensor, std: Sequence[float] | torch.Tensor) -> None:
         super().__init__()
         self.settings = dict(kind="standardise", mean=list(mean), std=list(std))
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.as_tensor(std, dtype=torch.float32) / sigma_data)
+        self.register_buffer("scale", torch.as_tensor(std, dtype=torch.float32) / SIGMA_DATA)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         return (x - self._like(self.mean, x)) / self._like(self.scale, x)

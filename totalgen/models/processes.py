@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from totalgen.models.codec import SIGMA_DATA
 from totalgen.models.networks import FourierFeatures, MPLayer, UNet
 
-SIGMA_DATA = 0.5
 DDPM_STEPS = 1000
 DDPM_BETA = (1e-4, 0.02)  # linear schedule of Ho 2020
 Coefficients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # c_skip, c_out, c_in, c_noise

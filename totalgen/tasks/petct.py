@@ -156,9 +156,9 @@ class GlobalTask(CascadeTask):
             return maps
         return torch.cat([maps, standardised(self._expected(source, box), self.statistics).to(maps.device)])
 
-    def encoded_template(self, source: Person, box: Box) -> torch.Tensor:
-        """The body to be expected of a person, in process units: [2, *box]."""
-        return self.codec.encode(self._expected(source, box)[None])[0]
+    def encoded_template(self, source: Person, box: Box, device: torch.device | None = None) -> torch.Tensor:
+        """The body to be expected of a person, in process units: [2, *box]. device: that of the codec."""
+        return self.codec.encode(self._expected(source, box)[None].to(device))[0]
 
     def _expected(self, source, box):
         if self.template is None:
@@ -222,7 +222,7 @@ class SuperResolutionTask(CascadeTask):
     def condition(self, source: LowResolution, box: Box, device: torch.device | None = None) -> torch.Tensor:
         seen = standardised(source.upsampled(box, device), self.statistics)
         if source.noise is not None:
-            seen = seen + source.noise
+            seen = seen + source.noise.to(seen)
         maps = demographic_maps(source.demographics, box.shape, device)
         return torch.cat([seen, maps, position(box.start, box.shape, self.shape, device=device)])
 
