@@ -170,6 +170,20 @@ def test_the_published_windows_are_where_they_were():
     assert torch.allclose(ramps[0][86:] + ramps[1][:10], torch.ones(10))
 
 
+def test_windows_that_are_averaged_begin_where_the_network_halves(denoiser):
+    """The volume that is covered, and with it the noise, does not depend on the windows."""
+    for any_shape, covered in ((False, (22, 10, 34)), (True, (21, 9, 33))):
+        for window, overlap in (((8, 8, 8), 3), ((6, 8, 12), 5), ((10, 10, 10), 16)):
+            training = dict(patch=(8, 8, 8), any_shape=any_shape)
+            sampler = denoiser(window=window, overlap=overlap, training=training).sampler
+            used, whole = sampler.window((21, 9, 33))
+            assert whole == covered
+            plan = sampler.plan(whole, used)
+            assert len(plan) > 1
+            assert all(start % 2 == 0 for tile in plan for start in tile.box.start)
+            assert sampler.operations((21, 9, 33)) > 0
+
+
 def test_operations_count_windows_samples_and_slices(denoiser):
     one = denoiser().operations((8, 8, 8))
     assert one > 0

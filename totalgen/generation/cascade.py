@@ -112,7 +112,7 @@ class Cascade:
 
     @classmethod
     def load(cls, settings: GenerationSettings, device: torch.device | None = None) -> "Cascade":
-        """A cascade from weights files. Raises InputError when they do not fit each other (see Stage.load)."""
+        """A cascade from weights files. Raises InputError when they do not fit each other (see Trained.load)."""
         weights, compute = settings.weights, settings.compute
         return cls(
             load_stage(weights.global_weights, "global", device, compute, weights.global_guide),
@@ -188,7 +188,7 @@ class Cascade:
         """Windows of the sr stage."""
         if self.tiling.windows == "slabs":
             return tiles(self.shape, self.window, (0, 0, 2 * self.tiling.context))
-        return tiles(self.shape, self.window, [min(self.tiling.overlap, n // 2) for n in self.window])
+        return self._sr_sampler().plan(self.shape, self.window)
 
     def operations(self, shape: Sequence[int] | None = None) -> int:
         """Floating-point operations of the networks for one subject; it has one shape only."""
@@ -214,10 +214,7 @@ class Cascade:
         """
         source = LowResolution(demographics, low, offsets)
         noise = whole_noise("sr", seed, self.shape)[None]
-        begin = self._upsampled if self.self_start else None
-        amend = self._consistent if self.consistency else None
-        windows = WindowSettings(overlap=self.tiling.overlap)
-        sampler = WindowSampler(self.sr_stage, self.sr_sampling, windows, begin, amend)
+        sampler = self._sr_sampler()
         if self.tiling.windows == "fused":
             return sampler.fused([source], noise, self.window, progress)[0]
         slabs: list[Any] = self.tiles()
@@ -227,6 +224,11 @@ class Cascade:
             sampled = sampler.box([source], tile.box, noise[(..., *tile.box.slices)], counted)[0]
             result[(slice(None), *tile.kept.slices)] = sampled[(slice(None), *tile.kept_inside)]
         return result
+
+    def _sr_sampler(self):
+        begin = self._upsampled if self.self_start else None
+        amend = self._consistent if self.consistency else None
+        return WindowSampler(self.sr_stage, self.sr_sampling, WindowSettings(overlap=self.tiling.overlap), begin, amend)
 
     def _upsampled(self, source, box):
         """What self-start begins from: the upsampled volume, without a residual, and the noise level there."""

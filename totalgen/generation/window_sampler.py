@@ -4,6 +4,7 @@ A network of axial slices goes over the slices, a batch of them at a time.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,12 +59,18 @@ class WindowSampler:
     def operations(self, shape: Sequence[int]) -> int:
         """Floating-point operations of the network for one sample of a volume [x, y, z]."""
         window, whole = self.window(shape)
-        each = self.trained.operations(self.sampling, window)
-        return len(tiles(whole, window, self.windows.overlap)) * (1 if len(window) == 3 else shape[2]) * each
+        shapes = Counter(tile.box.shape for tile in self.plan(whole, window))
+        each = sum(number * self.trained.operations(self.sampling, space) for space, number in shapes.items())
+        return each * (1 if len(window) == 3 else shape[2])
+
+    def plan(self, whole: Sequence[int], window: Sequence[int]) -> list[Tile]:
+        """The windows over a volume as long as a window. Those that are averaged at every step begin where the network
+        halves, those that are blended at the end where the published ones do."""
+        return tiles(whole, window, self._overlap(window), self._stride())
 
     def window(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(window, shape of the volume once it is as long as a window): multiples of the network's stride, unless it
-        takes any shape.
+        """(window, shape of the volume that windows cover): multiples of the network's stride, unless it takes any
+        shape.
 
         Raises InputError for a window that the network cannot halve.
         """
@@ -73,7 +80,7 @@ class WindowSampler:
         window = tuple(min(w, n) for w, n in zip(wanted, up, strict=False))[: len(network.stride)]
         if not network.any_shape and any(w % s for w, s in zip(window, network.stride, strict=True)):
             raise InputError(f"window {window} is not divisible by {network.stride}. Change it.")
-        return window, tuple(max(n, w) for n, w in zip(shape, window, strict=False))
+        return window, tuple(up[: len(window)])
 
     @torch.no_grad()
     def __call__(
@@ -122,13 +129,13 @@ class WindowSampler:
 
     def _tiled(self, trained, sources, window):
         batch = max(1, self.windows.window_batch // len(sources))
-        return TiledDenoiser(trained.denoiser, window, self._overlap(window), batch=batch)
+        return TiledDenoiser(trained.denoiser, window, self._overlap(window), self._stride(), batch=batch)
 
     def _ramp(self, sources, noise, window, progress):
         """Windows are sampled apart and then blended linearly over their overlap, as published."""
         overlap, whole = self._overlap(window), noise.shape[2:]
         total, share = torch.zeros(len(sources), noise.shape[1], *whole), torch.zeros(whole)
-        for tile in progress(tiles(whole, window, overlap)):
+        for tile in progress(self.plan(whole, window)):
             box, weight = tile.box, weights(tile, whole, overlap, "ramp")
             total[(..., *box.slices)] += weight * self.box(sources, box, noise[(..., *box.slices)])
             share[box.slices] += weight
@@ -156,8 +163,13 @@ class WindowSampler:
     def _condition(self, sources, box):
         return torch.stack([self.trained.task.condition(source, box, self.trained.device) for source in sources])
 
+    def _stride(self):
+        stride = self.trained.denoiser.network.stride
+        return stride if self.windows.tiling == "fused" else (1,) * len(stride)
+
     def _overlap(self, window):
-        return tuple(min(self.windows.overlap, w // 2) for w in window)
+        limits = zip(window, self._stride(), strict=True)
+        return tuple(max(min(self.windows.overlap, w // 2, w - s), 0) for w, s in limits)
 
     def _amended(self, sources, box):
         """The amendment of the estimates [number, C, *box] of all sources in a box."""
