@@ -29,7 +29,7 @@ def main(root):
         raise InputError(f"{root / 'crop.csv'}: lists no cropped subject. Run 4_crop_torso.py first.")
     both = cohort.drop(columns=COVERAGE, errors="ignore").merge(crops, on="subject")
     whole_torso = both[COVERAGE].astype(str) == "True"
-    train = both["split"] != "test" if "split" in both else True
+    train = both["split"].fillna("train") == "train" if "split" in both else True
     used = both[whole_torso & train]
     height_m, extent_mm = used["height_m"].to_numpy(float), used["z_extent_mm"].to_numpy(float)
     try:

@@ -39,6 +39,11 @@ def finish(process):
     assert process.returncode == 0, output.decode()
 
 
+def files(root):
+    """How many there are, unfinished ones included."""
+    return sum(len(names) for _, _, names in os.walk(root))
+
+
 def gone(processes):
     """Whether they all end by themselves within half a minute."""
     _, alive = psutil.wait_procs(processes, timeout=30)
@@ -65,12 +70,12 @@ def test_a_cohort_whose_steps_were_killed_is_the_cohort_whose_steps_were_not(tmp
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     chance, hits = random.Random(0), 0
     for step in STEPS:
-        begin = time.monotonic()
         finish(start(straight, step))
-        needed = time.monotonic() - begin
         for _ in range(KILLS):
-            process = start(killed, step)
-            time.sleep(chance.uniform(0.3, 1) * needed)
+            process, made = start(killed, step), files(killed)
+            enough = made + chance.randrange(max(files(straight) - made, 1))
+            while process.poll() is None and files(killed) < enough:
+                time.sleep(0.01)
             family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             hits += process.poll() is None
             process.kill()

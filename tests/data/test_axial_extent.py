@@ -2,6 +2,7 @@ import json
 
 import imageio.v3 as imageio
 import numpy as np
+import pandas as pd
 import pytest
 
 from totalgen.data.axial_extent import PUBLISHED, AxialExtent, fit, read_axial_extent, scatter, write_axial_extent
@@ -94,3 +95,19 @@ def test_the_line_does_not_depend_on_the_order_of_the_subjects():
     extent = 300 * height + random.normal(0, 25, 30) + 90 * (random.random(30) < 0.2)
     lines = {fit(height[order], extent[order], "test") for order in (random.permutation(30) for _ in range(5))}
     assert len(lines) == 1
+
+
+def test_only_subjects_of_split_train_decide(tmp_path, invoke):
+    height, extent = cohort(n=60, outliers=0)
+    split = np.where(np.arange(60) < 40, "train", "validation")
+    extent[40:] += 90  # which would move the line
+    names = [f"s{n}" for n in range(60)]
+    person = dict(sex="F", age_years=60, weight_kg=70, height_m=height, split=split)
+    pd.DataFrame(dict(subject=names, **person)).to_csv(tmp_path / "cohort.csv", index=False)
+    crops = dict(subject=names, z_extent_mm=extent, covers_torso=True)
+    pd.DataFrame(crops).to_csv(tmp_path / "crop.csv", index=False)
+    result = invoke("0_Preprocess/5_fit_axial_extent.py", "--root", tmp_path)
+    assert result.exit_code == 0, result.output
+    line = read_axial_extent(tmp_path / "axial_extent.json")
+    assert line.n == 40
+    assert line.mm(1.75) == pytest.approx(732.5, abs=6)

@@ -101,6 +101,14 @@ def test_fused_windows_are_one_volume(cascade):
     assert (refined(**narrow) - whole).abs().mean() < 2e-3  # as two borders of slabs: here every voxel is near one
 
 
+@pytest.mark.parametrize("noisy", [dict(sampler="sde_dpm_solver", steps=2), dict(steps=2, churn=1.0)])
+def test_slabs_with_other_noise_at_every_step_cannot_hide_their_borders(cascade, noisy):
+    with pytest.raises(InputError, match="Add --set windows=fused"):
+        cascade(sr_sampling=noisy, slab=32, context=8)
+    for tiling in (dict(slab=32), dict(slab=64, context=8), dict(slab=32, windows="fused")):
+        assert cascade(sr_sampling=noisy, **tiling).sr_sampling.steps == 2
+
+
 @pytest.mark.parametrize("windows", ["slabs", "fused"])
 def test_a_self_start_begins_at_the_upsampled_volume(cascade, windows):
     """From next to no noise it stays there; from much noise it is what pure noise gives, but for the start itself."""

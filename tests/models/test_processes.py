@@ -106,3 +106,14 @@ def test_losses_are_their_formulas():
     assert torch.allclose(LOSSES["double"](error), 0.8 * error.abs().mean((1, 2, 3, 4)) + 0.2 * steps)
     along_x = error[..., :1].expand_as(error)  # the same in all slices: no difference between them is wrong
     assert torch.allclose(LOSSES["double"](along_x), 0.8 * LOSSES["l1"](along_x))
+
+
+def test_the_weight_of_an_item_is_not_rounded_by_mixed_precision():
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, 3, 1, 4, 4, 4)
+    denoiser = Denoiser(Oracle(clean + 0.3, noise, "edm"), "edm", uncertainty=True)
+    sigma = torch.tensor([0.02, 0.5, 7.0])
+    whole, _ = denoiser.loss(clean, clean, sigma, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = denoiser.loss(clean, clean, sigma, noise)
+    assert torch.equal(mixed, whole)

@@ -107,15 +107,16 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(root, tmp_path):
         "--set", "precision=float32",
     ]  # fmt: skip
     subprocess.run([*command, "--outdir", tmp_path / "whole"], check=True, capture_output=True)
-    killed = 0
-    for seconds in (4, 6, 5):
+    log, killed = tmp_path / "killed" / "log.jsonl", 0
+    for step in (11, 40, 80):
         process = subprocess.Popen([*command, "--outdir", tmp_path / "killed"], stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= step):
+            time.sleep(0.01)
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run([*command, "--outdir", tmp_path / "killed"], check=True, capture_output=True)
-    assert killed
+    assert killed == 3
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 

@@ -21,7 +21,7 @@ from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import Amend, WindowSampler
 from totalgen.models.precision import autocast
-from totalgen.models.samplers import seeded_generator
+from totalgen.models.samplers import STOCHASTIC, seeded_generator
 from totalgen.schema import build
 from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, WindowSettings
 from totalgen.tasks.petct import GlobalTask, LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
@@ -103,6 +103,12 @@ class Cascade:
                 f"{shapes[1]} of {voxels_mm[1]} mm. Use two stages trained on the same archive."
             )
         calibrated(self.global_stage.task, self.calibration_slope)
+        stochastic = self.sr_sampling.sampler in STOCHASTIC or self.sr_sampling.churn
+        if stochastic and self.tiling.windows == "slabs" and self.tiling.context and len(self.tiles()) > 1:
+            raise InputError(
+                f"sr_sampling: {self.sr_sampling.text()} adds other noise to every slab, so that context cannot hide "
+                "their borders. Add --set windows=fused, or --set context=0."
+            )
         for stage in filter(None, (self.sr_stage, self.sr_stage.guide)):
             network = stage.denoiser.network
             for name, stride in (("width", network.stride[0]), ("slab", network.stride[2])):

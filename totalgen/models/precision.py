@@ -28,6 +28,11 @@ def resolved(device: torch.device, precision: str = "auto") -> str:
     return ("bfloat16" if has_bf16(device) else "float32") if precision == "auto" else precision
 
 
+def exact(device: torch.device) -> torch.dtype:
+    """float64, or float32 on Apple's GPUs, which lack it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
     """Context in which the network computes in the number format given by ``resolved``."""
     return torch.autocast(device.type, torch.bfloat16, enabled=resolved(device, precision) == "bfloat16")

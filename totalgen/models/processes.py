@@ -15,6 +15,7 @@ from torch import nn
 
 from totalgen.models.codec import SIGMA_DATA
 from totalgen.models.networks import FourierFeatures, MPLayer, UNet
+from totalgen.models.precision import exact
 
 DDPM_STEPS = 1000
 DDPM_BETA = (1e-4, 0.02)  # linear schedule of Ho 2020
@@ -42,10 +43,11 @@ def flow(sigma: torch.Tensor) -> Coefficients:
 
 def ddpm(sigma: torch.Tensor) -> Coefficients:
     """x_t = √ᾱ·z, ᾱ = 1/(1 + σ²); the network predicts the noise; c_noise is the step / number of steps."""
-    table = ddpm_sigmas().to(sigma.device)
-    upper = torch.searchsorted(table, sigma.double()).clamp(1, DDPM_STEPS - 1)
+    table = ddpm_sigmas(exact(sigma.device)).to(sigma.device)
+    level = sigma.to(table)
+    upper = torch.searchsorted(table, level).clamp(1, DDPM_STEPS - 1)
     low, high = table[upper - 1].log(), table[upper].log()
-    step = upper - 1 + ((sigma.double().log() - low) / (high - low)).clamp(0, 1)
+    step = upper - 1 + ((level.log() - low) / (high - low)).clamp(0, 1)
     return torch.ones_like(sigma), -sigma, (1 + sigma**2).rsqrt(), (step / DDPM_STEPS).to(sigma.dtype)
 
 
@@ -148,5 +150,6 @@ class Denoiser(nn.Module):
         error = self.measure(difference if weight is None else difference * weight.sqrt())
         if self.log_variance is None:
             return error, error
-        u = self.log_variance(self.coefficients(sigma)[3]).flatten()
+        with torch.autocast(clean.device.type, enabled=False):  # e^−u weighs the loss: not in bfloat16
+            u = self.log_variance(self.coefficients(sigma)[3]).flatten()
         return error / u.exp() + u, error

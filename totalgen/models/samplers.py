@@ -145,6 +145,9 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
+STOCHASTIC = ("sde_dpm_solver", "ancestral")  # and heun with churn: noise at every step
+
+
 def _pairs(sigmas):
     """(σ, next σ) as float32-safe scalars: 0-d float64 tensors multiply a float32 volume without widening it."""
     return zip(sigmas[:-1], sigmas[1:], strict=True)

@@ -37,7 +37,7 @@ from totalgen.errors import InputError
 from totalgen.models.codec import codec_from
 from totalgen.models.ema import PowerEMA
 from totalgen.models.networks import UNet, mp_layers
-from totalgen.models.precision import autocast, resolved
+from totalgen.models.precision import autocast, exact, resolved
 from totalgen.schema import build, fixed
 from totalgen.settings import ComputeSettings, RunSettings
 from totalgen.tasks.items import Items
@@ -170,7 +170,7 @@ class Trainer:
         self.optimiser = torch.optim.Adam(self.parameters.values(), settings.run.lr, betas=BETAS, eps=epsilon)
         self.averages = PowerEMA(objective.model, settings.run.ema)
         self.layers = mp_layers(objective.model)
-        self.exact = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs lack
+        self.exact = exact(device)
 
     def step(self, step: int, batches: Iterator) -> tuple[dict[str, float], float, int]:
         """Optimiser step number ``step`` (1, 2, …).
@@ -185,7 +185,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         totals: dict[str, torch.Tensor] = {}  # read once per step: the host waits for them
         for turn in range(share.rounds):
-            inputs = [tensor.to(self.device, non_blocking=True) for tensor in next_batch(batches)]
+            inputs = [self._moved(tensor) for tensor in next_batch(batches)]
             last = turn == share.rounds - 1
             no_sync = contextlib.nullcontext if last or share.ranks == 1 else self.loss.no_sync
             with no_sync():  # type: ignore[operator]
@@ -201,6 +201,10 @@ class Trainer:
         self.averages.update(step)
         means = distributed.summed([float(total) / run.batch for total in totals.values()])
         return dict(zip(totals, means, strict=True)), rate, bad
+
+    def _moved(self, tensor):
+        known = tensor.to(self.exact) if tensor.dtype == torch.float64 else tensor
+        return known.to(self.device, non_blocking=True)
 
 
 class State:
