@@ -1,4 +1,4 @@
-"""In place of steps 1 to 3: studies that are NIfTI files and a table, such as the public copies of AutoPET.
+r"""In place of steps 1 to 3: studies that are NIfTI files and a table, such as the public copies of AutoPET.
 
     python 0_Preprocess/9_import_nifti.py --root cohorts/mine --table people.csv --column "subject=Subject ID" \
         --ct "data/{}/CTres.nii.gz" --suv "data/{}/SUV.nii.gz" --organs "data/{}/organs.nii.gz"

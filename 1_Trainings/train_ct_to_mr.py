@@ -1,4 +1,4 @@
-"""Train the translation of CT to MR: the VQ-VAE, the model of slices, and the refinement of stacked slices.
+r"""Train the translation of CT to MR: the VQ-VAE, the model of slices, and the refinement of stacked slices.
 
     python 0_Preprocess/6_pack_training_set.py --root cohorts/pairs --recipe pairs
     python 1_Trainings/train_ct_to_mr.py --preset demo-vqvae  --root cohorts/pairs --outdir runs/mr-demo-vqvae

@@ -228,7 +228,7 @@ def fixed(settings: Settings) -> dict[str, Any]:
 
 def listed(cls: type[Settings]) -> str:
     """One line per setting – name, default, meaning, what is allowed – for --help."""
-    lines = ["Settings, for --set NAME=VALUE (the last part of a name is enough where it is unique):"]
+    lines = ["Settings, for --set NAME=VALUE (a unique last part of NAME is enough) [where a preset sets none: this]:"]
     for name, item in flat(cls).items():
         default = "" if item.default is dataclasses.MISSING else f"[{_short(item.default)}]"
         allowed = f" ({item.metadata['allowed']})" if str(item.metadata["allowed"]) else ""
