@@ -57,9 +57,9 @@ def flatten(**parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
 
 
-def part(tensors: dict[str, torch.Tensor], name: str, separator: str = "/") -> dict[str, torch.Tensor]:
+def part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """The entries under ``name``, without that prefix."""
-    prefix = name + separator
+    prefix = f"{name}/"
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 

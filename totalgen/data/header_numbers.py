@@ -46,10 +46,9 @@ def number(header: Dataset, keyword: str) -> float | None:
     return value
 
 
-def optional_number(header: Dataset, keyword: str, otherwise: float = 0.0) -> float:
-    """The same for a value that nothing depends on: ``otherwise`` where it is missing or cannot be read."""
+def optional_number(header: Dataset, keyword: str) -> float:
+    """The same for a value that nothing depends on: 0 where it is missing or cannot be read."""
     try:
-        value = number(header, keyword)
+        return number(header, keyword) or 0.0
     except InputError:
-        return otherwise
-    return otherwise if value is None else value
+        return 0.0

@@ -75,11 +75,11 @@ DISPLAYS: Mapping[str, Display] = {  # name of a volume → how it is shown
 FUSED = ("CT", "SUV")  # where both are there, the second is shown over the first, too
 
 
-def study_strip(ct: np.ndarray, suv: np.ndarray, window: tuple[float, float] = CT_WINDOW) -> np.ndarray:
+def study_strip(ct: np.ndarray, suv: np.ndarray) -> np.ndarray:
     """Coronal CT, coronal PET and PET MIP of one study ([x, y, z] each, HU and SUV) side by side, uint8."""
     return np.concatenate(
         [
-            grey(coronal(ct), window),
+            grey(coronal(ct), CT_WINDOW),
             grey(coronal(suv), PET_WINDOW, inverted=True),
             grey(mip(suv), PET_WINDOW, inverted=True),
         ],

@@ -86,12 +86,11 @@ def _interpolated(volume, axis, at):
 
 
 def position(
-    start: Sequence[int], shape: Sequence[int], whole: Sequence[int], dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
-) -> torch.Tensor:  # fmt: skip
+    start: Sequence[int], shape: Sequence[int], whole: Sequence[int], device: torch.device | None = None
+) -> torch.Tensor:
     """[3, *shape]: x, y, z of each voxel of a patch, −1 … 1 over the voxels of the whole volume."""
     axes = [
-        torch.arange(s, s + n, dtype=dtype, device=device) * (2 / max(w - 1, 1)) - 1
+        torch.arange(s, s + n, dtype=torch.float32, device=device) * (2 / max(w - 1, 1)) - 1
         for s, n, w in zip(start, shape, whole, strict=True)
     ]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))

@@ -58,14 +58,14 @@ def mask_agreement(predicted: Volume, truth: Volume) -> dict[str, float]:
 
 
 def dice_of_split(
-    root: str | Path, segment: Callable[[Volume], Volume], ids: list[int], split: str = "test"
+    root: str | Path, segment: Callable[[Volume], Volume], ids: list[int]
 ) -> tuple[dict[str, float], int]:
     """({organ: mean Dice}, subjects): the measured organs, kidneys together, then every one of ``ids`` by its name.
 
     root: cohort root;  segment: CT in HU → labels. A subject that cannot be read is listed in failures.csv.
     """
     studies = read_studies(root)
-    studies = studies[studies["split"] == split] if "split" in studies else studies[:0]
+    studies = studies[studies["split"] == "test"] if "split" in studies else studies[:0]
     names = {number: name for name, number in ORGANS.items()}
     groups = {organ: numbers for organ, numbers in MEASURED.items() if set(numbers) <= set(ids)}
     groups |= {names.get(number, f"id {number}"): (number,) for number in ids}

@@ -50,11 +50,11 @@ def body_mass_figure(root: str | Path, path: str | Path, masks: str = "organs") 
     return [name for row in rows for name in row["subject"]]
 
 
-def spread_evenly(studies: pd.DataFrame, number: int = ACROSS) -> pd.DataFrame:
-    """Up to ``number`` rows of a table that is sorted by its column bmi: the ends, and the nearest to even steps."""
-    if len(studies) <= number:
+def spread_evenly(studies: pd.DataFrame) -> pd.DataFrame:
+    """Up to ACROSS rows of a table that is sorted by its column bmi: the ends, and the nearest to even steps."""
+    if len(studies) <= ACROSS:
         return studies
-    steps = np.linspace(studies["bmi"].iloc[0], studies["bmi"].iloc[-1], number)
+    steps = np.linspace(studies["bmi"].iloc[0], studies["bmi"].iloc[-1], ACROSS)
     nearest = {int(np.abs(studies["bmi"].to_numpy() - step).argmin()) for step in steps}
     return studies.iloc[sorted(nearest)]
 
