@@ -16,7 +16,7 @@ from totalgen.models.organ_network import segmentation_network
 from totalgen.settings import SegmenterSettings
 from totalgen.tasks.items import Items
 from totalgen.tasks.organ_patches import SegmentationTask, anatomy
-from totalgen.training.diffusion import configure, initial_weights
+from totalgen.training.beginning import configure, initial_weights
 from totalgen.training.loop import fit
 from totalgen.training.objectives import Objective
 from totalgen.weights import SEGMENTER_KIND

@@ -12,7 +12,7 @@ from totalgen.models.vqvae import VectorQuantised
 from totalgen.settings import VqvaeSettings
 from totalgen.tasks.compression import CompressionTask
 from totalgen.tasks.items import Items
-from totalgen.training.diffusion import configure, initial_weights
+from totalgen.training.beginning import configure, initial_weights
 from totalgen.training.loop import fit
 from totalgen.training.objectives import Objective
 from totalgen.weights import VQVAE_KIND
