@@ -17,7 +17,7 @@ from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.figures import violins
 from totalgen.evaluation.measured_cohort import Cohort, pairs
 from totalgen.evaluation.report import compare_cohorts
-from totalgen.evaluation.sections import Score, Section, read_section, write_section
+from totalgen.evaluation.sections import Score, Section, read_section, rows_of, write_section
 from totalgen.evaluation.table1 import table1
 
 QUICK = dataclasses.replace(PUBLISHED_DESIGN, resamples=50)
@@ -246,6 +246,16 @@ def test_sections_come_back_as_they_were_written_and_their_figures_are_in_the_pa
     (tmp_path / "a.png").unlink()
     with pytest.raises(InputError, match="no such file"):
         read_section(tmp_path)
+
+
+def test_numbers_of_a_table_have_three_digits_and_whole_ones_stay_whole():
+    """An empty row makes floats of a column of numbers of subjects: 1 405 must not become 1.4e+03."""
+    for counts in ([1405, 7, None], [1405.0, 7.0, np.nan], [1405, 7, np.int64(12)]):
+        rows = rows_of(pd.DataFrame(dict(n=counts)), dict(n="n for the margin"))
+        assert rows[:3] == [["n for the margin"], ["1405"], ["7"]]
+    odd = [0.012345, -3.0, 999.7, 54321.6, 1e-7, np.inf, "1.0", True]
+    found = rows_of(pd.DataFrame(dict(x=pd.Series(odd, dtype=object))), dict(x="x"))[1:]
+    assert [row[0] for row in found] == ["0.0123", "-3", "1000", "54322", "1e-07", "inf", "1.0", "True"]
 
 
 def empty_masks(generated):

@@ -95,9 +95,7 @@ def compare_pairs(
     )  # fmt: skip
 
 
-def statistics_table(
-    reference: Any, others: Sequence[Any], design: Design = PUBLISHED_DESIGN, anova: bool = True
-) -> pd.DataFrame:
+def statistics_table(reference: Any, others: Sequence[Any], design: Design = PUBLISHED_DESIGN) -> pd.DataFrame:
     """One row per sex, organ, measure and other cohort: the results of ``compare`` and ``compare_pairs``.
 
     …_holm: corrected over all rows of one cohort;  anova_p, welch_anova_p: over the reference and all candidates (not
@@ -123,7 +121,7 @@ def statistics_table(
         for test in ("welch_p", "equivalence_p", "paired_p", "paired_equivalence_p"):
             for row, p_value in zip(rows, statistics.holm([row.get(test) for row in rows]), strict=True):
                 row[f"{test}_holm"] = p_value
-        if anova and isinstance(reference, Cohort):
+        if isinstance(reference, Cohort):
             for row, (sex, organ, column) in zip(rows, design.rows(), strict=True):
                 groups = [cohort.values(sex, organ, column) for cohort in (reference, *candidates)]
                 row |= dict(anova_p=statistics.anova(groups), welch_anova_p=statistics.anova(groups, False))

@@ -174,14 +174,14 @@ class Slope(NamedTuple):
     n: int
 
 
-def slope_of(x: np.ndarray, y: np.ndarray, level: float = 0.95) -> Slope | None:
+def slope_of(x: np.ndarray, y: np.ndarray) -> Slope | None:
     """None below LINE_FROM subjects, or when they are all the same."""
     kept = np.isfinite(x) & np.isfinite(y)
     x, y = x[kept], y[kept]
     if len(x) < LINE_FROM or np.ptp(x) == 0:
         return None
     found = stats.linregress(x, y)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 2) * found.stderr
+    half = stats.t.ppf(0.975, len(x) - 2) * found.stderr
     return Slope(float(found.slope), float(found.slope - half), float(found.slope + half), len(x))
 
 

@@ -22,6 +22,7 @@ from totalgen.evaluation.table1 import excluded, grid, notes, number, phantom_li
 
 PICTURED = 3  # subjects as pictures
 GAP = 4  # pixels between pictures
+NAMED = 3  # subjects of a list by name
 COMPARED = {  # columns of statistics.csv that the page shows → title
     "sex": "sex", "organ": "organ", "measure": "measure", "reference": "against", "n_candidate": "n",
     "difference_percent": "difference %", "percent_low": "95 % from", "percent_high": "to", "welch_p": "p",
@@ -285,8 +286,8 @@ def _same(names):
     return {name: name for name in names}
 
 
-def _names(subjects, most=3):
-    return ", ".join(subjects[:most]) + (f" and {len(subjects) - most} more" if len(subjects) > most else "")
+def _names(subjects):
+    return ", ".join(subjects[:NAMED]) + (f" and {len(subjects) - NAMED} more" if len(subjects) > NAMED else "")
 
 
 def _slug(name):

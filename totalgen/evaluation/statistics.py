@@ -170,7 +170,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def bootstrap_interval(
-    reference: np.ndarray, candidate: np.ndarray, level: float = 1 - ALPHA, seed: int = 0, resamples: int | None = None
+    reference: np.ndarray, candidate: np.ndarray, level: float = 1 - ALPHA, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
     """(low, high) of the mean difference candidate − reference, percentile bootstrap; None below two values."""
     if min(len(reference), len(candidate)) < 2:
@@ -178,10 +178,10 @@ def bootstrap_interval(
     result = stats.bootstrap(
         (candidate, reference),
         lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),
-        n_resamples=resamples or RESAMPLES,
+        n_resamples=resamples,
         confidence_level=level,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
