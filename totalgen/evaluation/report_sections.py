@@ -221,12 +221,15 @@ def body_section(reference: Cohort, others: Sequence[Cohort], design: Design) ->
     masses = [demographic_fidelity.mass_agreement(reference, cohort) for cohort in cohorts]
     for cohort, found in zip(cohorts, masses, strict=True):
         result, limit = "not tested", f"needs bodies.csv of both, {demographic_fidelity.FEWEST} of the reference"
+        limit += " that differ in height and weight"
         if found["bias_kg"] is not None:
             bias = [round(found[name], 1) + 0.0 for name in ("bias_kg", "bias_percent")]  # no −0.0
             result = f"bias {bias[0]:.1f} kg ({bias[1]:.1f} %), slope {number(found['slope'])}, "
             result += f"Spearman {number(found['spearman'])}"
             limit = "fitted to these subjects: bias 0 by construction" if cohort is reference else "mass of the field"
         limit += f"; {found['without']} studies without a body left out" if found["without"] else ""
+        lacks = f"; {found['other_sex']} bodies left out: {reference.name} has nobody of their sex to compare them with"
+        limit += lacks if found["other_sex"] else ""
         section.scores.append(Score(f"mass: {cohort.name}", str(found["n"]), result, limit))
     section.tables["Mass of the field"] = rows_of(pd.DataFrame(masses), _same(masses[0]))
     for cohort in others:
