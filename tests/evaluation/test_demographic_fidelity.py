@@ -99,7 +99,8 @@ def test_a_series_of_weights_rises_or_does_not():
     assert [each["monotonic"] for each in found] == [True, False]
     assert found[0]["kg_per_kg"] == pytest.approx(np.polyfit([50, 60, 70, 80], [30, 34, 40, 45], 1)[0])
     assert weight_series(cohort_of(4)) == []
-    several = bodies.assign(subject=bodies["subject"] + "_sample2", mass_kg=bodies["mass_kg"] + [0, 0, 0, 0, 0, 0, 4, 0])
+    heavier = bodies["mass_kg"] + [0, 0, 0, 0, 0, 0, 4, 0]
+    several = bodies.assign(subject=bodies["subject"] + "_sample2", mass_kg=heavier)
     found = weight_series(dataclasses.replace(cohort_of(1), bodies=pd.concat([bodies, several])))
     assert [each["monotonic"] for each in found] == [True, True]  # samples of a weight are averaged
     chance = bodies.assign(subject=[f"patient{i}" for i in range(8)])

@@ -19,7 +19,7 @@ PERSON = ["sex", "age_years", "height_m"]
 
 
 def mass_regression(bodies: pd.DataFrame) -> np.ndarray | None:
-    """Coefficients of mass_kg on 1, male, height_m and weight_kg by least squares, that of male 0 for bodies of one sex.
+    """Coefficients of mass_kg on 1, male, height_m and weight_kg by least squares; that of male is 0 for one sex.
 
     None below FEWEST subjects, and where their columns do not determine the coefficients, as at one height only.
     """
@@ -42,9 +42,9 @@ def mass_agreement(reference: Cohort, other: Cohort) -> dict[str, Any]:
     """How the mass of the field follows the demographics, held against the reference's own regression.
 
     n: bodies;  without: studies in which there is none;  other_sex: bodies that are left out because the reference has
-    nobody of their sex, so that its regression says nothing about them;  bias_kg, bias_percent: mean of measured − predicted;
-    scatter_kg: its standard deviation;  slope: of measured on predicted mass, 1 when heavier people are as much
-    heavier;  spearman: of both. None where there are too few, or no regression.
+    nobody of their sex, so that its regression says nothing about them;  bias_kg, bias_percent: mean of measured −
+    predicted;  scatter_kg: its standard deviation;  slope: of measured on predicted mass, 1 when heavier people are as
+    much heavier;  spearman: of both. None where there are too few, or no regression.
     """
     coefficients, measured = mass_regression(reference.bodies), other.bodies[other.bodies["mass_kg"].notna()]
     known = reference.bodies.loc[reference.bodies["mass_kg"].notna(), "sex"]
@@ -67,8 +67,8 @@ def mass_agreement(reference: Cohort, other: Cohort) -> dict[str, Any]:
 def weight_series(cohort: Cohort) -> list[dict[str, Any]]:
     """Every series of SERIES or more weights at one sex, age and height: does the mass rise with the weight?
 
-    Only of studies whose demographics were asked for (``is_asked``): in a cohort of 1 000 patients dozens of trios agree
-    in sex, age and height by chance, and are no series.
+    Only of studies whose demographics were asked for (``is_asked``): among a thousand patients dozens of trios agree in
+    sex, age and height by chance, and are no series.
     monotonic: at every step;  kg_per_kg: slope of the mass of the field on the weight that was asked for.
     """
     found: list[dict[str, Any]] = []
@@ -123,7 +123,7 @@ def positions(cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> p
                     dict(
                         cohort=cohort.name, sex=SEX[sex][0], organ=organ, n=len(found),
                         mean=float(found.mean()) if len(found) else None,
-                        std=float(found.std(ddof=1)) if len(found) > 1 else None,
+                        std=cohort.spread(sex, organ, "z_share") if len(found) > 1 else None,
                         difference_mm=float((found.mean() - base.mean()) * extent) if both else None,
                     )
                 )  # fmt: skip
