@@ -214,6 +214,7 @@ def test_the_packed_reference_is_judged_by_pairs(tables_only, monkeypatch, tmp_p
     assert "like against real (packed), 32 rows: by pairs 32 different, within the margin" in text
     score = scores_of(tmp_path)["like (packed) against real"]
     assert "perfect" not in score["limit"]
+    assert score["n"] == "40 pairs per sex at most"
     assert score["result"].startswith("32 different, within the margin; after Holm 32 different, 32 equivalent")
     shown = drawn[0][1].set_index("candidate")
     assert pd.to_numeric(shown.loc["like", "percent_high"]).to_numpy() == pytest.approx(-3)

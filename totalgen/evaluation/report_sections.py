@@ -162,13 +162,13 @@ def verdict_section(
         words = ", ".join(f"{row[name]} {name}" for name in VERDICTS if row[name])
         words += f"; after Holm {row['different (Holm)']} different, {row['equivalent (Holm)']} equivalent"
         words += row["pairs"]
-        limit = _power_words(rows, design)
+        most = counted(int(rows["n_candidate"].max()), rows["studies_candidate"].max())
+        n, limit = f"{int(rows['n_reference'].max())} and {most} per sex at most", _power_words(rows, design)
         if row["verdict_by"] == "pairs":
+            n = f"{int(rows['n_pairs'].max())} pairs per sex at most"
             limit = f"paired tests: the subjects of {row['reference']} themselves, no sample of a generator"
         elif row["pairs"]:
             limit += "; as of independent cohorts, conservative where studies were made for these subjects"
-        most = counted(int(rows["n_candidate"].max()), rows["studies_candidate"].max())
-        n = f"{int(rows['n_reference'].max())} and {most} per sex at most"
         role = "" if row["role"] in row["candidate"] else f" ({row['role']})"
         what = f"{row['candidate']}{role} against {row['reference']}"
         section.scores.append(Score(what, n, words, limit))
