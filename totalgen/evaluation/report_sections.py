@@ -208,8 +208,8 @@ def pair_section(
     section = Section("Pairs: the subject that each study was made for")
     section.notes = [
         "A generated study is a sample of people with these demographics, not a second scan of one person: limits of "
-        "agreement are wide and concordance is below 1 for a perfect generator, too. Pairs remove what demographics "
-        "explain, and so show smaller differences of the means.",
+        "agreement are wide and concordance is below 1 for a perfect generator, too. The more demographics explain, "
+        "the smaller the differences of the means that pairs can show.",
         "Tests and intervals are of the means of persons; limits and concordance of single studies.",
     ]
     for other in others:
