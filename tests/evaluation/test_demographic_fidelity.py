@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from totalgen.data.names import asked_name
 from totalgen.data.volume import Volume, read_labels, read_nifti, write_nifti
 from totalgen.evaluation.demographic_fidelity import (
     extent_scatter_mm,
@@ -50,6 +51,37 @@ def test_mass_is_held_against_the_references_own_regression():
     assert mass_agreement(reference, cohort_of(0))["bias_kg"] is None
 
 
+def bodies_of(sexes, seed):
+    """Thirty bodies of each sex, whose mass follows exactly the line of their sex (Resource/demo-reference.json)."""
+    lines, random = dict(F=(9.3013, -2.4915, 0.6164), M=(9.1891, -2.0629, 0.5882)), np.random.default_rng(seed)
+    tables = []
+    for sex in sexes:
+        height, weight = random.normal(1.7, 0.07, 30), random.normal(79, 16, 30)
+        mass = lines[sex] @ np.stack([np.ones(30), height, weight])
+        bodies = dict(subject=[f"{sex}{i}" for i in range(30)], sex=sex, age_years=60.0, height_m=height)
+        tables.append(pd.DataFrame(bodies | dict(weight_kg=weight, mass_kg=mass, extent_mm=700.0)))
+    return dataclasses.replace(cohort_of(0), bodies=pd.concat(tables))
+
+
+@pytest.mark.parametrize("sex", "MF")
+def test_a_reference_of_one_sex_says_nothing_about_the_other(sex):
+    other = "MF".replace(sex, "")
+    reference = bodies_of(sex, 0)
+    none = mass_agreement(reference, bodies_of(other, 1))
+    assert (none["n"], none["other_sex"], none["bias_kg"]) == (0, 30, None)
+    both = mass_agreement(reference, bodies_of("MF", 1))
+    assert (both["n"], both["other_sex"]) == (30, 30)
+    assert both["bias_kg"] == pytest.approx(0, abs=1e-9)  # of its own sex, whose line is exact
+    assert mass_agreement(bodies_of("MF", 0), bodies_of(other, 1))["bias_kg"] is not None
+
+
+@pytest.mark.parametrize("column", ["height_m", "weight_kg"])
+def test_a_reference_that_does_not_determine_the_regression_has_none(column):
+    reference = bodies_of("MF", 0)
+    reference.bodies[column] = 1.7
+    assert mass_agreement(reference, bodies_of("MF", 1))["bias_kg"] is None
+
+
 def test_a_height_that_was_computed_is_called_imposed():
     assert height_is_imposed(cohort_of(30)) is False
     assert height_is_imposed(cohort_of(30, scatter_mm=1.0)) is True
@@ -60,11 +92,26 @@ def test_a_height_that_was_computed_is_called_imposed():
 def test_a_series_of_weights_rises_or_does_not():
     bodies = cohort_of(8).bodies.assign(sex="F", height_m=1.65, weight_kg=[50, 60, 70, 80, 50, 60, 70, 80])
     bodies["age_years"] = [40.0] * 4 + [60.0] * 4
+    people = zip(bodies["age_years"], bodies["weight_kg"], strict=True)
+    bodies["subject"] = [asked_name("F", age, 165, weight, 1) for age, weight in people]
     bodies["mass_kg"] = [30, 34, 40, 45, 30, 34, 33, 45]
     found = weight_series(dataclasses.replace(cohort_of(1), bodies=bodies))
     assert [each["monotonic"] for each in found] == [True, False]
     assert found[0]["kg_per_kg"] == pytest.approx(np.polyfit([50, 60, 70, 80], [30, 34, 40, 45], 1)[0])
     assert weight_series(cohort_of(4)) == []
+    heavier = bodies["mass_kg"] + [0, 0, 0, 0, 0, 0, 4, 0]
+    several = bodies.assign(subject=bodies["subject"] + "_sample2", mass_kg=heavier)
+    found = weight_series(dataclasses.replace(cohort_of(1), bodies=pd.concat([bodies, several])))
+    assert [each["monotonic"] for each in found] == [True, True]  # samples of a weight are averaged
+    chance = bodies.assign(subject=[f"patient{i}" for i in range(8)])
+    assert weight_series(dataclasses.replace(cohort_of(1), bodies=chance)) == []
+
+
+def test_patients_who_agree_by_chance_are_no_series():
+    bodies = cohort_of(800).bodies
+    bodies = bodies.assign(height_m=bodies["height_m"].round(2), age_years=RANDOM.integers(40, 80, 800).astype(float))
+    assert (bodies.groupby(["sex", "age_years", "height_m"])["weight_kg"].nunique() >= 3).sum() > 10
+    assert weight_series(dataclasses.replace(cohort_of(1), bodies=bodies)) == []
 
 
 def test_bodies_of_a_folder_are_measured_once_and_where_there_is_a_ct(cohort):

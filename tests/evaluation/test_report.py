@@ -15,10 +15,10 @@ from totalgen.evaluation import figures
 from totalgen.evaluation.comparison import statistics_table
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.figures import violins
-from totalgen.evaluation.measured_cohort import Cohort, pairs
+from totalgen.evaluation.measured_cohort import Cohort, pairs, paper_columns
 from totalgen.evaluation.report import compare_cohorts
-from totalgen.evaluation.sections import Score, Section, read_section, write_section
-from totalgen.evaluation.table1 import table1
+from totalgen.evaluation.sections import Score, Section, read_section, rows_of, write_section
+from totalgen.evaluation.table1 import notes, table1
 
 QUICK = dataclasses.replace(PUBLISHED_DESIGN, resamples=50)
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -34,18 +34,6 @@ def measured(males, females, seed=0, scale=1.0, source="phantom"):
             values = {name: scale * random.normal(2, 0.2) for name in MEASURES}
             rows.append(person | dict(organ=organ, flag="", voxel_mm="6x6x6") | values)
     return pd.DataFrame(rows)
-
-
-@pytest.fixture
-def tables_only(monkeypatch):
-    """Without the pictures, which take seconds, for tests that read only tables."""
-
-    def pixel(path, *arguments, **options):
-        path.write_bytes(base64.b64decode(PIXEL))
-        return 1
-
-    for name in ("violins", "differences", "bmi_distributions", "against_demographics", "bland_altman"):
-        monkeypatch.setattr(figures, name, pixel)
 
 
 def test_the_cells_are_mean_std_and_difference_of_each_sex():
@@ -180,6 +168,7 @@ def test_candidates_are_paired_by_name_and_person(tables_only, tmp_path):
     assert found.subjects == ("p0", "p3", "p4", "p5", "p6", "p7")
     assert found.others == ("somebody",)
     assert found.strangers == ("p1",)
+    assert found.alone == ("p1", "p2")
     compare_cohorts(Cohort("real", reference), [Cohort("made", made)], tmp_path, QUICK)
     table = pd.read_csv(tmp_path / "statistics.csv")
     assert set(table.loc[table["sex"] == "male", "n_pairs"]) == {2}
@@ -193,9 +182,76 @@ def test_controls_packed_and_true_masks_have_columns_and_candidates_are_held_aga
     assert "d against b (candidate), 32 rows" in text
     scores = json.loads((tmp_path / "report.json").read_text())["scores"]
     results = {score["what"]: score["result"] for score in scores if score["section"] == "Like with like"}
+    assert [f"like with like: {name} ({role})" in results for role, name in list(roles.items())[:3]] == [True] * 3
     assert all("not tested" not in result for result in results.values())
     compare_cohorts(Cohort("real", measured(4, 4)), others[-1:], tmp_path, QUICK)
     assert "SUVmax is not comparable" in (tmp_path / "report.html").read_text()
+
+
+def scores_of(folder):
+    """what → row of the score card."""
+    return {score["what"]: score for score in json.loads((folder / "report.json").read_text())["scores"]}
+
+
+def test_the_packed_reference_is_judged_by_pairs(tables_only, monkeypatch, tmp_path):
+    """3 % less of everything: pairs show it in every row, groups of these sizes in none."""
+    drawn = []
+    monkeypatch.setattr(figures, "differences", lambda path, table, design: drawn.append((path.touch(), table)))
+    table = measured(40, 40)
+    for column in MEASURES:
+        table[column] *= np.random.default_rng(1).normal(1, 0.25, len(table)).clip(0.3)
+    packed = table.assign(**{column: 0.97 * table[column] for column in MEASURES})
+    others = [Cohort("like", packed, role="packed"), Cohort("masks", table, role="true masks"), Cohort("made", packed)]
+    text = compare_cohorts(Cohort("real", table), others, tmp_path, dataclasses.replace(QUICK, paired=False))
+    found = pd.read_csv(tmp_path / "statistics.csv").set_index(["candidate", "reference"]).sort_index()
+    like, masks, made = (found.loc[(name, "real")] for name in ("like", "masks", "made"))
+    assert set(like["verdict"]) == set(like["paired_verdict"]) == {"different, within the margin"}
+    assert set(masks["verdict"]) == {"equivalent"}  # the same values
+    assert set(made["verdict"]) <= {"undecided", "equivalent"}
+    assert list(like["verdict_by"].unique()) == ["pairs"]
+    assert list(made["verdict_by"].unique()) == ["groups"]
+    assert like[["smallest_margin_percent", "equivalence_power", "subjects_needed"]].isna().all(axis=None)
+    assert "like against real (packed), 32 rows: by pairs 32 different, within the margin" in text
+    score = scores_of(tmp_path)["like (packed) against real"]
+    assert "perfect" not in score["limit"]
+    assert score["n"] == "40 pairs per sex at most"
+    assert score["result"].startswith("32 different, within the margin; after Holm 32 different, 32 equivalent")
+    shown = drawn[0][1].set_index("candidate")
+    assert pd.to_numeric(shown.loc["like", "percent_high"]).to_numpy() == pytest.approx(-3)
+    assert (pd.to_numeric(shown.loc["made", "percent_high"]) > 0).all()
+
+
+def test_the_verdicts_of_pairs_stand_beside_those_of_groups_where_most_studies_have_a_partner(tables_only, tmp_path):
+    real, made = measured(12, 12), measured(12, 12, seed=1)
+    names = made["subject"].map(lambda name: f"other{name}")
+    few = made.assign(subject=names.where(names.str[-1] > "3", made["subject"]))
+    cohorts = [Cohort("made", made[made["subject"] != "p5"]), Cohort("few", few)]
+    text = compare_cohorts(Cohort("real", real), cohorts, tmp_path, QUICK)
+    lines = {line.split()[0]: line for line in text.splitlines() if " against " in line}
+    assert "; by pairs " in lines["made"]
+    assert "by pairs" not in lines["few"]
+    scores = scores_of(tmp_path)
+    assert "; by pairs " in scores["made (candidate) against real"]["result"]
+    assert "conservative" in scores["made (candidate) against real"]["limit"]
+    assert "conservative" not in scores["few (candidate) against real"]["limit"]
+    assert scores["pairs: made"]["limit"] == "every study has a partner; 1 subjects of real without a study (p5)"
+
+
+def test_every_control_is_shown(tables_only, tmp_path):
+    controls = [Cohort(f"c{n}", measured(6, 6, seed=n, scale=n), role="control") for n in (2, 3)]
+    others = [*controls, Cohort("made", measured(6, 6, seed=5))]
+    compare_cohorts(Cohort("real", measured(6, 6)), others, tmp_path, QUICK)
+    scores = scores_of(tmp_path)
+    assert "100" < scores["like with like: c2 (control)"]["result"].split(": ")[1] < "130"
+    assert "200" < scores["like with like: c3 (control)"]["result"].split(": ")[1] < "260"
+    assert "without a study" not in scores["pairs: c2"]["limit"]  # it was made for nobody
+
+
+def test_the_note_says_that_the_papers_columns_have_a_reference_of_their_own():
+    cohorts = [Cohort("real", measured(3, 3)), Cohort("made", measured(3, 3, seed=1))]
+    words = "Flow (paper) and Diffusion (paper) are as printed, from AutoPET (paper) and not from real."
+    assert not any("as printed" in line for line in notes(cohorts))
+    assert any(words in line for line in notes([*cohorts, *paper_columns()]))
 
 
 def test_what_cannot_be_averaged_is_counted_and_named(tables_only, cohort, generated, invoke, tmp_path):
@@ -246,6 +302,16 @@ def test_sections_come_back_as_they_were_written_and_their_figures_are_in_the_pa
     (tmp_path / "a.png").unlink()
     with pytest.raises(InputError, match="no such file"):
         read_section(tmp_path)
+
+
+def test_numbers_of_a_table_have_three_digits_and_whole_ones_stay_whole():
+    """An empty row makes floats of a column of numbers of subjects: 1 405 must not become 1.4e+03."""
+    for counts in ([1405, 7, None], [1405.0, 7.0, np.nan], [1405, 7, np.int64(12)]):
+        rows = rows_of(pd.DataFrame(dict(n=counts)), dict(n="n for the margin"))
+        assert rows[:3] == [["n for the margin"], ["1405"], ["7"]]
+    odd = [0.012345, -3.0, 999.7, 54321.6, 1e-7, np.inf, "1.0", True]
+    found = rows_of(pd.DataFrame(dict(x=pd.Series(odd, dtype=object))), dict(x="x"))[1:]
+    assert [row[0] for row in found] == ["0.0123", "-3", "1000", "54322", "1e-07", "inf", "1.0", "True"]
 
 
 def empty_masks(generated):

@@ -1,10 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 
-from totalgen.evaluation.comparison import compare, compare_pairs, verdict
+from totalgen.evaluation.comparison import compare, compare_bodies, compare_pairs, verdict
 from totalgen.evaluation.statistics import (
     Summary,
     agreement_limits,
@@ -18,6 +19,7 @@ from totalgen.evaluation.statistics import (
     holm,
     paired_equivalence,
     paired_mean_interval,
+    paired_ratio_interval,
     paired_t,
     ratio_interval,
     smallest_margin,
@@ -126,9 +128,44 @@ def test_pairs_are_tested_by_their_differences():
     bias, low, high = agreement_limits(REFERENCE, made)
     assert (bias, high - low) == pytest.approx((away.mean(), 2 * 1.96 * away.std(ddof=1)))
     assert paired_equivalence(REFERENCE, made) < 0.001 < 0.999 < paired_equivalence(REFERENCE, made * 1.10)
-    found = compare_pairs(REFERENCE, made)
+    found = compare_pairs(pd.DataFrame(dict(reference=REFERENCE, candidate=made)))
     assert found["n_pairs"] == len(REFERENCE)
     assert found["paired_verdict"] == "different, within the margin"
+
+
+@pytest.mark.parametrize("level", [0.90, 0.95])
+def test_the_ratio_of_pairs_ends_where_its_tests_do(level):
+    """Student's t of candidate − r · reference has p = 1 − level at both ends r; equivalence has half of it there."""
+    made = REFERENCE * 1.02 + np.random.default_rng(2).normal(0, 0.1, len(REFERENCE))
+    ends = paired_ratio_interval(REFERENCE, made, level)
+    for end in ends:
+        assert stats.ttest_1samp(made - end * REFERENCE, 0).pvalue == pytest.approx(1 - level, rel=1e-6)
+    margin = max(1 - ends[0], ends[1] - 1)
+    assert paired_equivalence(REFERENCE, made, margin) == pytest.approx((1 - level) / 2, rel=1e-6)
+    stacked = paired_ratio_interval(np.stack([REFERENCE, made]), np.stack([made, REFERENCE]), level)
+    assert [each[0] for each in stacked] == pytest.approx(ends)
+    assert paired_ratio_interval(REFERENCE, 0.97 * REFERENCE, level) == pytest.approx((0.97, 0.97))
+    assert paired_ratio_interval(REFERENCE - REFERENCE.mean(), made, level) is None
+    assert paired_ratio_interval(REFERENCE[:1], made[:1], level) is None
+
+
+def test_pairs_that_are_equal_are_no_difference_and_equal_steps_are_not_tested():
+    assert paired_t(REFERENCE, REFERENCE) == 1
+    assert paired_t(np.arange(5.0), np.arange(5.0) + 1) is None
+
+
+def test_a_perfect_generator_has_the_spread_of_the_reference_and_the_number_of_the_candidate():
+    """A generator of averages must not look as if a perfect one could show what it cannot."""
+    narrow = REFERENCE.mean() + 0.1 * (CANDIDATE - CANDIDATE.mean())
+    found, wide = compare(REFERENCE, narrow), compare(REFERENCE, CANDIDATE)
+    base = summary(REFERENCE)
+    perfect = base._replace(n=len(CANDIDATE))
+    for name in ("smallest_margin_percent", "equivalence_power", "subjects_needed"):
+        assert found[name] == wide[name]
+    assert found["smallest_margin_percent"] == 100 * smallest_margin(base, perfect)
+    assert found["equivalence_power"] == equivalence_power(base, perfect)
+    assert found["subjects_needed"] == subjects_needed(base, perfect)
+    assert smallest_margin(base, summary(narrow)) < 0.8 * smallest_margin(base, perfect)
 
 
 def test_concordance_is_one_for_copies_and_falls_with_a_shift():
@@ -187,10 +224,16 @@ def test_a_shifted_and_stretched_copy_has_the_expected_distance_and_spread():
 def test_a_group_too_small_for_a_test_has_none_and_no_warning(small):
     with np.errstate(all="raise"):
         for figures in (compare(REFERENCE, small), compare(small, REFERENCE)):
-            for name in ("welch_p", "equivalence_p", "std_ratio", "difference_low", "bootstrap_low", "percent_low"):
+            for name in ("welch_p", "equivalence_p", "difference_low", "bootstrap_low", "percent_low"):
                 assert figures[name] is None
             assert figures["verdict"] == "not tested"
             assert not any(isinstance(value, float) and np.isnan(value) for value in figures.values())
+        for groups in ((REFERENCE, small), (small, REFERENCE)):
+            assert compare_bodies(*map(pd.Series, groups))["std_ratio"] is None
+        found = compare_pairs(pd.DataFrame(dict(reference=small, candidate=small)))
+        assert (found["n_pairs"], found["paired_verdict"]) == (len(small), "not tested")
+        for name in ("paired_p", "paired_percent_low", "limits_low", "concordance"):
+            assert found[name] is None
 
 
 def test_a_phantom_without_variation_can_be_a_candidate_but_two_of_them_cannot_be_tested():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from totalgen.data.names import is_asked, person_of
 from totalgen.errors import InputError
 from totalgen.generation.people import parsed, requests_for
 
@@ -28,6 +29,11 @@ def test_the_subjects_of_a_table_may_have_several_samples_too(tmp_path):
     table.write_text("subject,sex,age_years,height_m,weight_kg,split\na,F,60,1.65,66,test\nb,M,50,1.8,80,train\n")
     requests = requests_for({}, table, "test", seed=1, samples=2)
     assert [request.name for request in requests] == ["a", "a_sample2"]
+    assert {person_of(request.name) for request in requests} == {"a"}
+    assert not any(is_asked(request.name) for request in requests)
+    asked = requests_for(ONE | dict(weight_kg=[54.5, 66.0], age=[60.0]), None, None, seed=-3, samples=3)
+    assert all(is_asked(request.name) for request in asked)
+    assert len({person_of(request.name) for request in asked}) == 2
 
 
 @pytest.mark.parametrize(

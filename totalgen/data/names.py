@@ -1,5 +1,6 @@
-"""Names that become files and folders: subjects of tables, and masks."""
+"""Names that become files and folders: subjects of tables, generated studies, and masks."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,8 @@ TABLES = {  # of a cohort or of generated studies
     "pairs", "import", "bodies", "report",
 }  # fmt: skip
 IMAGES = {"ct", "suv", "pet", "mr"}
+ASKED = re.compile(r"[FM]_[^_]+y_[^_]+cm_[^_]+kg_seed-?\d+")  # asked_name
+SAMPLE = re.compile(r"_sample\d+$")  # sample_name
 
 
 def fault(name: str) -> str | None:
@@ -72,6 +75,26 @@ def check_below(folder: str) -> str:
         if (why := fault(part)) is not None:
             raise InputError(f"--folder {folder!r}: {part!r} {why}. Give the name of a folder below the root.")
     return folder
+
+
+def asked_name(sex: str, age_years: float, height_cm: float, weight_kg: float, seed: int) -> str:
+    """The name of a study whose demographics were asked for, not taken from a table."""
+    return f"{sex}_{age_years:g}y_{height_cm:g}cm_{weight_kg:g}kg_seed{seed}"
+
+
+def is_asked(study: str) -> bool:
+    """Whether a study has an ``asked_name``, or is a further sample of one that has."""
+    return ASKED.fullmatch(person_of(study)) is not None
+
+
+def sample_name(name: str, number: int) -> str:
+    """The name of a further study of the same person; number 0 is the first."""
+    return f"{name}_sample{number + 1}" if number else name
+
+
+def person_of(study: str) -> str:
+    """The name of the person of a study: that of the first sample."""
+    return SAMPLE.sub("", study)
 
 
 def pattern(text: str) -> str:

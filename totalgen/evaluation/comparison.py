@@ -9,8 +9,9 @@ import pandas as pd
 from totalgen.data.measures import MEASURES
 from totalgen.evaluation import statistics
 from totalgen.evaluation.design import PUBLISHED_DESIGN, SEX, Design
-from totalgen.evaluation.measured_cohort import Cohort, pairs
+from totalgen.evaluation.measured_cohort import SAME_SUBJECTS, Cohort, pairs
 
+OF_A_GENERATOR = ("smallest_margin_percent", "equivalence_power", "subjects_needed")
 VERDICTS = {
     "equivalent": "shown to differ by less than the margin",
     "different": "shown to differ; not shown to differ by less than the margin",
@@ -23,20 +24,22 @@ VERDICTS = {
 def compare(
     reference: statistics.Group, candidate: statistics.Group, design: Design = PUBLISHED_DESIGN
 ) -> dict[str, Any]:
-    """All results of one group against another; the keys are columns of statistics.csv.
+    """All results of one group against another, as independent; the keys are columns of statistics.csv.
 
-    Groups are arrays of one value per subject; of Summaries, what needs the values is None. shown_margin_percent: the
-    narrowest margin within which these data show equivalence;  smallest_margin_percent: what groups of this size and
-    spread would show with the design's power if the means were equal;  subjects_needed: per group, for its margin.
+    Groups are arrays of one value per person; of Summaries, what needs the values is None. shown_margin_percent: the
+    narrowest margin within which these data show equivalence.  smallest_margin_percent, equivalence_power,
+    subjects_needed (per group, for the margin): of a perfect generator, whose mean and spread are the reference's, with
+    as many persons as the candidate. The candidate's own spread says nothing of it: a generator of averages has little.
     """
     a, b = statistics.summary(reference), statistics.summary(candidate)
+    perfect = statistics.Summary(a.mean, a.std, b.n)
     both = min(a.n, b.n) > 0
     level, p = 1 - design.alpha, statistics.welch(a, b)
     interval = statistics.difference_interval(a, b, level) or (None, None)
     ratios = [statistics.ratio_interval(a, b, each) for each in (level, 1 - 2 * design.alpha)]
     percents = [None if each is None else tuple(100 * (end - 1) for end in each) for each in ratios]
     equal = statistics.equivalence(a, b, design.margin)
-    narrowest = statistics.smallest_margin(a, b, design.power, design.alpha)
+    narrowest = statistics.smallest_margin(a, perfect, design.power, design.alpha)
     result = dict(
         n_reference=a.n, n_candidate=b.n,
         difference=float(b.mean - a.mean) if both else None,
@@ -46,18 +49,27 @@ def compare(
         welch_p=p, equivalence_p=equal, verdict=verdict(p, equal, design.alpha),
         shown_margin_percent=percents[1] and max(abs(end) for end in percents[1]),
         smallest_margin_percent=None if narrowest is None else 100 * narrowest,
-        equivalence_power=statistics.equivalence_power(a, b, design.margin, design.alpha),
-        subjects_needed=statistics.subjects_needed(a, b, design.margin, design.power) if narrowest else None,
-        std_ratio=None, wasserstein=None, bootstrap_low=None, bootstrap_high=None,
+        equivalence_power=statistics.equivalence_power(a, perfect, design.margin, design.alpha),
+        subjects_needed=statistics.subjects_needed(a, perfect, design.margin, design.power) if narrowest else None,
+        bootstrap_low=None, bootstrap_high=None,
     )  # fmt: skip
     if isinstance(reference, statistics.Summary) or isinstance(candidate, statistics.Summary):
-        if min(a.n, b.n) > 1 and a.std > 0:
-            result["std_ratio"] = float(b.std / a.std)
         return result
     low, high = statistics.bootstrap_interval(reference, candidate, level, resamples=design.resamples) or (None, None)
-    return result | dict(
+    return result | dict(bootstrap_low=low, bootstrap_high=high)
+
+
+def compare_bodies(
+    reference: pd.Series | statistics.Summary, candidate: pd.Series | statistics.Summary
+) -> dict[str, Any]:
+    """What describes single bodies, not means of persons. Series: studies, indexed by person."""
+    if isinstance(reference, statistics.Summary) or isinstance(candidate, statistics.Summary):
+        a, b = statistics.summary(reference), statistics.summary(candidate)
+        known = min(a.n, b.n) > 1 and a.std > 0
+        return dict(std_ratio=float(b.std / a.std) if known else None, wasserstein=None)
+    return dict(
+        studies_reference=len(reference), studies_candidate=len(candidate),
         std_ratio=statistics.std_ratio(reference, candidate), wasserstein=statistics.wasserstein(reference, candidate),
-        bootstrap_low=low, bootstrap_high=high,
     )  # fmt: skip
 
 
@@ -71,35 +83,40 @@ def verdict(difference_p: float | None, equivalence_p: float | None, alpha: floa
     return "different" if differs else "undecided"
 
 
-def compare_pairs(
-    reference: np.ndarray, candidate: np.ndarray, design: Design = PUBLISHED_DESIGN
-) -> dict[str, Any]:
-    """The results of a candidate against the reference subject that it was made for; [n] values of the same subjects.
+def compare_pairs(studies: pd.DataFrame, design: Design = PUBLISHED_DESIGN) -> dict[str, Any]:
+    """The results of a candidate against the reference subject that it was made for.
 
-    limits_low, limits_high: 95 % of the differences of single subjects are between them (Bland and Altman).
+    studies: columns reference and candidate, one row per study of the candidate, indexed by person (``paired_values``);
+    tests and intervals are of the means of persons.  limits_low, limits_high: 95 % of the differences of single studies
+    are between them (Bland and Altman);  concordance: of single studies.
     """
-    n = len(reference)
-    mean = float(np.mean(reference)) if n else 0.0
-    low, high = statistics.paired_mean_interval(reference, candidate, 1 - design.alpha) or (None, None)
-    bias, limit_low, limit_high = statistics.agreement_limits(reference, candidate) or (None, None, None)
-    p = statistics.paired_t(reference, candidate)
-    equal = statistics.paired_equivalence(reference, candidate, design.margin)
+    persons = studies.groupby(level=0, sort=False).mean()
+    a, b = (persons[name].to_numpy(float) for name in ("reference", "candidate"))
+    n = len(persons)
+    mean = float(np.mean(a)) if n else 0.0
+    low, high = statistics.paired_mean_interval(a, b, 1 - design.alpha) or (None, None)
+    ratios = [statistics.paired_ratio_interval(a, b, level) for level in (1 - design.alpha, 1 - 2 * design.alpha)]
+    percents = [None if each is None else tuple(100 * (end - 1) for end in each) for each in ratios]
+    _, limit_low, limit_high = statistics.agreement_limits(studies["reference"], studies["candidate"]) or (None,) * 3
+    p, equal = statistics.paired_t(a, b), statistics.paired_equivalence(a, b, design.margin)
+    single = (studies[name].to_numpy(float) for name in ("reference", "candidate"))
     return dict(
         n_pairs=n,
-        paired_difference=float(np.mean(candidate - reference)) if n else None,
+        paired_difference=float(np.mean(b - a)) if n else None,
         paired_low=low, paired_high=high,
-        paired_percent=100 * float(np.mean(candidate - reference)) / mean if mean else None,
+        paired_percent=100 * float(np.mean(b - a)) / mean if mean else None,
+        paired_percent_low=percents[0] and percents[0][0], paired_percent_high=percents[0] and percents[0][1],
         paired_p=p, paired_equivalence_p=equal, paired_verdict=verdict(p, equal, design.alpha),
+        paired_shown_margin_percent=percents[1] and max(abs(end) for end in percents[1]),
         limits_low=limit_low, limits_high=limit_high,
-        concordance=statistics.concordance(reference, candidate),
+        concordance=statistics.concordance(*single) if n > 1 else None,
     )  # fmt: skip
 
 
-def statistics_table(
-    reference: Any, others: Sequence[Any], design: Design = PUBLISHED_DESIGN, anova: bool = True
-) -> pd.DataFrame:
-    """One row per sex, organ, measure and other cohort: the results of ``compare`` and ``compare_pairs``.
+def statistics_table(reference: Any, others: Sequence[Any], design: Design = PUBLISHED_DESIGN) -> pd.DataFrame:
+    """One row per sex, organ, measure and other cohort: results of ``compare``, ``compare_bodies``, ``compare_pairs``.
 
+    verdict_by: "pairs" for the reference's own subjects once more (SAME_SUBJECTS), else "groups", as independent;
     …_holm: corrected over all rows of one cohort;  anova_p, welch_anova_p: over the reference and all candidates (not
     the controls), so they repeat for each. Cohorts may be PrintedColumns: what needs subjects is empty then.
     """
@@ -108,22 +125,27 @@ def statistics_table(
     for other in others:
         rows = []
         both = isinstance(reference, Cohort) and isinstance(other, Cohort)
-        partners = pairs(reference, other).subjects if both and design.paired else ()
+        same = other.role in SAME_SUBJECTS
+        partners = pairs(reference, other).subjects if both and (design.paired or same) else ()
         for sex, organ, column in design.rows():
             measure, unit = MEASURES[column]
             place = dict(sex=SEX[sex][0], organ=organ, measure=measure, unit=unit)
             place |= dict(reference=reference.name, candidate=other.name, role=other.role)
-            get = "values" if both else "summary"
-            base, made = (getattr(cohort, get)(sex, organ, column) for cohort in (reference, other))
-            rows.append(place | compare(base, made, design))
+            place |= dict(verdict_by="pairs" if same else "groups")
+            of_persons, of_bodies = ("values", "by_study") if both else ("summary", "summary")
+            base, made = (getattr(cohort, of_persons)(sex, organ, column) for cohort in (reference, other))
+            row = place | compare(base, made, design)
+            base, made = (getattr(cohort, of_bodies)(sex, organ, column) for cohort in (reference, other))
+            row |= compare_bodies(base, made)
             if both:
-                table = paired_values(reference, other, sex, organ, column, partners)
-                base, made = (table[name].to_numpy(float) for name in ("reference", "candidate"))
-                rows[-1] |= compare_pairs(base, made, design)
+                row |= compare_pairs(paired_values(reference, other, sex, organ, column, partners), design)
+            if same:  # no independent groups, and nothing that a generator could be perfect at
+                row |= dict.fromkeys(OF_A_GENERATOR) | dict(verdict=row["paired_verdict"])
+            rows.append(row)
         for test in ("welch_p", "equivalence_p", "paired_p", "paired_equivalence_p"):
             for row, p_value in zip(rows, statistics.holm([row.get(test) for row in rows]), strict=True):
                 row[f"{test}_holm"] = p_value
-        if anova and isinstance(reference, Cohort):
+        if isinstance(reference, Cohort):
             for row, (sex, organ, column) in zip(rows, design.rows(), strict=True):
                 groups = [cohort.values(sex, organ, column) for cohort in (reference, *candidates)]
                 row |= dict(anova_p=statistics.anova(groups), welch_anova_p=statistics.anova(groups, False))
@@ -134,8 +156,9 @@ def statistics_table(
 def paired_values(
     reference: Cohort, other: Cohort, sex: str, organ: str, column: str, partners: Sequence[str]
 ) -> pd.DataFrame:
-    """Columns reference and candidate, indexed by those of ``partners`` (``pairs``) that both have a value of."""
-    found = [cohort.by_subject(sex, organ, column) for cohort in (reference, other)]
-    chosen = [subject for subject in partners if all(subject in each.index for each in found)]
-    return pd.DataFrame({name: each.loc[chosen] for name, each in zip(("reference", "candidate"), found, strict=True)})
+    """Columns reference and candidate, a row per study of the other cohort, indexed by those of ``partners``
+    (``pairs``) that both have a value of. Several studies of a person of the reference are averaged."""
+    base, made = reference.by_person(sex, organ, column), other.by_study(sex, organ, column)
+    made = made[made.index.isin(base.index.intersection(pd.Index(partners, dtype=object)))]
+    return pd.DataFrame(dict(reference=base.reindex(made.index), candidate=made))
 

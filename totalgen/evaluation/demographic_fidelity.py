@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from totalgen.data.names import is_asked
 from totalgen.data.organs import LANDMARKS
 from totalgen.evaluation.design import PUBLISHED_DESIGN, SEX, Design
 from totalgen.evaluation.measured_cohort import Cohort
@@ -18,12 +19,18 @@ PERSON = ["sex", "age_years", "height_m"]
 
 
 def mass_regression(bodies: pd.DataFrame) -> np.ndarray | None:
-    """Coefficients of mass_kg on 1, male, height_m and weight_kg by least squares; None below FEWEST subjects."""
+    """Coefficients of mass_kg on 1, male, height_m and weight_kg by least squares; that of male is 0 for one sex.
+
+    None below FEWEST subjects, and where their columns do not determine the coefficients, as at one height only.
+    """
     bodies = bodies[bodies["mass_kg"].notna()]
     x, y = _design_matrix(bodies), bodies["mass_kg"].to_numpy(float)
-    if len(y) < FEWEST or np.linalg.matrix_rank(x) < 3:
+    used = np.array([True, bodies["sex"].nunique() > 1, True, True])
+    if len(y) < FEWEST or np.linalg.matrix_rank(x[:, used]) < used.sum():
         return None
-    return np.linalg.lstsq(x, y, rcond=None)[0]
+    coefficients = np.zeros(len(used))
+    coefficients[used] = np.linalg.lstsq(x[:, used], y, rcond=None)[0]
+    return coefficients
 
 
 def _design_matrix(bodies):
@@ -34,13 +41,16 @@ def _design_matrix(bodies):
 def mass_agreement(reference: Cohort, other: Cohort) -> dict[str, Any]:
     """How the mass of the field follows the demographics, held against the reference's own regression.
 
-    n: bodies;  without: studies in which there is none;  bias_kg, bias_percent: mean of measured − predicted;
-    scatter_kg: its standard deviation;  slope: of measured on predicted mass, 1 when heavier people are as much
-    heavier;  spearman: of both. None where there are too few.
+    n: bodies;  without: studies in which there is none;  other_sex: bodies that are left out because the reference has
+    nobody of their sex, so that its regression says nothing about them;  bias_kg, bias_percent: mean of measured −
+    predicted;  scatter_kg: its standard deviation;  slope: of measured on predicted mass, 1 when heavier people are as
+    much heavier;  spearman: of both. None where there are too few, or no regression.
     """
-    coefficients, bodies = mass_regression(reference.bodies), other.bodies[other.bodies["mass_kg"].notna()]
-    figures: dict[str, Any] = dict(cohort=other.name, n=len(bodies), without=len(other.bodies) - len(bodies))
-    figures |= dict(bias_kg=None, bias_percent=None)
+    coefficients, measured = mass_regression(reference.bodies), other.bodies[other.bodies["mass_kg"].notna()]
+    known = reference.bodies.loc[reference.bodies["mass_kg"].notna(), "sex"]
+    bodies = measured[measured["sex"].isin(known)]
+    figures: dict[str, Any] = dict(cohort=other.name, n=len(bodies), without=len(other.bodies) - len(measured))
+    figures |= dict(other_sex=len(measured) - len(bodies), bias_kg=None, bias_percent=None)
     figures |= dict(scatter_kg=None, slope=None, spearman=None)
     if coefficients is None or bodies.empty:
         return figures
@@ -57,12 +67,15 @@ def mass_agreement(reference: Cohort, other: Cohort) -> dict[str, Any]:
 def weight_series(cohort: Cohort) -> list[dict[str, Any]]:
     """Every series of SERIES or more weights at one sex, age and height: does the mass rise with the weight?
 
+    Only of studies whose demographics were asked for (``is_asked``): among a thousand patients dozens of trios agree in
+    sex, age and height by chance, and are no series.
     monotonic: at every step;  kg_per_kg: slope of the mass of the field on the weight that was asked for.
     """
     found: list[dict[str, Any]] = []
     if cohort.bodies.empty:
         return found
-    for person, rows in cohort.bodies.groupby(PERSON):
+    asked = cohort.bodies[cohort.bodies["subject"].map(is_asked).astype(bool)]
+    for person, rows in asked.groupby(PERSON):
         means = rows.groupby("weight_kg")["mass_kg"].mean().sort_index()
         if len(means) < SERIES:
             continue
@@ -110,7 +123,7 @@ def positions(cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> p
                     dict(
                         cohort=cohort.name, sex=SEX[sex][0], organ=organ, n=len(found),
                         mean=float(found.mean()) if len(found) else None,
-                        std=float(found.std(ddof=1)) if len(found) > 1 else None,
+                        std=cohort.spread(sex, organ, "z_share") if len(found) > 1 else None,
                         difference_mm=float((found.mean() - base.mean()) * extent) if both else None,
                     )
                 )  # fmt: skip

@@ -44,8 +44,8 @@ def violins(
 ) -> None:  # fmt: skip
     """Violins of every organ (rows) and measure (columns), cohorts side by side, male left of female; a PNG.
 
-    values: columns cohort, sex, organ and the printed measures, one row per subject and organ; cohorts are in the order
-    of their first row. Points are subjects; a group of fewer than VIOLIN_FROM has points and no violin, a panel without
+    values: columns cohort, sex, organ and the printed measures, one row per study and organ; cohorts are in the order
+    of their first row. Points are studies; a group of fewer than VIOLIN_FROM has points and no violin, a panel without
     any point says so.  note: one line under the picture.
     stars: cells of Table 1; a significant difference is marked above its violin.
     """
@@ -146,7 +146,7 @@ def _differences(axis, rows, shift, colour):
 
 
 def bmi_distributions(path: str | Path, cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> None:
-    """BMI of every cohort, one panel per sex: whether the cohorts are of the same people at all. Every subject is a
+    """BMI of every cohort, one panel per sex: whether the cohorts are of the same people at all. Every person is a
     line below the curve; fewer than VIOLIN_FROM have no curve."""
     figure = Figure(figsize=(5.2 * len(design.groups), 3.4), layout="constrained")
     for sex, axis in zip(design.groups, figure.subplots(1, len(design.groups), squeeze=False)[0], strict=True):
@@ -174,24 +174,26 @@ class Slope(NamedTuple):
     n: int
 
 
-def slope_of(x: np.ndarray, y: np.ndarray, level: float = 0.95) -> Slope | None:
+def slope_of(x: np.ndarray, y: np.ndarray) -> Slope | None:
     """None below LINE_FROM subjects, or when they are all the same."""
     kept = np.isfinite(x) & np.isfinite(y)
     x, y = x[kept], y[kept]
     if len(x) < LINE_FROM or np.ptp(x) == 0:
         return None
     found = stats.linregress(x, y)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 2) * found.stderr
+    half = stats.t.ppf(0.975, len(x) - 2) * found.stderr
     return Slope(float(found.slope), float(found.slope - half), float(found.slope + half), len(x))
 
 
 def slopes(cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> pd.DataFrame:
-    """How organ size and uptake follow the demographics: one row per cohort, sex, organ, measure and column."""
+    """How organ size and uptake follow the demographics: one row per cohort, sex, organ, measure and column.
+
+    n: persons; several studies of one are averaged, as their scatter says nothing of the slope."""
     rows = []
     for cohort in cohorts:
-        people = cohort.people().set_index("subject")
+        people = cohort.people().set_index("person")
         for sex, organ, measure in design.rows(printed=True):
-            values = cohort.by_subject(sex, organ, measure)
+            values = cohort.by_person(sex, organ, measure)
             persons = people.loc[values.index]
             for column in AGAINST:
                 found = slope_of(persons[column].to_numpy(float), values.to_numpy(float))
@@ -226,10 +228,11 @@ def against_demographics(
 
 
 def _relation(axis, cohort, sex, organ, measure, column, number):
-    values = cohort.by_subject(sex, organ, measure)
-    x = cohort.people().set_index("subject").loc[values.index, column].to_numpy(float)
-    y, colour = values.to_numpy(float), SEX[sex][1]
-    axis.plot(x, y, MARKERS[number % len(MARKERS)], color=colour, ms=3, alpha=0.25 if number == 0 else 0.6)
+    people, colour = cohort.people().set_index("person")[column].astype(float), SEX[sex][1]
+    studies, values = cohort.by_study(sex, organ, measure), cohort.by_person(sex, organ, measure)
+    marker, alpha = MARKERS[number % len(MARKERS)], 0.25 if number == 0 else 0.6
+    axis.plot(people.loc[studies.index].to_numpy(), studies.to_numpy(), marker, color=colour, ms=3, alpha=alpha)
+    x, y = people.loc[values.index].to_numpy(), values.to_numpy()
     found = slope_of(x, y)
     if found is not None:
         ends = np.array([x.min(), x.max()])
@@ -239,7 +242,7 @@ def _relation(axis, cohort, sex, organ, measure, column, number):
 def bland_altman(path: str | Path, reference: Cohort, candidate: Cohort, design: Design = PUBLISHED_DESIGN) -> int:
     """Candidate − reference of the same subjects against their mean, with bias and limits of agreement of each sex.
 
-    Returns the number of subjects that were paired; nothing is drawn for none.
+    Every study is a point. Returns the number of subjects that were paired; nothing is drawn for none.
     """
     figure = Figure(figsize=(4.0 * len(design.printed), 2.5 * len(design.organs)), layout="constrained")
     axes = figure.subplots(len(design.organs), len(design.printed), squeeze=False)
@@ -261,8 +264,8 @@ def bland_altman(path: str | Path, reference: Cohort, candidate: Cohort, design:
 
 
 def _agreement(axis, table, colour):
-    a, b = (table[name].to_numpy(float) for name in ("reference", "candidate"))
-    axis.plot((a + b) / 2, b - a, "o", color=colour, ms=3, alpha=0.6)
+    a, b = table["reference"], table["candidate"]
+    axis.plot(((a + b) / 2).to_numpy(), (b - a).to_numpy(), "o", color=colour, ms=3, alpha=0.6)
     limits = statistics.agreement_limits(a, b)
     if limits is not None:
         for value, style in zip(limits, ("-", "--", "--"), strict=True):

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 
 from totalgen.data.measures import MEASURES
+from totalgen.data.names import person_of
 from totalgen.data.studies import read_studies
 from totalgen.data.text_files import read_csv
 from totalgen.errors import InputError
 from totalgen.evaluation.design import DEMOGRAPHICS, SEX
 from totalgen.evaluation.measured import NO_BODIES, read_bodies, read_measured
-from totalgen.evaluation.statistics import Summary, summary
+from totalgen.evaluation.statistics import Summary, body_std, summary
 
 FLAGS = ("missing", "tiny", "not finite")  # why an organ is not averaged
 PAPER_TABLE = "table1_paper.csv"
+PERSON = ["sex", "age_years", "height_m", "weight_kg"]  # the same for all studies of a person
 SAME_PERSON = dict(height_m=0.005, weight_kg=0.5)  # tables are rounded
 
 
@@ -26,7 +28,9 @@ SAME_PERSON = dict(height_m=0.005, weight_kg=0.5)  # tables are rounded
 class Cohort:
     """name: as printed;  measured: one row per subject and organ (``read_measured``);  unmeasured: subjects without;
     doubled: (subject, organ) of further rows of a subject that was measured already;
-    bodies: one row per subject (``read_bodies``), or empty;  role: what it is compared as, a key of ROLES."""
+    bodies: one row per subject (``read_bodies``), or empty;  role: what it is compared as, a key of ROLES.
+
+    A subject is a study; several studies of one person (``generate_petct.py --samples``) count as one of N."""
 
     name: str
     measured: pd.DataFrame
@@ -45,23 +49,35 @@ class Cohort:
         return bool(self.measured["source"].astype(str).str.contains("phantom", case=False).any())
 
     def values(self, sex: str, organ: str, measure: str) -> np.ndarray:
-        """[n] values of complete organs: the others are counted below the table, not averaged."""
-        return self.by_subject(sex, organ, measure).to_numpy(dtype=float)
+        """[n] ``by_person``."""
+        return self.by_person(sex, organ, measure).to_numpy(dtype=float)
 
-    def by_subject(self, sex: str, organ: str, measure: str) -> pd.Series:
-        """The same, indexed by subject."""
+    def by_person(self, sex: str, organ: str, measure: str) -> pd.Series:
+        """The mean of the studies of every person, indexed by person."""
+        return self.by_study(sex, organ, measure).groupby(level=0, sort=False).mean()
+
+    def by_study(self, sex: str, organ: str, measure: str) -> pd.Series:
+        """Values of complete organs, indexed by person: the others are counted below the table, not averaged."""
         if (sex, organ, measure) not in self._known:
             rows = self._rows(sex, organ)
-            found = rows.loc[rows["flag"] == ""].set_index("subject")[measure].astype(float)
+            found = rows.loc[rows["flag"] == ""].set_index("person")[measure].astype(float)
             self._known[sex, organ, measure] = found[np.isfinite(found)]
         return self._known[sex, organ, measure]
 
     def summary(self, sex: str, organ: str, measure: str) -> Summary:
-        """Mean, standard deviation and number of ``values``."""
+        """Mean, standard deviation and number of ``values``: what tests are made of."""
         return summary(self.values(sex, organ, measure))
 
+    def spread(self, sex: str, organ: str, measure: str) -> float:
+        """Standard deviation of single bodies: that of ``summary`` when every person has one study."""
+        return body_std(self.by_study(sex, organ, measure))
+
+    def studies(self, sex: str | None = None) -> int:
+        """Number of measured studies, of one sex when given."""
+        return int(self.people(sex)["studies"].sum())
+
     def flagged(self, sex: str, organ: str, flag: str) -> int:
-        """Number of subjects whose organ is "missing", "tiny" or "not finite"."""
+        """Number of studies whose organ is "missing", "tiny" or "not finite"."""
         rows = self._rows(sex, organ)
         if flag == "not finite":
             values = rows[list(MEASURES)].to_numpy(float)
@@ -69,9 +85,14 @@ class Cohort:
         return int((rows["flag"] == flag).sum())
 
     def people(self, sex: str | None = None) -> pd.DataFrame:
-        """One row per subject, of one sex when given."""
+        """One row per person, of one sex when given: the first study, and further columns person and studies, a number.
+
+        Studies of one person are named so (``names.sample_name``) and have the same demographics.
+        """
         if "people" not in self._known:
-            self._known["people"] = self.measured.drop_duplicates("subject")
+            studies = self._with_persons().drop_duplicates("subject")
+            number = studies.groupby("person")["subject"].transform("size")
+            self._known["people"] = studies.assign(studies=number).drop_duplicates("person")
         people = self._known["people"]
         return people if sex is None else people[people["sex"] == sex]
 
@@ -84,10 +105,18 @@ class Cohort:
         """The voxel sizes of its measured studies, in words; empty for tables that do not say them."""
         return sorted(set(self.measured.get("voxel_mm", pd.Series(dtype=str)).dropna().astype(str)) - {""})
 
+    def _with_persons(self):
+        if "persons" not in self._known:
+            person = self.measured["subject"].astype(str).map(person_of)
+            known = [column for column in PERSON if column in self.measured]
+            alike = self.measured.groupby(person)[known].transform("nunique", dropna=False).le(1).all(axis=1)
+            self._known["persons"] = self.measured.assign(person=person.where(alike, self.measured["subject"]))
+        return self._known["persons"]
+
     def _rows(self, sex, organ):
         if "groups" not in self._known:
-            self._known["groups"] = dict(iter(self.measured.groupby(["sex", "organ"])))
-        return self._known["groups"].get((sex, organ), self.measured[:0])
+            self._known["groups"] = dict(iter(self._with_persons().groupby(["sex", "organ"])))
+        return self._known["groups"].get((sex, organ), self._with_persons()[:0])
 
 
 ROLES = {
@@ -97,6 +126,7 @@ ROLES = {
     "control": "a second sample of what the reference is a sample of: what a perfect generator gets",
     "true masks": "the reference measured in its true masks",
 }
+SAME_SUBJECTS = ("packed", "true masks")  # roles whose subjects are those of the reference
 
 
 @dataclass(frozen=True)
@@ -112,6 +142,14 @@ class PrintedColumn:
     def summary(self, sex: str, organ: str, measure: str) -> Summary:
         """What is printed; of nothing when it is not."""
         return self._found(sex, organ, MEASURES[measure][0])
+
+    def spread(self, sex: str, organ: str, measure: str) -> float:
+        """The standard deviation that is printed."""
+        return self.summary(sex, organ, measure).std
+
+    def studies(self, sex: str | None = None) -> int:
+        """One of each person."""
+        return len(self.people(sex))
 
     def brackets(self, sex: str, organ: str, measure: str) -> dict[str, Any]:
         """diff_percent and significant as they are printed, slips included; nothing where nothing is."""
@@ -172,24 +210,27 @@ def paper_columns() -> list[PrintedColumn]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """subjects: of both cohorts, by the same name and demographics;  others: names without a partner;
-    strangers: the same name, and another person."""
+    """subjects: persons of both cohorts, by the same name and demographics;  others: of the candidate, without a
+    partner;  strangers: the same name, and another person;  alone: of the reference, without a study of the candidate.
+    """
 
     subjects: tuple[str, ...]
     others: tuple[str, ...]
     strangers: tuple[str, ...]
+    alone: tuple[str, ...]
 
 
 def pairs(reference: Cohort, candidate: Cohort) -> Pairs:
-    """Candidates that were made for a subject of the reference: the same name, sex, height and weight."""
-    ours, theirs = (cohort.people().set_index("subject") for cohort in (reference, candidate))
+    """Persons that were made for a subject of the reference: the same name but for _sample…, sex, height and weight."""
+    ours, theirs = (cohort.people().set_index("person") for cohort in (reference, candidate))
     common = [subject for subject in theirs.index if subject in ours.index]
     same = ours.loc[common, "sex"] == theirs.loc[common, "sex"]
     for column, tolerance in SAME_PERSON.items():
         same &= (ours.loc[common, column] - theirs.loc[common, column]).abs() <= tolerance
     found = tuple(subject for subject in common if same[subject])
     strangers = tuple(subject for subject in common if not same[subject])
-    return Pairs(found, tuple(subject for subject in theirs.index if subject not in ours.index), strangers)
+    others = tuple(subject for subject in theirs.index if subject not in ours.index)
+    return Pairs(found, others, strangers, tuple(subject for subject in ours.index if subject not in set(found)))
 
 
 def check_names(cohorts: Sequence[Any]) -> None:

@@ -94,7 +94,9 @@ def verdict_lines(table: pd.DataFrame) -> str:
     lines = []
     for _, row in verdict_counts(table).iterrows():
         words = ", ".join(f"{row[name]} {name}" for name in VERDICTS if row[name])
-        lines.append(f"{row['candidate']} against {row['reference']} ({row['role']}), {row['rows']} rows: {words}")
+        words = f"by pairs {words}" if row["verdict_by"] == "pairs" else words + row["pairs"]
+        role = "" if row["role"] in row["candidate"] else f" ({row['role']})"
+        lines.append(f"{row['candidate']} against {row['reference']}{role}, {row['rows']} rows: {words}")
     return "\n".join(lines) + "\n"
 
 
@@ -128,9 +130,12 @@ def write_report(
     values = dict(
         caveat=caveat,
         cohorts=[
-            dict(name=cohort.name, role=cohort.role, subjects=len(cohort.people()), excluded=excluded(cohort, design))
+            dict(
+                name=cohort.name, role=cohort.role, subjects=len(cohort.people()), studies=cohort.studies(),
+                excluded=excluded(cohort, design),
+            )
             for cohort in cohorts
-        ],
+        ],  # fmt: skip
         scores=[dict(section=section.title, **score._asdict()) for section in sections for score in section.scores],
         statistics=[{name: _json(value) for name, value in row.items()} for row in table.to_dict("records")],
         design=asdict(design),

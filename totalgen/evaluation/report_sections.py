@@ -16,40 +16,73 @@ from totalgen.errors import InputError
 from totalgen.evaluation import demographic_fidelity, figures
 from totalgen.evaluation.comparison import VERDICTS
 from totalgen.evaluation.design import PUBLISHED_DESIGN, SEX, Design
-from totalgen.evaluation.measured_cohort import ROLES, Cohort, PrintedColumn, pairs
+from totalgen.evaluation.measured_cohort import ROLES, SAME_SUBJECTS, Cohort, PrintedColumn, pairs
 from totalgen.evaluation.sections import Score, Section, rows_of
-from totalgen.evaluation.table1 import excluded, grid, notes, number, phantom_line
+from totalgen.evaluation.table1 import counted, excluded, grid, notes, number, phantom_line
 
 PICTURED = 3  # subjects as pictures
 GAP = 4  # pixels between pictures
+NAMED = 3  # subjects of a list by name
 COMPARED = {  # columns of statistics.csv that the page shows → title
     "sex": "sex", "organ": "organ", "measure": "measure", "reference": "against", "n_candidate": "n",
     "difference_percent": "difference %", "percent_low": "95 % from", "percent_high": "to", "welch_p": "p",
     "welch_p_holm": "p (Holm)", "equivalence_p": "p of equivalence", "verdict": "verdict",
+    "paired_verdict": "verdict of pairs",
     "shown_margin_percent": "shown within ± %", "smallest_margin_percent": "could show ± %",
     "subjects_needed": "n for the margin", "std_ratio": "ratio of std",
 }  # fmt: skip
+INDEPENDENT = (
+    "Intervals, p, verdicts, “could show” and “n for the margin” take the two cohorts as independent. Where studies "
+    "were made for subjects of the reference, both vary with the same demographics, and all of these are conservative, "
+    "the more so the more the demographics explain. “Verdict of pairs” answers the sharper question, whether studies "
+    "differ from the subjects that they were made for; subjects without a study are not in it. The packed reference "
+    "and true masks are the same subjects: all their figures here are of pairs."
+)
 PAIRED = {
     "sex": "sex", "organ": "organ", "measure": "measure", "n_pairs": "pairs", "paired_percent": "difference %",
-    "paired_p": "p (paired)", "paired_p_holm": "p (Holm)", "paired_equivalence_p": "p of equivalence",
-    "paired_verdict": "verdict", "limits_low": "limits from", "limits_high": "to", "concordance": "concordance",
+    "paired_percent_low": "95 % from", "paired_percent_high": "to", "paired_p": "p (paired)",
+    "paired_p_holm": "p (Holm)", "paired_equivalence_p": "p of equivalence",
+    "paired_verdict": "verdict",
+    "paired_shown_margin_percent": "shown within ± %", "limits_low": "limits from", "limits_high": "to",
+    "concordance": "concordance",
+}  # fmt: skip
+OF_PAIRS = {  # column of groups → that of pairs
+    "n_reference": "n_pairs", "n_candidate": "n_pairs", "difference_percent": "paired_percent",
+    "percent_low": "paired_percent_low", "percent_high": "paired_percent_high", "welch_p": "paired_p",
+    "welch_p_holm": "paired_p_holm", "equivalence_p": "paired_equivalence_p",
+    "equivalence_p_holm": "paired_equivalence_p_holm", "shown_margin_percent": "paired_shown_margin_percent",
 }  # fmt: skip
 
 
+def decisive(table: pd.DataFrame) -> pd.DataFrame:
+    """statistics.csv with the figures of pairs in the columns of groups, where the verdict is by pairs."""
+    of_groups = table["verdict_by"] != "pairs"
+    return table.assign(**{name: table[name].where(of_groups, table[other]) for name, other in OF_PAIRS.items()})
+
+
 def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows by (reference, candidate, role): number of each of VERDICTS, and of p values below 0.05 after Holm."""
-    found = table.groupby(["reference", "candidate", "role"], sort=False)
+    """Rows by (reference, candidate, role, verdict_by): number of each of VERDICTS, and of p values below 0.05 after
+    Holm;  pairs: the verdicts of pairs in words, where these are not the verdicts already and most persons have one."""
+    found = decisive(table).groupby(["reference", "candidate", "role", "verdict_by"], sort=False)
     counts = found["verdict"].value_counts().unstack(fill_value=0).reindex(columns=list(VERDICTS), fill_value=0)
     counts["rows"] = found.size()
     for name, column in (("different (Holm)", "welch_p_holm"), ("equivalent (Holm)", "equivalence_p_holm")):
         counts[name] = found[column].agg(lambda p: int((pd.to_numeric(p) < PUBLISHED_DESIGN.alpha).sum()))
+    counts["pairs"] = [_pair_words(rows) for _, rows in found]
     return counts.reset_index()
+
+
+def _pair_words(rows):
+    if rows["verdict_by"].iloc[0] == "pairs" or not 2 * rows["n_pairs"].sum() > rows["n_candidate"].sum():
+        return ""
+    counts = rows["paired_verdict"].value_counts()
+    return "; by pairs " + ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
 
 
 def like_with_like(reference: Cohort, others: Sequence[Cohort], table: pd.DataFrame) -> Section:
     """What the comparison does to a perfect candidate: packing, the segmenter, another voxel size."""
     section = Section("Like with like", notes=[f"{role}: {text}." for role, text in ROLES.items()])
-    roles = {cohort.role: cohort for cohort in others}
+    table = decisive(table)
     lacks = {
         "packed": "a generated study has passed the clip, the stretch and the line in height, the reference has not: "
         "SUVmax is not comparable. Give --packed (3_Evaluations/0_pack_reference.py)",
@@ -57,19 +90,22 @@ def like_with_like(reference: Cohort, others: Sequence[Cohort], table: pd.DataFr
         "control": "what a perfect generator would get is not known. Give --control with a second sample",
     }
     for role, lack in lacks.items():
-        if role not in roles:
+        found = [cohort for cohort in others if cohort.role == role]
+        for cohort in found:
+            rows = table[(table["candidate"] == cohort.name) & (table["reference"] == reference.name)]
+            result, known = "nothing to compare", pd.to_numeric(rows["difference_percent"]).dropna()
+            if len(known):
+                worst = rows.loc[known.abs().idxmax()]
+                place = f"{worst['sex']} {worst['organ']} {worst['measure']}"
+                result = f"largest difference from {reference.name}: {worst['difference_percent']:.1f} % ({place})"
+            people = counted(len(cohort.people()), cohort.studies())
+            what = f"like with like: {cohort.name}" + ("" if role in cohort.name else f" ({role})")
+            section.scores.append(Score(what, people, result, ROLES[role]))
+        if not found:
             section.scores.append(Score(f"like with like: {role}", "0", "not tested", lack))
-            continue
-        rows = table[(table["candidate"] == roles[role].name) & (table["reference"] == reference.name)]
-        result = "nothing to compare"
-        if rows["difference_percent"].notna().any():
-            worst = rows.loc[rows["difference_percent"].abs().idxmax()]
-            place = f"{worst['sex']} {worst['organ']} {worst['measure']}"
-            result = f"largest difference from {reference.name}: {worst['difference_percent']:.1f} % ({place})"
-        people = str(len(roles[role].people()))
-        section.scores.append(Score(f"like with like: {role}", people, result, ROLES[role]))
     shown = table[(table["reference"] == reference.name) & table["role"].isin(list(lacks))]
     if len(shown):
+        shown = shown.assign(difference_percent=pd.to_numeric(shown["difference_percent"]))
         wide = shown.pivot_table("difference_percent", ["sex", "organ", "measure"], "candidate", sort=False)
         section.tables[f"Difference from {reference.name} in %, which no network made"] = rows_of(
             wide.reset_index(), _same(["sex", "organ", "measure", *wide.columns])
@@ -93,12 +129,13 @@ def table_section(cohorts: Sequence[Any], cells: pd.DataFrame, outdir: Path, des
     section = Section("Table 1", notes=notes(cohorts, design))
     section.tables["Organ volume and uptake"] = grid(cohorts, cells, design)
     section.figures = {
-        "Every subject is a point; * p < 0.05 (Welch)": outdir / "violins.png",
+        "Every study is a point; * p < 0.05 (Welch)": outdir / "violins.png",
         "Body mass index: cohorts of other people differ in everything that follows it": outdir / "bmi.png",
     }
     for cohort in measured:
         left = excluded(cohort, design)
-        counts = ", ".join(f"{len(cohort.people(sex))} {SEX[sex][0]}" for sex in design.groups)
+        numbers = ((len(cohort.people(sex)), cohort.studies(sex), SEX[sex][0]) for sex in design.groups)
+        counts = ", ".join(f"{counted(persons, studies)} {sex}" for persons, studies, sex in numbers)
         limit = "organs that are left out are not missing at random: look at them"
         section.scores.append(Score(f"who is averaged: {cohort.name}", counts, f"left out: {left}", limit))
     slips = [row for c in cohorts if isinstance(c, PrintedColumn) for _, row in c.cells.iterrows() if row["note"]]
@@ -111,45 +148,57 @@ def verdict_section(
     table: pd.DataFrame, reference: Cohort, others: Sequence[Any], outdir: Path, design: Design
 ) -> Section:
     """Differences with intervals, equivalence, power, for every cohort."""
-    section = Section("Agreement, and what could have been shown")
+    section, shown = Section("Agreement, and what could have been shown"), decisive(table)
     section.notes = [f"{name}: {text}." for name, text in VERDICTS.items()]
     section.notes.append(
         f"Equivalence is within ±{100 * design.margin:g} % of the reference mean. “Shown within” is the narrowest "
-        "margin that these data show; “could show” the narrowest that a perfect generator would show with "
-        f"{100 * design.power:g} % probability at this number of subjects and this spread: a row whose “could show” is "
-        "above the margin cannot decide."
+        "margin that these data show; “could show” the narrowest that a perfect generator, whose mean and spread are "
+        f"the reference's, would show with {100 * design.power:g} % probability at this number of subjects: a row "
+        "whose “could show” is above the margin cannot decide."
     )
+    section.notes.append(INDEPENDENT)
     for _, row in verdict_counts(table).iterrows():
-        rows = table[(table["candidate"] == row["candidate"]) & (table["reference"] == row["reference"])]
+        rows = shown[(shown["candidate"] == row["candidate"]) & (shown["reference"] == row["reference"])]
         words = ", ".join(f"{row[name]} {name}" for name in VERDICTS if row[name])
         words += f"; after Holm {row['different (Holm)']} different, {row['equivalent (Holm)']} equivalent"
-        power = pd.to_numeric(rows["equivalence_power"]).dropna()
-        margins = pd.to_numeric(rows["smallest_margin_percent"]).dropna()
-        limit = "no row has two subjects in both groups"
-        if len(power):
-            able = int((margins <= 100 * design.margin).sum())
-            limit = (
-                f"a perfect generator would show ±{100 * design.margin:g} % in {power.sum():.1f} of {len(rows)} rows "
-                f"on average; {able} rows have enough subjects"
-            )
-            if len(margins):
-                limit += f" (smallest margins {margins.min():.0f} to {margins.max():.0f} %)"
-        n = f"{int(rows['n_reference'].max())} and {int(rows['n_candidate'].max())} per sex at most"
+        words += row["pairs"]
+        most = counted(int(rows["n_candidate"].max()), rows["studies_candidate"].max())
+        n, limit = f"{int(rows['n_reference'].max())} and {most} per sex at most", _power_words(rows, design)
+        if row["verdict_by"] == "pairs":
+            n = f"{int(rows['n_pairs'].max())} pairs per sex at most"
+            limit = f"paired tests: the subjects of {row['reference']} themselves, no sample of a generator"
+        elif row["pairs"]:
+            limit += "; as of independent cohorts, conservative where studies were made for these subjects"
         role = "" if row["role"] in row["candidate"] else f" ({row['role']})"
         what = f"{row['candidate']}{role} against {row['reference']}"
         section.scores.append(Score(what, n, words, limit))
-    drawn = table[table["reference"] == reference.name]
+    drawn = shown[shown["reference"] == reference.name]
     if len(drawn):
         figures.differences(outdir / "differences.png", drawn, design)
         margin = f"in grey ±{100 * design.margin:g} %"
-        caption = f"Difference of the means from {reference.name} with 95 % intervals; {margin}"
+        caption = f"Difference of the means from {reference.name} with 95 % intervals, of independent cohorts "
+        caption += f"(of pairs where the subjects are the same); {margin}"
         section.figures = {caption: outdir / "differences.png"}
     for other in others:
-        rows = table[table["candidate"] == other.name]
-        shown = rows_of(rows, COMPARED)
-        if len(shown) > 1:
-            section.tables[f"{other.name} ({other.role})"] = shown
+        rows = shown[shown["candidate"] == other.name]
+        if len(rows):
+            by = ", by pairs" if other.role in SAME_SUBJECTS else ""
+            section.tables[f"{other.name} ({other.role}{by})"] = rows_of(rows, COMPARED)
     return section
+
+
+def _power_words(rows, design):
+    """What a perfect generator would show in these rows."""
+    power = pd.to_numeric(rows["equivalence_power"]).dropna()
+    margins = pd.to_numeric(rows["smallest_margin_percent"]).dropna()
+    if power.empty:
+        return "no row has two subjects in both groups"
+    able = int((margins <= 100 * design.margin).sum())
+    words = f"a perfect generator would show ±{100 * design.margin:g} % in {power.sum():.1f} of {len(rows)} rows "
+    words += f"on average; {able} rows have enough subjects"
+    if rows["studies_candidate"].sum() > rows["n_candidate"].sum():
+        words += ", taken with one study each"
+    return words + (f" (smallest margins {margins.min():.0f} to {margins.max():.0f} %)" if len(margins) else "")
 
 
 def pair_section(
@@ -159,8 +208,9 @@ def pair_section(
     section = Section("Pairs: the subject that each study was made for")
     section.notes = [
         "A generated study is a sample of people with these demographics, not a second scan of one person: limits of "
-        "agreement are wide and concordance is below 1 for a perfect generator, too. Pairs remove what demographics "
-        "explain, and so show smaller differences of the means."
+        "agreement are wide and concordance is below 1 for a perfect generator, too. The more demographics explain, "
+        "the smaller the differences of the means that pairs can show.",
+        "Tests and intervals are of the means of persons; limits and concordance of single studies.",
     ]
     for other in others:
         found = pairs(reference, other)
@@ -169,15 +219,19 @@ def pair_section(
             problems.append(f"{len(found.others)} without a partner ({_names(found.others)})")
         if found.strangers:
             problems.append(f"{len(found.strangers)} of the same name, other demographics ({_names(found.strangers)})")
-        if not design.paired or not found.subjects:
-            limit = "; ".join(problems) or "not asked for"
+        problems = problems or ["every study has a partner"]
+        if found.alone and other.role != "control":  # a control is made for nobody
+            problems.append(f"{len(found.alone)} subjects of {reference.name} without a study ({_names(found.alone)})")
+        if not found.subjects or not design.paired and other.role not in SAME_SUBJECTS:
+            limit = "; ".join(problems) if design.paired else "not asked for"
             section.scores.append(Score(f"pairs: {other.name}", "0", "not tested", limit))
             continue
         rows = table[(table["candidate"] == other.name) & (table["reference"] == reference.name)]
         counts = rows["paired_verdict"].value_counts()
         words = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
-        limit = "; ".join(problems) or "every study has a partner"
-        section.scores.append(Score(f"pairs: {other.name}", str(len(found.subjects)), words, limit))
+        people = other.people().set_index("person")["studies"].loc[list(found.subjects)]
+        n, limit = counted(len(people), people.sum()), "; ".join(problems)
+        section.scores.append(Score(f"pairs: {other.name}", n, words, limit))
         section.tables[f"{other.name} against {reference.name}, pairs"] = rows_of(rows, PAIRED)
         path = outdir / f"bland-altman-{_slug(other.name)}.png"
         if figures.bland_altman(path, reference, other, design):
@@ -220,12 +274,15 @@ def body_section(reference: Cohort, others: Sequence[Cohort], design: Design) ->
     masses = [demographic_fidelity.mass_agreement(reference, cohort) for cohort in cohorts]
     for cohort, found in zip(cohorts, masses, strict=True):
         result, limit = "not tested", f"needs bodies.csv of both, {demographic_fidelity.FEWEST} of the reference"
+        limit += " that differ in height and weight"
         if found["bias_kg"] is not None:
             bias = [round(found[name], 1) + 0.0 for name in ("bias_kg", "bias_percent")]  # no −0.0
             result = f"bias {bias[0]:.1f} kg ({bias[1]:.1f} %), slope {number(found['slope'])}, "
             result += f"Spearman {number(found['spearman'])}"
             limit = "fitted to these subjects: bias 0 by construction" if cohort is reference else "mass of the field"
         limit += f"; {found['without']} studies without a body left out" if found["without"] else ""
+        lacks = f"; {found['other_sex']} bodies left out: {reference.name} has nobody of their sex to compare them with"
+        limit += lacks if found["other_sex"] else ""
         section.scores.append(Score(f"mass: {cohort.name}", str(found["n"]), result, limit))
     section.tables["Mass of the field"] = rows_of(pd.DataFrame(masses), _same(masses[0]))
     for cohort in others:
@@ -285,8 +342,8 @@ def _same(names):
     return {name: name for name in names}
 
 
-def _names(subjects, most=3):
-    return ", ".join(subjects[:most]) + (f" and {len(subjects) - most} more" if len(subjects) > most else "")
+def _names(subjects):
+    return ", ".join(subjects[:NAMED]) + (f" and {len(subjects) - NAMED} more" if len(subjects) > NAMED else "")
 
 
 def _slug(name):

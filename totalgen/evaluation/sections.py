@@ -6,6 +6,7 @@ such folders with --section and puts them into its page.
 
 import base64
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,12 +71,15 @@ def data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def rows_of(records: Any, columns: dict[str, str], digits: int = 3) -> list[list[str]]:
-    """A DataFrame as a table of a section. columns: column → title; numbers with ``digits`` significant ones."""
+def rows_of(records: Any, columns: dict[str, str]) -> list[list[str]]:
+    """A DataFrame as a table of a section. columns: column → title; numbers with three significant digits, whole
+    numbers whole, also where an empty row made them floats."""
 
     def text(value):
         if value is None or value != value:  # NaN
             return "–"
-        return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.0f}" if value.is_integer() or 999.5 <= abs(value) < math.inf else f"{value:.3g}"
 
     return [list(columns.values()), *([text(row[name]) for name in columns] for _, row in records.iterrows())]

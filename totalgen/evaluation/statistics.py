@@ -3,12 +3,16 @@
 A group is an array of values, or a Summary where only mean, standard deviation and number are known, as of a printed
 table. Arrays of more than one axis hold many samples [samples, n], and the results have one value per sample; so the
 tests of this file can be simulated. A group of fewer than two subjects has no spread: results that need one are None.
+
+Several studies of one person are no several subjects: tests and intervals are of arrays with one value per person, the
+mean of that person's studies. What describes single bodies takes a Series of studies, indexed by person.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import special, stats
 
 ALPHA = 0.05
@@ -170,7 +174,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def bootstrap_interval(
-    reference: np.ndarray, candidate: np.ndarray, level: float = 1 - ALPHA, seed: int = 0, resamples: int | None = None
+    reference: np.ndarray, candidate: np.ndarray, level: float = 1 - ALPHA, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
     """(low, high) of the mean difference candidate − reference, percentile bootstrap; None below two values."""
     if min(len(reference), len(candidate)) < 2:
@@ -178,10 +182,10 @@ def bootstrap_interval(
     result = stats.bootstrap(
         (candidate, reference),
         lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),
-        n_resamples=resamples or RESAMPLES,
+        n_resamples=resamples,
         confidence_level=level,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
@@ -207,9 +211,14 @@ def paired_interval(
 
 
 def paired_t(reference: np.ndarray, candidate: np.ndarray) -> Any:
-    """Two-sided p of the paired t test; None below two pairs and when all differences are the same."""
-    if np.shape(reference)[-1] < 2 or not np.ptp(candidate - reference) > 0:
+    """Two-sided p of the paired t test, 1 when all pairs are equal.
+
+    None below two pairs and when all differ by the same.
+    """
+    if np.shape(reference)[-1] < 2:
         return None
+    if not np.ptp(candidate - reference) > 0:
+        return None if np.any(candidate - reference) else 1.0
     return _plain(stats.ttest_rel(candidate, reference, axis=-1).pvalue)
 
 
@@ -237,14 +246,49 @@ def paired_mean_interval(
     return _plain(distance.mean - half), _plain(distance.mean + half)
 
 
-def agreement_limits(reference: np.ndarray, candidate: np.ndarray) -> tuple[Any, Any, Any] | None:
-    """(bias, low, high): mean of candidate − reference, and 1.96 standard deviations to each side (Bland and Altman
-    1986); None below two pairs."""
-    distance = summary(candidate - reference)
-    if distance.n < 2:
+def paired_ratio_interval(
+    reference: np.ndarray, candidate: np.ndarray, level: float = 1 - ALPHA
+) -> tuple[Any, Any] | None:
+    """``ratio_interval`` of pairs (Fieller 1954, with their covariance): the ratios r for which Student's t does not
+    show that the mean of candidate − r · reference differs from 0. Within 1 ± margin at level 1 − 2α where
+    ``paired_equivalence`` gives p < α. None below two pairs and when the reference mean may be 0.
+    """
+    n = np.shape(reference)[-1]
+    if n < 2:
         return None
-    half = LIMITS * distance.std
-    return _plain(distance.mean), _plain(distance.mean - half), _plain(distance.mean + half)
+    a, b = summary(reference), summary(candidate)
+    square = special.stdtrit(n - 1, (1 + level) / 2) ** 2 / n
+    covariance = np.sum((reference.T - a.mean).T * (candidate.T - b.mean).T, axis=-1) / (n - 1)
+    scale, middle = a.mean**2 - square * a.std**2, a.mean * b.mean - square * covariance
+    if np.ndim(scale) == 0 and (scale <= 0 or a.mean <= 0):
+        return None
+    half = np.sqrt(np.maximum(middle**2 - scale * (b.mean**2 - square * b.std**2), 0))
+    return _plain((middle - half) / scale), _plain((middle + half) / scale)
+
+
+def body_std(studies: pd.Series | np.ndarray) -> float:
+    """Standard deviation of single bodies. studies: indexed by person; NaN for fewer than two persons.
+
+    By the law of total variance: that of the means of persons and the mean of those within a person, which is unbiased
+    for any number of studies each and the usual one for a study each. Means alone vary less than bodies do.
+    """
+    persons = pd.Series(studies).groupby(level=0)
+    if persons.ngroups < 2:
+        return float("nan")
+    return float(np.sqrt(persons.mean().var() + persons.var(ddof=0).mean()))
+
+
+def agreement_limits(
+    reference: pd.Series | np.ndarray, candidate: pd.Series | np.ndarray
+) -> tuple[float, float, float] | None:
+    """(bias, low, high): mean of candidate − reference, and 1.96 standard deviations of a single study to each side
+    (Bland and Altman 1986); None below two pairs. Series: studies, indexed by person."""
+    distance = pd.Series(candidate - reference)
+    persons = distance.groupby(level=0).mean()
+    if len(persons) < 2:
+        return None
+    bias, half = float(persons.mean()), LIMITS * body_std(distance)
+    return bias, bias - half, bias + half
 
 
 def concordance(reference: np.ndarray, candidate: np.ndarray) -> float | None:
@@ -255,11 +299,12 @@ def concordance(reference: np.ndarray, candidate: np.ndarray) -> float | None:
     return float(2 * covariance / (np.var(a) + np.var(b) + (np.mean(a) - np.mean(b)) ** 2))
 
 
-def std_ratio(reference: np.ndarray, candidate: np.ndarray) -> float | None:
-    """Spread of the candidate divided by that of the reference; None when it is undefined."""
-    if min(len(reference), len(candidate)) < 2 or np.ptp(reference) == 0:
+def std_ratio(reference: pd.Series | np.ndarray, candidate: pd.Series | np.ndarray) -> float | None:
+    """``body_std`` of the candidate divided by that of the reference; None when it is undefined."""
+    spread = body_std(candidate), body_std(reference)
+    if not np.isfinite(spread).all() or np.ptp(reference) == 0:
         return None
-    return float(np.std(candidate, ddof=1) / np.std(reference, ddof=1))
+    return spread[0] / spread[1]
 
 
 def wasserstein(reference: np.ndarray, candidate: np.ndarray) -> float | None:

@@ -11,7 +11,7 @@ from totalgen.data.files import atomic
 from totalgen.data.measures import MEASURES, TINY_L
 from totalgen.evaluation import statistics
 from totalgen.evaluation.design import DEMOGRAPHICS, PUBLISHED_DESIGN, SEX, TITLES, Design
-from totalgen.evaluation.measured_cohort import FLAGS, Cohort
+from totalgen.evaluation.measured_cohort import FLAGS, SAME_SUBJECTS, Cohort
 
 PHANTOM_NOTE = "phantom: not evidence about patients"
 LATEX = {"%": r"\%", "±": r"$\pm$", "–": "--", "*": r"\textsuperscript{*}", "_": r"\_", "&": r"\&", "#": r"\#"}
@@ -20,9 +20,10 @@ LATEX = {"%": r"\%", "±": r"$\pm$", "–": "--", "*": r"\textsuperscript{*}", "
 def table1(cohorts: Sequence[Any], design: Design = PUBLISHED_DESIGN) -> pd.DataFrame:
     """The cells of Table 1, long: one row per sex, organ, measure and cohort; the first cohort is the reference.
 
-    Columns: sex, organ, measure, unit, cohort, n, mean, std, diff_percent, diff_low, diff_high (95 %), p_value,
-    significant, and a count of each of FLAGS. Means and differences need one subject per cohort, std, intervals and p
-    two; else they are empty. Differences of printed columns are from the first printed one, and as they are printed.
+    Columns: sex, organ, measure, unit, cohort, n (persons), studies, mean, std (of bodies), diff_percent, diff_low,
+    diff_high (95 %), p_value, significant, and a count of each of FLAGS. Means and differences need one person per
+    cohort, std, intervals and p two; else they are empty. Differences of printed columns are from the first printed
+    one, and as they are printed.
     """
     rows = []
     for sex, organ, column in design.rows():
@@ -31,7 +32,9 @@ def table1(cohorts: Sequence[Any], design: Design = PUBLISHED_DESIGN) -> pd.Data
             base = base_of(cohort, cohorts)
             values, known = cohort.summary(sex, organ, column), base.summary(sex, organ, column)
             cell = dict(sex=SEX[sex][0], organ=organ, measure=measure, unit=unit, cohort=cohort.name, n=values.n)
-            cell |= dict(mean=values.mean if values.n else None, std=values.std if values.n > 1 else None)
+            cell["studies"] = len(cohort.by_study(sex, organ, column)) if isinstance(cohort, Cohort) else values.n
+            std = cohort.spread(sex, organ, column) if values.n > 1 else None
+            cell |= dict(mean=values.mean if values.n else None, std=std)
             rows.append(cell | _difference(known, values, design, cohort is not base))
             if cohort.role == "printed":
                 rows[-1] |= cohort.brackets(sex, organ, column)
@@ -66,7 +69,7 @@ def grid(cohorts: Sequence[Any], cells: pd.DataFrame, design: Design = PUBLISHED
     columns = [(sex, cohort) for sex in design.groups for cohort in cohorts]
     found = cells.set_index(["sex", "organ", "measure", "cohort"]).sort_index()
     rows = [["", *(f"{SEX[sex][0].capitalize()}: {cohort.name}" for sex, cohort in columns)]]
-    rows.append(["N", *(str(len(cohort.people(sex))) for sex, cohort in columns)])
+    rows.append(["N", *(counted(len(cohort.people(sex)), cohort.studies(sex)) for sex, cohort in columns)])
     for title in DEMOGRAPHICS:
         people = [cohort.demographics(sex)[title] for sex, cohort in columns]
         rows.append([title, *(_mean_std(each.mean, each.std, each.n, 0) for each in people)])
@@ -75,9 +78,14 @@ def grid(cohorts: Sequence[Any], cells: pd.DataFrame, design: Design = PUBLISHED
         for column in design.printed:
             row = [found.loc[(SEX[sex][0], organ, MEASURES[column][0], cohort.name)] for sex, cohort in columns]
             if column == design.printed[0]:
-                rows.append(["N", *(str(int(cell["n"])) for cell in row)])
+                rows.append(["N", *(counted(cell["n"], cell["studies"]) for cell in row)])
             rows.append([TITLES[column], *(_cell(cell) for cell in row)])
     return rows
+
+
+def counted(persons: int, studies: int) -> str:
+    """A number of persons, with that of their studies where some have several."""
+    return f"{persons} ({studies:.0f} studies)" if studies > persons else str(persons)
 
 
 def _mean_std(mean, std, n, digits=2):
@@ -134,11 +142,28 @@ def as_latex(rows: Sequence[Sequence[str]]) -> str:
 def notes(cohorts: Sequence[Any], design: Design = PUBLISHED_DESIGN) -> list[str]:
     """What the table cannot say: how to read it, and who was not averaged."""
     lines = [
-        f"Mean ± standard deviation (difference of the means from {cohorts[0].name}, %); N: whole organs measured.",
+        f"Mean ± standard deviation (difference of the means from {cohorts[0].name}, %); N: persons, below an organ "
+        "those in whom it is whole.",
         f"* p < {design.alpha:g}, Welch's t test, not corrected for the number of tests; statistics.csv has corrected "
         "values. No star is no agreement: see the verdicts.",
-        f"Not averaged, because missing, under {TINY_L * 1000:.0f} mL or with an SUV that is no number:",
     ]
+    same = [cohort.name for cohort in cohorts if cohort.role in SAME_SUBJECTS]
+    if same:
+        lines.append(
+            f"{' and '.join(same)}: the subjects of {cohorts[0].name} themselves. Welch's test takes them for others "
+            "and can miss a difference that the tests of pairs find."
+        )
+    printed = [cohort.name for cohort in cohorts if cohort.role == "printed"]
+    if printed:
+        others = " and ".join(printed[1:])
+        own = f"{printed[0]} and not from {cohorts[0].name}"
+        lines.append(f"Differences and stars of {others} are as printed, from {own}.")
+    if any(cohort.studies() > len(cohort.people()) for cohort in cohorts):
+        lines.append(
+            "Several studies of one person count once: means, differences and tests are of the means of persons, the "
+            "standard deviation is that of single bodies."
+        )
+    lines.append(f"Studies not averaged: missing, under {TINY_L * 1000:.0f} mL or with an SUV that is no number:")
     lines += [f"- {cohort.name}: {excluded(cohort, design)}" for cohort in cohorts if isinstance(cohort, Cohort)]
     return lines
 
@@ -171,7 +196,8 @@ def write_table1(cohorts: Sequence[Any], cells: pd.DataFrame, outdir: Path, desi
     rows = grid(cohorts, cells, design)
     below, phantoms = notes(cohorts, design), phantom_line(cohorts)
     plain = "\n".join(["", *below, *([f"{phantoms}"] if phantoms else [])]) + "\n"
-    quoted = "\n\n".join(line for line in below[:3]).replace("*", "\\*") + "\n\n" + "\n".join(below[3:]) + "\n"
+    lists = [line.startswith("- ") for line in below].index(True)
+    quoted = "\n\n".join(below[:lists]).replace("*", "\\*") + "\n\n" + "\n".join(below[lists:]) + "\n"
     marked = f"\n{quoted}" + (f"\n**{phantoms}**\n" if phantoms else "")
     layouts: dict[str, Callable[[], str]] = {
         "txt": lambda: as_text(rows) + plain,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from totalgen.data.demographics import Demographics, read_cohort
+from totalgen.data.names import asked_name, sample_name
 from totalgen.errors import InputError
 from totalgen.generation.cohort import Request, matched_requests, study_seed
 
@@ -59,11 +60,11 @@ def parsed(text: str) -> dict[str, list[Any]]:
 
 
 def _request(seed, sex, age, height_cm, weight_kg):
-    name = f"{sex}_{age:g}y_{height_cm:g}cm_{weight_kg:g}kg_seed{seed}"
+    name = asked_name(sex, age, height_cm, weight_kg, seed)
     return Request(name, vars(Demographics(sex, age, height_cm / 100, weight_kg)), seed)
 
 
 def _sample(request, seed, number):
     if number == 0:
         return request
-    return Request(f"{request.name}_sample{number + 1}", request.row, study_seed(seed, request.name, number))
+    return Request(sample_name(request.name, number), request.row, study_seed(seed, request.name, number))
