@@ -39,30 +39,26 @@ from totalgen.generation.segmenter import Segmenter
 from totalgen.models.codec import SIGMA_DATA
 from totalgen.models.networks import cost
 from totalgen.models.samplers import evaluations
+from totalgen.schema import resolve
 from totalgen.settings import SamplingSettings, TilingSettings
 
 HERE = Path(__file__).resolve().parents[1]
-SHORT = dict(sampler="dpm_solver", sigma_min=0.5)
-CONVERGED = {"global": dict(sampler="heun", steps=100), "sr": dict(sampler="heun", steps=35)}
-OTHER = {"global": dict(SHORT, steps=16), "sr": dict(SHORT, steps=6)}  # the stage not measured, and another seed
+HEUN, SOLVER = "sampler=heun steps={}", "sampler=dpm_solver steps={}"
+SHORT = f"{SOLVER} sigma_min=0.5"
+CONVERGED = {"global": HEUN.format(100), "sr": HEUN.format(35)}
+OTHER = {"global": SHORT.format(16), "sr": SHORT.format(6)}  # the stage not measured, and another seed
 SAMPLINGS = {
     "global": [
-        *(dict(sampler="heun", steps=n) for n in (35, 16)),
-        *(dict(sampler="dpm_solver", steps=n) for n in (32, 24, 16, 12, 8)),
-        dict(SHORT, steps=16),
-        dict(sampler="euler", steps=32),
+        *map(HEUN.format, (35, 16)), *map(SOLVER.format, (32, 24, 16, 12, 8)), SHORT.format(16),
+        "sampler=euler steps=32",
     ],
     "sr": [
-        *(dict(sampler="dpm_solver", steps=n) for n in (16, 12, 8)),
-        *(dict(SHORT, steps=n) for n in (16, 8, 6, 4)),
-        dict(SHORT, steps=6, sigma_min=1.0),
+        *map(SOLVER.format, (16, 12, 8)), *map(SHORT.format, (16, 8, 6, 4)),
+        "sampler=dpm_solver steps=6 sigma_min=1",
     ],
-}
-GUIDANCE = 1.5  # weight of autoguidance, where a guide is given
-GUIDED = {
-    "global": [dict(sampler="dpm_solver", steps=n) for n in (32, 16)],
-    "sr": [dict(SHORT, steps=6)],
-}
+}  # fmt: skip
+GUIDANCE = "guidance=1.5"  # weight of autoguidance, where a guide is given
+GUIDED = {"global": [*map(SOLVER.format, (32, 16))], "sr": [SHORT.format(6)]}
 FULL = {"global": (56, 56, 96), "sr": (224, 224, 96)}  # the sr stage in 4 such slabs
 SEGMENTER = HERE / "Resource/demo-segmenter.safetensors"
 FIRST_SEED, OTHER_SEED = 1000, 2000
@@ -72,30 +68,21 @@ PER_SAMPLING = ("sampling", "evaluations", "seconds", "distance")
 MEASURES = {"volume_l": "volume", "suv_mean": "SUVmean", "suv_max": "SUVmax"}
 
 
-def name_of(sampling):
-    """A row's name for settings of sampling."""
-    extra = "".join(f" {key} {value:g}" for key, value in sampling.items() if key not in ("sampler", "steps"))
-    return f"{sampling['sampler']} {sampling['steps']}{extra}"
-
-
-def sampling_of(name):
-    """The settings that a row's name stands for, such as "heun 100" or "dpm_solver 8 sigma_min 0.5"."""
-    try:
-        sampler, steps, *more = name.split()
-        return dict(sampler=sampler, steps=int(steps)) | dict(zip(more[::2], map(float, more[1::2]), strict=True))
-    except ValueError:
-        raise InputError(f'--sampling "{name}" is not such as "heun 100" or "dpm_solver 8 sigma_min 0.5".') from None
+def chosen_sampling(text):
+    """SamplingSettings of a text such as "sampler=heun steps=100"."""
+    return resolve(SamplingSettings, {"": {}}, "", text.split())
 
 
 def sampled(cascade, stage, sampling, demographics, seed, other_seed, own):
     """(output of the stage [2, x, y, z] in [0, 1], the subject's encoded volume, seconds of the stage).
 
-    own: the subject's own low-resolution volume [2, x/4, y/4, z/4] in [0, 1], which the sr stage refines. The
-    global stage's volume is refined from the noise of ``seed``; ``other_seed`` is that of the measured stage.
+    sampling: SamplingSettings of the stage;  own: the subject's own low-resolution volume [2, x/4, y/4, z/4] in [0, 1],
+    which the sr stage refines. The global stage's volume is refined from the noise of ``seed``; ``other_seed`` is that
+    of the measured stage.
     """
-    settings = {name: SamplingSettings(**values) for name, values in (OTHER | {stage: sampling}).items()}
+    settings = {name: chosen_sampling(text) for name, text in OTHER.items()} | {stage: sampling}
     stages = {"global": cascade.global_stage, "sr": cascade.sr_stage}
-    if "guidance" not in sampling:
+    if sampling.guidance == 1:
         stages[stage] = replace(stages[stage], guide=None)
     chosen = Cascade(*stages.values(), settings["global"], settings["sr"], cascade.tiling)
     clock = time.perf_counter()
@@ -128,7 +115,7 @@ def summary(lines, stage, gflop):
     for name, rows in found.items():
         entry = {"sampling": name, "evaluations": rows["evaluations"].iloc[0], "seconds": rows["seconds"].mean()}
         entry |= {"PFLOP": rows["evaluations"].iloc[0] * gflop / 1e6, "distance": rows["distance"].mean()}
-        if (converged := name_of(CONVERGED[stage])) in found:
+        if (converged := CONVERGED[stage]) in found:
             change = differences(rows, found[converged], ["volume_l", "suv_mean"])
             for measure, title in (("volume_l", "volume"), ("suv_mean", "SUVmean")):
                 entry[f"{title} %"] = 100 * change[measure].abs().mean()
@@ -149,14 +136,14 @@ def summary(lines, stage, gflop):
 @click.option("--guide", type=PATH, help="Weaker weights of the measured stage (autoguidance).")
 @click.option("--segmenter", type=PATH, default=SEGMENTER)
 @click.option("--subjects", "count", default=8, help="Test subjects.")
-@click.option("--sampling", "only", multiple=True, help='Only these, such as "heun 100"; the converged first.')
+@click.option("--sampling", "only", multiple=True, help="Only these, as NAME=VALUE with spaces; the converged first.")
 @click.option("--table", type=PATH, required=True, help="CSV that keeps what was measured.")
 @torch.no_grad()
 def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only, table):
     first, second = (guide, None) if stage == "global" else (None, guide)
     one, two = load_stage(global_weights, "global", guide=first), load_stage(sr_weights, "sr", guide=second)
-    sampling = [OTHER[name] | (dict(guidance=GUIDANCE) if guide and name == stage else {}) for name in OTHER]
-    sampling = [SamplingSettings(**values) for values in sampling]
+    texts = [f"{text} {GUIDANCE}" if guide and name == stage else text for name, text in OTHER.items()]
+    sampling = map(chosen_sampling, texts)
     cascade = Cascade(one, two, *sampling, TilingSettings(slab=one.settings.task.shape[2]))
     archive, segment = Archive(root / "training.zarr"), Segmenter.load(segmenter)
     hashes = [part.sha256 for part in (one, one.guide, two, two.guide) if part]
@@ -168,7 +155,7 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
     spread = SIGMA_DATA * chosen.task.codec.scale.numpy().reshape(-1, 1, 1, 1)
     samplings = list(SAMPLINGS[stage])
     if guide is not None:
-        samplings += [dict(sampling, guidance=GUIDANCE) for sampling in GUIDED[stage]]
+        samplings += [f"{text} {GUIDANCE}" for text in GUIDED[stage]]
     table.parent.mkdir(parents=True, exist_ok=True)
     done = set()
     if table.exists():
@@ -176,8 +163,8 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
         if set(old["weights"]) != {weights}:
             raise InputError(f"{table}: was measured on other weights. Give another --table.")
         done = set(old[["subject", "sampling"]].itertuples(index=False, name=None))
-    plan = {name_of(each): each for each in [CONVERGED[stage], *samplings]} | {ANOTHER: OTHER[stage]}
-    plan = {name: plan[name] if name in plan else sampling_of(name) for name in only or plan}
+    texts = only or (CONVERGED[stage], *samplings, ANOTHER)
+    plan = {text: chosen_sampling(OTHER[stage] if text == ANOTHER else text) for text in texts}
     for n, row in enumerate(tqdm(archive.indices("test")[:count], unit="subject")):
         subject, demographics = archive.subjects[row]["subject"], archive.demographics(row)
         if all((subject, name) in done for name in plan):
@@ -192,7 +179,7 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
                 append_rows(table, [about | organ for organ in organs])
         converged = None
         for name, each in plan.items():
-            is_converged = name == name_of(CONVERGED[stage])
+            is_converged = name == CONVERGED[stage]
             if (subject, name) in done and not is_converged:
                 continue
             seeds = FIRST_SEED + n, (OTHER_SEED if name == ANOTHER else FIRST_SEED) + n
@@ -203,7 +190,7 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
             distance = math.nan
             if converged is not None:
                 distance = float(np.sqrt(np.mean((((output - converged).numpy()) / spread) ** 2)))
-            used = evaluations(each["sampler"], each["steps"]) * (2 if each.get("guidance", 1) != 1 else 1)
+            used = evaluations(each.sampler, each.steps) * (1 if each.guidance == 1 else 2)
             about = dict(zip(PER_SAMPLING, (name, used, seconds, distance), strict=True))
             append_rows(table, [common | about | o for o in measured(cascade, segment, volume, demographics)])
     shown = summary(read_table(table), stage, gflop)
