@@ -1,10 +1,12 @@
 """Generating many subjects: resumable, one at a time, shared between the processes that torchrun starts."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,51 +62,24 @@ def generate_cohort(
     A subject that fails is listed in <outdir>/failures.csv and does not stop the others. Raises InputError when all of
     them failed, and when a study that is there was made with other settings.
     """
-    outdir = Path(outdir)
-    outdir.mkdir(parents=True, exist_ok=True)
-    with locked(outdir, "step generate") if rank == 0 else contextlib.nullcontext():
-        _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export, checks)
+    studies = Studies(
+        pipeline, {request.name: request for request in requests}, Path(outdir), preset,
+        None if compare_with is None else Path(compare_with), export, checks,
+    )  # fmt: skip
+    studies.outdir.mkdir(parents=True, exist_ok=True)
+    with locked(studies.outdir, "step generate") if rank == 0 else contextlib.nullcontext():
+        _generate(studies, rank, ranks)
 
 
-def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, export, checks):
-    asked = {request.name: request for request in requests}
-
-    def described(name):
-        return manifest_row(pipeline, asked[name], preset)
-
-    def bar(items):
-        return progress(items, "network", "run", show=len(asked) == 1)
-
-    def exists(name):
-        return is_made(name) and (compare_with is None or (outdir / name / COMPARISON).exists())
-
-    def is_made(name):
-        path = outdir / name / "study.json"
-        if not path.exists() or damaged(outdir / name, pipeline.outputs):
-            return False
-        return checks is None or not checks.wanting(read_json(path, REMOVE))
-
-    def work(name):
-        folder, row = outdir / name, described(name)
-        if not is_made(name):
-            (folder / COMPARISON).unlink(missing_ok=True)
-            source = pipeline.source(asked[name].row)
-            volumes, more = _made(pipeline, name, source, row["seed"], bar, checks)
-            row |= more
-            also = None if export is None else lambda part: export(part, source, volumes, row)
-            write_study(folder, volumes, row, also)
-        if compare_with is not None:
-            compare(Path(compare_with) / "cropped" / name, folder, row, pipeline.outputs)
-        if rank == 0:
-            write_manifest(outdir)
-
-    distributed.first(rank, lambda: refuse_others(outdir, list(asked), described))
+def _generate(studies, rank, ranks):
+    outdir, asked = studies.outdir, studies.requests
+    distributed.first(rank, lambda: refuse_others(outdir, list(asked), studies.described))
     if rank == 0:
-        report_doubts(pipeline, requests)
-        for name in asked:
-            for bad in damaged(outdir / name, pipeline.outputs) if (outdir / name / "study.json").exists() else ():
-                click.echo(f"Warning: {bad}: is missing or damaged; the study is made again.", err=True)
-    before = {name for name in asked if exists(name)}
+        report_doubts(studies.pipeline, list(asked.values()))
+        for bad in studies.all_damaged():
+            click.echo(f"Warning: {bad}: is missing or damaged; the study is made again.", err=True)
+    before = {name for name in asked if studies.is_complete(name)}
+    work = functools.partial(_make_and_list, studies) if rank == 0 else studies.make
     if ranks > 1:
         distributed.barrier()  # until all have seen what was there
         mine = [name for name in list(asked)[rank::ranks] if name not in before]
@@ -112,26 +87,83 @@ def _generate(pipeline, requests, outdir, preset, rank, ranks, compare_with, exp
         failed = distributed.gathered({name: error for name, _, error in results if error is not None})
         if rank > 0:
             return
-
-        def work(name):  # all is done: for_each_subject only reports it
-            if name in failed:
-                raise InputError(failed[name])
-
+        work = functools.partial(_report, failed)  # all is done
     for_each_subject(outdir, "generate", asked, work, before.__contains__)
     table = write_manifest(outdir)
     write_index(outdir, table)
     report_failed(outdir, [row for row in table.to_dict("records") if row["subject"] in asked])
 
 
-def _made(pipeline, name, source, seed, bar, checks):
-    """(volumes, further columns of the manifest) of a study."""
-    if checks is None:
-        return pipeline.run(source, seed, bar), {}
+def _make_and_list(studies, name):
+    studies.make(name)
+    write_manifest(studies.outdir)
 
-    def seeds(attempt):  # samples count from 0 upwards, further attempts downwards
-        return study_seed(seed, name, -attempt)
 
-    return checks.made(name, source, seed, seeds, lambda seed: pipeline.run(source, seed, bar))
+def _report(failed, name):
+    if name in failed:
+        raise InputError(failed[name])
+
+
+@dataclass(frozen=True)
+class Studies:
+    """The studies of requests in a folder: which are there, and how one is made; see ``generate_cohort``."""
+
+    pipeline: Pipeline
+    requests: dict[str, Request]
+    outdir: Path
+    preset: str
+    compare_with: Path | None
+    export: Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object] | None
+    checks: Checks | None
+
+    def described(self, name: str) -> dict[str, Any]:
+        """Its row of the manifest, but for what the check adds."""
+        return manifest_row(self.pipeline, self.requests[name], self.preset)
+
+    def is_made(self, name: str) -> bool:
+        """Whether its volumes are whole, and no attempts are left to a study that failed the check."""
+        path = self.outdir / name / "study.json"
+        if not path.exists() or damaged(self.outdir / name, self.pipeline.outputs):
+            return False
+        return self.checks is None or not self.checks.wanting(read_json(path, REMOVE))
+
+    def is_complete(self, name: str) -> bool:
+        """Whether it is made, and compared where that is asked for."""
+        compared = self.compare_with is None or (self.outdir / name / COMPARISON).exists()
+        return compared and self.is_made(name)
+
+    def all_damaged(self) -> list[Path]:
+        """The volumes of studies that are there, but missing or cut."""
+        there = [self.outdir / name for name in self.requests if (self.outdir / name / "study.json").exists()]
+        return [bad for folder in there for bad in damaged(folder, self.pipeline.outputs)]
+
+    def make(self, name: str) -> None:
+        """Write its folder, unless it is made, and its comparison."""
+        folder, row = self.outdir / name, self.described(name)
+        if not self.is_made(name):
+            (folder / COMPARISON).unlink(missing_ok=True)
+            source = self.pipeline.source(self.requests[name].row)
+            volumes, more = self._generated(name, source, row["seed"])
+            row |= more
+            export = self.export
+            also = None if export is None else lambda part: export(part, source, volumes, row)
+            write_study(folder, volumes, row, also)
+        if self.compare_with is not None:
+            compare(self.compare_with / "cropped" / name, folder, row, self.pipeline.outputs)
+
+    def _generated(self, name, source, seed):
+        """(volumes, further columns of the manifest) of a study."""
+
+        def bar(items):
+            return progress(items, "network", "run", show=len(self.requests) == 1)
+
+        if self.checks is None:
+            return self.pipeline.run(source, seed, bar), {}
+
+        def seeds(attempt):  # samples count from 0 upwards, further attempts downwards
+            return study_seed(seed, name, -attempt)
+
+        return self.checks.made(name, source, seed, seeds, lambda seed: self.pipeline.run(source, seed, bar))
 
 
 def report_failed(outdir: Path, rows: Sequence[dict[str, Any]]) -> None:
