@@ -17,7 +17,16 @@ from totalgen.data.intensity import CT, Encoding
 from totalgen.data.recipes import PetCt
 from totalgen.data.volume import Volume, write_nifti
 from totalgen.errors import InputError
-from totalgen.evaluation.privacy import auc, distances, equal_numbers, fingerprint, membership, nearest, picture_pairs
+from totalgen.evaluation.privacy import (
+    auc,
+    distances,
+    equal_numbers,
+    fingerprint,
+    membership,
+    nearest,
+    picture_pairs,
+    privacy_section,
+)
 from totalgen.evaluation.sections import read_section
 from totalgen.generation.cascade import load_stage
 from totalgen.generation.window_sampler import WindowSampler
@@ -101,6 +110,11 @@ def test_copies_of_training_subjects_are_caught_and_strangers_are_not():
     assert found.votes == 20
     assert found.table["nearest_train"].tolist() == [f"t{n}" for n in range(20)]
     assert found.ratio < 0.2
+    score = privacy_section({}, found, [], "w", {}).scores[0]
+    p, ratio = f"{1 / 2001:.2g}", f"{found.ratio:.3f}"
+    assert score.result == f"20 of 20 nearer to training (1.00, p = {p}), median ratio of distances {ratio}"
+    assert score.limit == f"by chance alone {found.low:.2f} to {found.high:.2f}"
+    assert found.low < 0.5 < found.high
     assert not nearest(named("c", strangers), named("t", train), named("h", held_out)).caught
 
 

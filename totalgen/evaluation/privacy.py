@@ -155,7 +155,8 @@ def nearest(
         counts = f"{len(candidates)} candidates, {len(train)} training and {len(held_out)} held-out subjects"
         raise InputError(f"{counts}: one of each is needed at least.")
     names = [*train, *held_out]
-    away = distances(*(np.stack(list(each.values())) for each in (candidates, {**train, **held_out})))
+    known = np.stack([*train.values(), *held_out.values()])
+    away = distances(np.stack(list(candidates.values())), known)
     order = away.argsort(axis=1)
     away, rows = np.take_along_axis(away, order, axis=1), np.arange(len(order))
     people, whose = np.unique([person(name) for name in candidates], return_inverse=True)
@@ -236,9 +237,10 @@ def privacy_section(
         section.scores.append(score)
         section.tables["Membership inference"] = table
     if neighbours is not None:
-        result = f"{neighbours.votes} of {neighbours.people} nearer to training (p = {neighbours.p:.2g}), "
+        result = f"{neighbours.votes} of {neighbours.people} nearer to training "
+        result += f"({neighbours.votes / neighbours.people:.2f}, p = {neighbours.p:.2g}), "
         result += f"median ratio of distances {neighbours.ratio:.3f}"
-        limit = f"by chance alone a share of {neighbours.low:.2f} to {neighbours.high:.2f}"
+        limit = f"by chance alone {neighbours.low:.2f} to {neighbours.high:.2f}"
         if left_out:
             limit += f"; {len(left_out)} candidates left out: made for a training or held-out subject"
         section.scores.append(Score(f"nearest neighbours: {what}", f"{neighbours.people} people", result, limit))
