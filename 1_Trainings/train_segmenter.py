@@ -16,18 +16,8 @@ from totalgen.evaluation.overlap import dice_of_split
 from totalgen.generation.segmenter import Segmenter
 from totalgen.schema import listed, resolve
 from totalgen.settings import SegmenterSettings
-from totalgen.training.organ_training import train_segmenter
+from totalgen.training.organ_training import PRESETS, train_segmenter
 from totalgen.weights import load_weights, save_weights
-
-DEMO = dict(
-    batch=2, microbatch=2, lr=0.003, lr_decay_steps=1000, rampup_items=200, ema=(0.10,), weights_dtype="float16",
-    loader_processes=1, checkpoint_steps=50, snapshot_steps=500, picture_steps=500,
-)  # fmt: skip
-PRESETS = {
-    # name      items: patches of patch³ voxels   width
-    "demo": dict(DEMO, items=7000, patch=48, channels=8),
-    "smoke": dict(DEMO, items=8, patch=16, channels=2, rampup_items=2, loader_processes=0),  # seconds; for tests
-}
 
 
 @command(__doc__, epilog=listed(SegmenterSettings))
@@ -43,7 +33,7 @@ def main(root, outdir, preset, init_from, device, changes):
     weights = outdir / "segmenter.safetensors"
     state, configuration = load_weights(average)
     if not weights.exists() or load_weights(weights)[1].get("progress") != configuration["progress"]:
-        segmenter = Segmenter.load(average, device)
+        segmenter = Segmenter.load(average, settings.compute.device)
         dice, subjects = dice_of_split(root, lambda ct: segmenter.run(ct)["organs"], configuration["data"]["ids"])
         save_weights(weights, state, configuration | dict(dice=dice, test_subjects=subjects), torch.float16)
     click.echo(trained(weights, "3_Evaluations/1_segment_generated.py --weights {} --root ROOT --masks segmented"))

@@ -10,19 +10,12 @@ Figure 2 shows CT, PET and surfaces by sex and body mass index; a grid for it is
 same slices of several cohorts, of a subject that all of them have.
 """
 
-from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, PLACE, command
+from totalgen.commands import PATH, PLACE, command, named_folder
 from totalgen.errors import InputError
 from totalgen.generation.cohort_figures import body_mass_figure, pipeline_figure, slices_figure
-
-
-def named(text):
-    """NAME=FOLDER or FOLDER → (name, folder); a bare folder is named after itself."""
-    name, given, folder = text.partition("=")
-    return (name, Path(folder)) if given else (Path(text).name, Path(text))
 
 
 @command(__doc__)
@@ -39,7 +32,7 @@ def main(figure2, figure3, pipeline, subject, masks, outdir):
         shown = body_mass_figure(figure2, outdir / "figure2.png", masks)
         click.echo(f"Figure 2: {outdir / 'figure2.png'} ({', '.join(shown)})")
     if figure3:
-        shown = slices_figure(dict(map(named, figure3)), outdir / "figure3.png", subject, masks)
+        shown = slices_figure(dict(map(named_folder, figure3)), outdir / "figure3.png", subject, masks)
         click.echo(f"Figure 3: {outdir / 'figure3.png'} ({shown})")
     if pipeline:
         shown = pipeline_figure(pipeline, outdir / "pipeline.png", subject)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, PLACE, command
+from totalgen.commands import PATH, PLACE, command, named_folder
 from totalgen.errors import InputError
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.measured_cohort import load_cohort, paper_columns
@@ -22,12 +22,6 @@ from totalgen.evaluation.report import compare_cohorts
 from totalgen.evaluation.sections import read_section
 
 FOLDERS = dict(multiple=True, metavar="[NAME=]FOLDER")
-
-
-def named(text):
-    """NAME=FOLDER or FOLDER → (name, folder); a bare folder is named after itself."""
-    name, given, folder = text.partition("=")
-    return (name, Path(folder)) if given else (Path(text).name, Path(text))
 
 
 @command(__doc__)
@@ -50,16 +44,16 @@ def main(
 ):  # fmt: skip
     if not 0 < margin < 100:
         raise InputError(f"--margin {margin:g} is not between 0 and 100 %. Change it.")
-    name, root = named(reference)
+    name, root = named_folder(reference)
     base = load_cohort(name, root, split, reference_masks or masks, "reference")
     others = []
     if true_masks:
         others.append(load_cohort(f"{name} (true masks)", root, split, true_masks, "true masks"))
     if packed:
-        label, folder = named(packed) if "=" in packed else (f"{name} (packed)", Path(packed))
+        label, folder = named_folder(packed) if "=" in packed else (f"{name} (packed)", Path(packed))
         others.append(load_cohort(label, folder, split, masks, "packed"))
     for role, given in (("control", controls), ("candidate", candidates)):
-        others += [load_cohort(*named(each), split, masks, role) for each in given]
+        others += [load_cohort(*named_folder(each), split, masks, role) for each in given]
     design = replace(PUBLISHED_DESIGN, margin=margin / 100, paired=not unpaired)
     settings = dict(masks=masks, split=split, reference_masks=reference_masks or masks, true_masks=true_masks)
     sections = [read_section(folder) for folder in folders]

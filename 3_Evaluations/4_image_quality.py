@@ -75,7 +75,8 @@ def main(
     subjects = subjects_of(every, cohort, split)
     if strangers := [subject for subject in pictured if subject not in subjects]:
         raise InputError(f"--picture {strangers[0]} is none of the {len(subjects)} subjects. Name one of them.")
-    click.echo(summarise(measure_pairs(files, subjects, value_range, outdir, mask_above), outdir))
+    cases = measure_pairs(files, subjects, value_range, outdir, mask_above)
+    click.echo(summarise(cases, outdir, len(subjects) - cases["subject"].nunique()))
     for subject in pictured:
         found = {title: file.format(subject) for title, file in files.candidates.items()}
         maps = {"standard deviation": spread[2].format(subject)} if std else {}

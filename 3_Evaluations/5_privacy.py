@@ -3,11 +3,11 @@ r"""Does a network give away whom it was trained on: membership inference by its
     python 3_Evaluations/5_privacy.py --weights runs/demo-global-edm/ema-0.100.safetensors \
         --archive cohorts/demo/training.zarr --generated out/strangers --outdir out/privacy
 
-Membership: the loss at fixed noise levels of training subjects against as many of another split, with the same between
-halves of the training subjects. Any diffusion weights of this project and their archive do: the cascade's stages, the
-PET denoiser, the translator. Neighbours: studies generated for people of neither split (of the cascade), against as
-many training as held-out subjects. Writes losses.csv, neighbours.csv, closest.png; <outdir> is a --section of the
-report.
+Membership: the loss at fixed noise levels of training subjects against as many of another split. Any diffusion weights
+of this project and their archive do: the cascade's stages, the PET denoiser, the translator. Neighbours: studies
+generated for people of neither split (of the cascade), against as many training as held-out subjects. Both are compared
+with chance alone: who was trained on is exchanged at random. Writes losses.csv, neighbours.csv, closest.png; <outdir>
+is a --section of the report.
 """
 
 import click
@@ -16,6 +16,7 @@ import pandas as pd
 from totalgen.commands import PATH, PLACE, command, device_option, section_ended
 from totalgen.data.archive import Archive
 from totalgen.data.files import atomic
+from totalgen.data.names import person_of
 from totalgen.data.progress import progress
 from totalgen.data.recipes import PetCt
 from totalgen.data.studies import read_studies
@@ -44,7 +45,7 @@ def attacks(trained, archive, groups, levels, repeats, outdir):
     with atomic(outdir / "losses.csv") as part:
         table.to_csv(part, index=False)
     member = (table["member"] == 1).to_numpy()
-    return {t: privacy.membership(table[t].to_numpy()[member], table[t].to_numpy()[~member]) for t in table.columns[2:]}
+    return privacy.membership({title: table[title].to_numpy() for title in table.columns[2:]}, member)
 
 
 def neighbours(generated, archive, groups, outdir):
@@ -64,10 +65,10 @@ def neighbours(generated, archive, groups, outdir):
 
     names = dict(candidate=list(folders), train=list(rows[0]), held_out=list(rows[1]))
     prints = [{n: privacy.fingerprint(volume(kind, n)) for n in progress(each, kind)} for kind, each in names.items()]
-    found = privacy.nearest(*prints, person=lambda name: name.partition("_sample")[0])
+    found = privacy.nearest(*prints, person=person_of)
     with atomic(outdir / "neighbours.csv") as part:
         found.table.to_csv(part, index=False)
-    privacy.picture_pairs(outdir / "closest.png", found.table, volume)
+    privacy.picture_pairs(outdir / "closest.png", found.table, volume, recipe.encodings)
     left_out = sorted(set(studies["subject"]) - set(folders))
     return found, left_out, {"Closest to a training subject": outdir / "closest.png"}
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, section_ended, spread_options
+from totalgen.commands import PATH, PLACE, command, device_option, section_ended, spread_options
 from totalgen.data.files import atomic
+from totalgen.data.made_with import MadeWith, fingerprint
 from totalgen.data.studies import read_studies
-from totalgen.data.subjects import for_each_subject
+from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.text_files import read_csv
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
@@ -29,24 +30,34 @@ from totalgen.generation.segmenter import segmenter_of_process
 TABLE = "volume_features.csv"  # in a cohort's folder
 
 
-def described(root, split, weights, workers, scheduler):
-    """One row per study of a folder, kept in its volume_features.csv; studies measured since they changed stay."""
-    folders = read_studies(root, split).set_index("subject")["folder"].to_dict()
+def described(root, split, weights, device, workers, scheduler):
+    """One row per study of a folder, kept in its volume_features.csv; studies measured since they changed stay.
+
+    With weights, rows without features are measured again. Raises InputError for features of other weights.
+    """
+    folders, chosen = (read_studies(root, part).set_index("subject")["folder"] for part in (None, split))
     path = Path(root) / TABLE
-    written = path.stat().st_mtime if path.exists() else 0
+    written, kept = path.stat().st_mtime if path.exists() else 0, read_table(path).set_index("subject")
+    featured = set(kept.index[kept.filter(regex=f"^{FEATURE}").notna().any(axis=1)])
+    made_with = weights and MadeWith(
+        Path(root) / ".volume_features.made-with.json", dict(weights=fingerprint(weights)),
+        f"remove {path} to measure again", list(folders.index),
+    )  # fmt: skip
 
     def work(subject):
         ct, suv = (read_nifti(folders[subject] / f"{name}.nii.gz") for name in ("CT", "SUV"))
-        segmenter = weights and segmenter_of_process(weights, None)
+        segmenter = weights and segmenter_of_process(weights, device)
         return describe_study(ct, suv, segmenter and (lambda volume: bottleneck_features(segmenter, volume)))
 
     def done(subject):
         files = [folders[subject] / f"{name}.nii.gz" for name in ("CT", "SUV")]
-        return all(file.exists() and file.stat().st_mtime <= written for file in files)
+        current = all(file.exists() and file.stat().st_mtime <= written for file in files)
+        return current and (weights is None or subject in featured)
 
-    for_each_subject(root, "volume_features", list(folders), work, done, path, workers, scheduler)
+    for_each_subject(root, "volume_features", list(chosen.index), work, done, path, workers, scheduler, made_with)
     table = read_csv(path, dtype=dict(subject=str))
-    return table[table["subject"].isin(list(folders))].reset_index(drop=True)
+    table = table[table["subject"].isin(chosen.index)].reset_index(drop=True)
+    return table if weights else table[[name for name in table if not name.startswith(FEATURE)]]
 
 
 def with_features(table, path):
@@ -68,16 +79,19 @@ def with_features(table, path):
 @click.option("--features", multiple=True, metavar="NAME=FILE", help="Features of another network, for every cohort.")
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
 @click.option("--seed", type=int, default=0, help="Of the random halves and subsets.")
+@device_option
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the results.")
 @spread_options
-def main(reference, candidates, weights, features, split, seed, outdir, workers, scheduler):
+def main(reference, candidates, weights, features, split, seed, device, outdir, workers, scheduler):
     folders = dict(each.partition("=")[::2] for each in (reference, *candidates))
     files = dict(each.partition("=")[::2] for each in features)
     if not all(folders.values()) or len(folders) < 1 + len(candidates):
         raise InputError("give every cohort as NAME=FOLDER, each with a name of its own.")
     if files and files.keys() != folders.keys():
         raise InputError(f"--features names {', '.join(files)}; one file for each of {', '.join(folders)} is needed.")
-    tables = {name: described(root, split, weights, workers, scheduler) for name, root in folders.items()}
+    if weights is not None:
+        segmenter_of_process(weights, device)  # an error here concerns no single study
+    tables = {name: described(root, split, weights, device, workers, scheduler) for name, root in folders.items()}
     tables = {name: with_features(table, files[name]) if files else table for name, table in tables.items()}
     first = next(iter(tables))
     found = {name: figures_of(tables[first], table, seed) for name, table in tables.items() if name != first}

@@ -13,7 +13,7 @@ a --section of the report.
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, section_ended
+from totalgen.commands import PATH, PLACE, command, device_option, section_ended
 from totalgen.data.files import atomic
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
@@ -22,16 +22,7 @@ from totalgen.evaluation.usefulness import make_arm, test_arm, usefulness_sectio
 from totalgen.generation.segmenter import Segmenter
 from totalgen.schema import listed, resolve
 from totalgen.settings import SegmenterSettings
-from totalgen.training.organ_training import train_segmenter
-
-DEMO = dict(
-    batch=2, microbatch=2, lr=0.003, lr_decay_steps=1000, rampup_items=200, ema=(0.10,), weights_dtype="float16",
-    loader_processes=1, checkpoint_steps=50, snapshot_steps=500, picture_steps=500,
-)  # fmt: skip
-PRESETS = {  # those of 1_Trainings/train_segmenter.py
-    "demo": dict(DEMO, items=7000, patch=48, channels=8),
-    "smoke": dict(DEMO, items=8, patch=16, channels=2, rampup_items=2, loader_processes=0),
-}
+from totalgen.training.organ_training import PRESETS, train_segmenter
 
 
 @command(__doc__, epilog=listed(SegmenterSettings))
@@ -41,9 +32,10 @@ PRESETS = {  # those of 1_Trainings/train_segmenter.py
 @click.option("--true-masks", default="organs", help="True masks of the reference.")
 @click.option("--held-out", default="test", help="Split of the reference that all arms are tested on.")
 @click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
+@device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--outdir", type=PLACE, required=True, help="Folder of arms and results.")
-def main(reference, generated, masks, true_masks, held_out, preset, changes, outdir):
+def main(reference, generated, masks, true_masks, held_out, preset, device, changes, outdir):
     made, train = read_studies(generated), read_studies(reference, "train")
     n = min(len(made), len(train))
     arms = {
@@ -54,9 +46,9 @@ def main(reference, generated, masks, true_masks, held_out, preset, changes, out
     for number, (name, (studies, labels)) in enumerate(arms.items()):
         folder = outdir / f"arm{number}"
         make_arm(folder, studies, labels)
-        settings = resolve(SegmenterSettings, PRESETS, preset, changes, {})
+        settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(device=device))
         weights = train_segmenter(folder, folder / "run", preset, settings)
-        segmenter = Segmenter.load(weights)
+        segmenter = Segmenter.load(weights, settings.compute.device)
         held = read_studies(reference, held_out)
         rows += test_arm(name, lambda ct, used=segmenter: used.run(ct)["organs"], held, true_masks)
     cases = pd.DataFrame(rows)

@@ -21,6 +21,7 @@ NETWORKS = (
     "1_Trainings/train_pet_denoising.py", "1_Trainings/train_segmenter.py", "1_Trainings/train_totalgen.py",
     "2_Tests/denoise_pet.py", "2_Tests/generate_petct.py", "2_Tests/translate_ct_to_mr.py",
     "3_Evaluations/1_segment_generated.py", "3_Evaluations/5_privacy.py",
+    "3_Evaluations/7_fidelity.py", "3_Evaluations/8_usefulness.py",
 )  # fmt: skip
 
 

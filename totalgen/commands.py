@@ -113,6 +113,12 @@ def device_option(function: Callable) -> Callable:
     return click.option("--device", help=text)(function)
 
 
+def named_folder(text: str) -> tuple[str, Path]:
+    """NAME=FOLDER or FOLDER → (name, folder); a bare folder is named after itself."""
+    name, given, folder = text.partition("=")
+    return (name, Path(folder)) if given else (Path(text).name, Path(text))
+
+
 def _be_quiet(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     """Of what is printed only warnings and errors, which go to standard error, remain."""
     if asked:

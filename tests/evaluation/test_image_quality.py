@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from totalgen.data.organs import ORGANS
-from totalgen.data.volume import Volume, write_nifti
+from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.image_quality import (
+    UNDEFINED,
     Files,
     measure_pairs,
     organ_biases,
@@ -16,7 +18,6 @@ from totalgen.evaluation.image_quality import (
     summarise,
 )
 from totalgen.evaluation.sections import read_section
-from totalgen.evaluation.statistics import paired_interval
 
 SHAPE = (16, 14, 15)
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
@@ -98,14 +99,37 @@ def test_contrast_recovery_of_a_halved_sphere_is_a_half():
     assert sphere_recovery(*volumes, Volume(0 * spheres, AFFINE)) == {}
 
 
+def test_what_is_not_defined_is_no_number_and_ends_nothing():
+    """A reference of 0, CT below 0, a sphere without contrast or background; every reason has a column."""
+    zero, one, mask = np.zeros(SHAPE, np.float32), np.ones(SHAPE, np.float32), np.ones(SHAPE, bool)
+    found = quality(zero, one, (0.0, 16.0), mask)
+    assert np.isnan([found[name] for name in ("psnr_max", "nmae", "slice_ratio")]).all()
+    assert (found["psnr_range"], found["mae"]) == (pytest.approx(20 * np.log10(16)), 1)
+    assert found["ssim"] == pytest.approx(0.16**2 / (1 + 0.16**2))
+    assert np.isnan(quality(-one, zero, (-500.0, 500.0), mask)["psnr_max"])
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:13, 3:11, 3:12] = ORGANS["liver"]
+    empty, full, organs = (Volume(voxels, AFFINE) for voxels in (zero, one, labels))
+    biases = organ_biases(empty, full, organs) | organ_biases(full, empty, organs)
+    assert set(biases) == {"liver_mean_%", "liver_max_%", "liver_cov"}
+    assert np.isnan(organ_biases(empty, full, organs)["liver_max_%"])
+    assert np.isnan(biases["liver_cov"])
+    assert biases["liver_mean_%"] == -100
+    flat = sphere_recovery(full, empty, Volume((labels > 0).astype(np.uint8), AFFINE))
+    everywhere = sphere_recovery(full, empty, Volume(np.ones(SHAPE, np.uint8), AFFINE))
+    assert np.isnan([flat["contrast_recovery"], everywhere["contrast_recovery"]]).all()
+    columns = [*found, *biases, *flat]
+    assert all(any(name.endswith(ending) for name in columns) for ending in UNDEFINED)
+
+
 @pytest.fixture
 def pairs(tmp_path):
-    """Four subjects; candidate "far" is off by 1, "near" by 0.2 on average; the last has another grid."""
+    """Eight subjects; candidate "far" is off by 1, "near" by 0.2 on average; the last has another grid."""
     random = np.random.default_rng(0)
-    for n in range(4):
+    for n in range(8):
         reference = random.random(SHAPE) * 4
-        for name, error in (("reference", 0.0), ("far", 1.0), ("near", 0.2 + 0.02 * n)):
-            affine = AFFINE * (2 if n == 3 and name == "near" else 1)
+        for name, error in (("reference", 0.0), ("far", 1.0), ("near", 0.2 + 0.02 * (n % 4))):
+            affine = AFFINE * (2 if n == 7 and name == "near" else 1)
             write_nifti(tmp_path / name / f"s{n}.nii.gz", Volume((reference + error).astype(np.float32), affine))
     return tmp_path
 
@@ -114,29 +138,84 @@ def files(root):
     return Files(f"{root}/reference/{{}}.nii.gz", {n: f"{root}/{n}/{{}}.nii.gz" for n in ("far", "near")})
 
 
+def line_of(text, title):
+    """The cells of a row of the summary."""
+    return [cell.strip() for cell in next(row for row in text.splitlines() if row.startswith(f"| {title}")).split("|")]
+
+
 def test_cases_and_their_summary(pairs, tmp_path):
     out = tmp_path / "out"
-    cases = measure_pairs(files(pairs), [f"s{n}" for n in range(4)], (0.0, 16.0), out)
-    assert len(cases) == 6
-    assert pd.read_csv(out / "failures.csv")["subject"].tolist() == ["s3"]
-    text = summarise(cases, out)
-    assert "3 subjects" in text
+    cases = measure_pairs(files(pairs), [f"s{n}" for n in range(8)], (0.0, 16.0), out)
+    assert len(cases) == 14
+    assert pd.read_csv(out / "failures.csv")["subject"].tolist() == ["s7"]
+    text = summarise(cases, out, 1)
+    assert "7 subjects" in text
+    assert "1 more could not be compared, see failures.csv" in text
     summary = pd.read_csv(out / "summary.csv").set_index(["measure", "candidate"])
     near = summary.loc[("mae", "near")]
-    assert near["mean"] == pytest.approx(0.22, abs=1e-4)
-    assert near["difference"] == pytest.approx(-0.78, abs=1e-4)
-    assert -0.81 < near["difference_low"] < near["difference_high"] < -0.75
-    line = next(line for line in text.splitlines() if line.startswith("| MAE"))
-    assert line.split("|")[3].strip().endswith("*")
-    assert "*" not in line.split("|")[2]
+    errors = np.array([0.2, 0.22, 0.24, 0.26, 0.2, 0.22, 0.24])
+    assert near["mean"] == pytest.approx(errors.mean(), abs=1e-4)
+    interval = stats.ttest_1samp(errors - 1, 0).confidence_interval()
+    assert near[["difference_low", "difference_high"]].tolist() == pytest.approx(list(interval), abs=1e-5)
+    assert [cell.endswith("*") for cell in line_of(text, "MAE")[2:4]] == [False, True]
+    few = summarise(cases[cases["subject"] < "s5"], tmp_path / "out")
+    assert "*" not in "".join(line_of(few, "MAE"))  # a clear difference, but of five pairs
 
 
-def test_paired_intervals_need_two_subjects_and_ignore_what_is_missing():
-    a, b = np.array([1.0, 2.0, np.nan]), np.array([2.0, 3.5, 9.0])
-    low, high = paired_interval(a, b)
-    assert 1 <= low < high <= 1.5
-    assert paired_interval(a[:1], b[:1]) is None
-    assert paired_interval(a[:2], a[:2] + 3) == (3, 3)
+@pytest.mark.parametrize("partner", [2.0, np.nan, np.inf])
+def test_a_failure_is_counted_and_gives_no_star(partner, tmp_path):
+    """The Hausdorff distance of an organ that B does not find is infinite; the other six pairs favour B."""
+    cases = pd.DataFrame(
+        [dict(subject=f"s{n}", candidate=c, mae=1.0, hd95_mm=d) for n in range(7) for c, d in (("A", 2.0), ("B", 1.0))]
+    )
+    assert line_of(summarise(cases, tmp_path), "hd95")[2:4] == ["2 ± 0", "1 ± 0\\*"]
+    cases.loc[12:, "hd95_mm"] = [partner, np.inf]
+    text = summarise(cases, tmp_path)
+    assert line_of(text, "hd95")[3] == "1 ± 0 (n = 6, 1 infinite)"
+    row = pd.read_csv(tmp_path / "summary.csv").set_index(["measure", "candidate"]).loc[("hd95_mm", "B")]
+    assert (row["n"], row["infinite"]) == (6, 1)
+    assert row[["difference", "difference_low", "difference_high"]].isna().all()
+
+
+def test_number_mean_and_interval_are_of_the_same_subjects(tmp_path):
+    cases = pd.DataFrame(
+        [dict(subject=f"s{n}", candidate=c, mae=v + n, ssim=np.nan) for n in range(8) for c, v in (("A", 2), ("B", 3))],
+    ).astype(dict(mae=float))
+    cases.loc[[0, 3], "mae"] = np.nan  # A of s0, B of s1
+    text = summarise(cases, tmp_path)
+    assert line_of(text, "SSIM")[2:4] == ["– (n = 0)"] * 2
+    summary = pd.read_csv(tmp_path / "summary.csv").set_index("measure").loc["mae"]
+    assert summary["n"].tolist() == [6, 6]
+    assert summary["mean"].tolist() == [2 + 4.5, 3 + 4.5]
+    assert summary["difference_low"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["reference", "near"])
+def test_a_voxel_that_is_no_number_is_named_where_it_is_compared(pairs, tmp_path, name, wrong):
+    path = pairs / name / "s1.nii.gz"
+    volume = read_nifti(path)
+    volume.voxels[0, 0, 0] = wrong
+    write_nifti(path, volume)
+    cases = measure_pairs(files(pairs), ["s0", "s1"], (0.0, 16.0), tmp_path / "out")
+    assert cases["subject"].tolist() == ["s0", "s0"]
+    error = pd.read_csv(tmp_path / "out" / "failures.csv")["error"].item()
+    assert error == f"{path}: 1 of the voxels that are compared are no numbers. Correct it, or mask them."
+    mask = np.ones(SHAPE, np.uint8)
+    mask[:8] = 0
+    for subject in ("s0", "s1"):
+        write_nifti(tmp_path / "mask" / f"{subject}.nii.gz", Volume(mask, AFFINE))
+    masked = files(pairs)._replace(mask=f"{tmp_path}/mask/{{}}.nii.gz")
+    cases = measure_pairs(masked, ["s0", "s1"], (0.0, 16.0), tmp_path / "out").set_index(["subject", "candidate"])
+    assert np.isfinite(cases.loc[("s1", "near"), ["psnr_range", "psnr_max", "mae", "nmae"]].to_numpy(float)).all()
+
+
+def test_why_a_measure_is_not_defined_is_said(tmp_path):
+    for name, value in (("reference", 0.0), ("far", 1.0), ("near", 0.5)):
+        write_nifti(tmp_path / name / "s0.nii.gz", Volume(np.full(SHAPE, value, np.float32), AFFINE))
+    cases = measure_pairs(files(tmp_path), ["s0"], (0.0, 16.0), tmp_path / "out")
+    assert "nmae: the reference is 0 throughout" in cases["note"][0]
+    assert "(cases.csv): nmae: the reference is 0 throughout." in summarise(cases, tmp_path / "out")
 
 
 def test_the_script_compares_what_is_complete_and_names_what_is_not(pairs, tmp_path, invoke):
@@ -145,7 +224,7 @@ def test_the_script_compares_what_is_complete_and_names_what_is_not(pairs, tmp_p
     (pairs / "far" / "s0.nii.gz").unlink()
     result = invoke(script, *arguments, "--candidate", f"far={pairs}/far/{{}}.nii.gz", "--mask-above", 0.5)
     assert result.exit_code == 0, result.output
-    assert "1 of 4 subjects are left out" in result.stderr
+    assert "1 of 8 subjects are left out" in result.stderr
     assert "| MAE |" in result.stdout
     (pairs / "cohort.csv").write_text("subject,split\ns1,train\ns2,test\n")
     more = ["--cohort", pairs / "cohort.csv", "--split", "test"]

@@ -6,16 +6,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import ndimage
+from matplotlib.image import imread
+from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
 
 from totalgen.data.archive import Archive, pack
 from totalgen.data.axial_extent import PUBLISHED
 from totalgen.data.demographics import Demographics
+from totalgen.data.intensity import CT, Encoding
 from totalgen.data.recipes import PetCt
 from totalgen.data.volume import Volume, write_nifti
 from totalgen.errors import InputError
-from totalgen.evaluation.privacy import auc, distances, equal_numbers, fingerprint, membership, nearest
+from totalgen.evaluation.privacy import (
+    auc,
+    distances,
+    equal_numbers,
+    fingerprint,
+    membership,
+    nearest,
+    picture_pairs,
+    privacy_section,
+)
 from totalgen.evaluation.sections import read_section
 from totalgen.generation.cascade import load_stage
 from totalgen.generation.window_sampler import WindowSampler
@@ -41,24 +52,45 @@ def test_the_area_under_the_curve_is_sklearns():
     assert auc(members, others) == pytest.approx(roc_auc_score(labels, -np.r_[members, others]))
 
 
+def attack_of(members, others, **options):
+    member = np.arange(len(members) + len(others)) < len(members)
+    return membership(dict(loss=np.r_[members, others]), member, **options)["loss"]
+
+
 def test_members_with_lower_losses_are_caught_and_equal_ones_are_not():
     losses = RANDOM.normal(1, 0.1, (2, 40))
-    assert not membership(losses[0], losses[1]).caught
-    found = membership(losses[0] - 0.2, losses[1])
+    assert not attack_of(losses[0], losses[1]).caught
+    found = attack_of(losses[0] - 0.2, losses[1])
     assert found.caught
+    assert found.auc == pytest.approx(auc(losses[0] - 0.2, losses[1]))
     assert found.low <= found.auc <= found.high
-    assert found.control_low < 0.5 < found.control_high  # halves of the members are alike
-    with pytest.raises(InputError, match="3 members and 40 others: as many of both are needed"):
-        membership(losses[0][:3], losses[1])
+    assert found.chance_low < 0.5 < found.chance_high
+    assert found.verdict == "members are told from others"
+    assert attack_of(np.arange(7.0), np.arange(7.0)).verdict == "not told from others"
+    with pytest.raises(InputError, match="3 members and 40 others: at least 4 of both are needed"):
+        attack_of(losses[0][:3], losses[1])
 
 
-def test_few_members_are_not_cleared_by_a_control_that_nothing_exceeds():
-    """Seven members who all have lower losses than seven others; halves of seven may be wholly apart by chance."""
-    found = membership(np.linspace(0.1, 0.2, 7), np.linspace(0.3, 0.4, 7))
-    assert (found.auc, found.caught) == (1.0, False)
-    assert found.verdict.startswith("undecided, and no clearance")
-    assert membership(np.arange(7.0), np.arange(7.0)).verdict == "not told from others"
-    assert membership(np.linspace(0.1, 0.2, 40), np.linspace(0.3, 0.4, 40)).verdict == "members are told from others"
+def test_chance_alone_is_mann_and_whitneys_distribution():
+    """Of one area, without ties, the range and p by exchange are those of the U statistic; also of unequal numbers."""
+    members, others = RANDOM.normal(0, 1, 9), RANDOM.normal(0.6, 1, 12)
+    found = attack_of(members, others, resamples=20_000)
+    p = stats.mannwhitneyu(members, others, alternative="less", method="exact").pvalue
+    assert found.p == pytest.approx(p, abs=0.006)  # 4 standard errors of 20 000 exchanges at p = 0.05
+    spread = np.sqrt((9 + 12 + 1) / (12 * 9 * 12))
+    assert found.chance_high - found.chance_low == pytest.approx(2 * 1.96 * spread, rel=0.06)
+
+
+def test_the_highest_of_several_attacks_is_caught_by_chance_no_oftener_than_said():
+    caught, single, member = 0, 0, np.arange(40) < 20
+    for n in range(300):
+        losses = np.random.default_rng(n).normal(size=(5, 40))
+        found = membership({str(i): row for i, row in enumerate(losses)}, member, seed=n, resamples=200)
+        caught += any(attack.caught for attack in found.values())
+        highest = max(losses, key=lambda row: auc(row[member], row[~member]))
+        single += stats.mannwhitneyu(highest[member], highest[~member], alternative="less").pvalue < 0.025
+    assert caught <= stats.binom.ppf(0.999, 300, 0.025)
+    assert single > stats.binom.ppf(0.999, 300, 0.025)  # what a test that knows of one attack only would say
 
 
 def test_numbers_are_made_equal():
@@ -78,17 +110,48 @@ def test_copies_of_training_subjects_are_caught_and_strangers_are_not():
     assert found.votes == 20
     assert found.table["nearest_train"].tolist() == [f"t{n}" for n in range(20)]
     assert found.ratio < 0.2
+    score = privacy_section({}, found, [], "w", {}).scores[0]
+    p, ratio = f"{1 / 2001:.2g}", f"{found.ratio:.3f}"
+    assert score.result == f"20 of 20 nearer to training (1.00, p = {p}), median ratio of distances {ratio}"
+    assert score.limit == f"by chance alone {found.low:.2f} to {found.high:.2f}"
+    assert found.low < 0.5 < found.high
     assert not nearest(named("c", strangers), named("t", train), named("h", held_out)).caught
 
 
-def test_several_samples_of_a_person_have_one_vote_and_unequal_sides_are_refused():
+def test_several_samples_of_a_person_have_one_vote_and_a_side_without_subjects_is_refused():
     train, held_out = RANDOM.normal(size=(2, 6, 50))
     made = {f"p{n // 4}_sample{n % 4}": train[0] for n in range(8)}
     found = nearest(made, named("t", train), named("h", held_out), person=lambda name: name.partition("_")[0])
     assert (found.votes, found.people) == (2, 2)
     assert not found.caught  # two people prove nothing
-    with pytest.raises(InputError, match="as many training as held-out"):
-        nearest(made, named("t", train), named("h", held_out[:5]))
+    with pytest.raises(InputError, match="8 candidates, 6 training and 0 held-out subjects"):
+        nearest(made, named("t", train), {})
+
+
+def test_a_vote_is_of_the_mean_distances_of_a_persons_samples():
+    train, held_out, made = RANDOM.normal(size=(3, 8, 20))
+    groups = named("t", train), named("h", held_out)
+    found = nearest(named("c", made), *groups, person=lambda name: str(int(name[1:]) // 2))
+    near, far = (distances(made, group).min(1).reshape(4, 2).mean(1) for group in (train, held_out))
+    assert found.votes == (near < far).sum()
+    assert found.ratio == pytest.approx(np.median(near / far))
+    assert found.table["train_distance"].to_numpy() == pytest.approx(distances(made, train).min(1))
+
+
+@pytest.mark.parametrize("sides", [(20, 20), (30, 12)])
+def test_many_candidates_near_to_few_subjects_are_caught_by_chance_no_oftener_than_said(sides):
+    """All candidates share the subjects that they may be near to; a binomial test of their votes is wrong."""
+    caught, binomial, expected, repeats = 0, 0, [], 120
+    for n in range(repeats):
+        random = np.random.default_rng(n)
+        train, held_out, made = (random.normal(size=(k, 12)) for k in (*sides, 60))
+        found = nearest(named("c", made), named("t", train), named("h", held_out), permutations=200)
+        caught += found.caught
+        expected.append(found.expected)
+        binomial += stats.binomtest(found.votes, found.people, sides[0] / sum(sides)).pvalue < 0.025
+    assert caught <= stats.binom.ppf(0.999, repeats, 0.025)
+    assert binomial > stats.binom.ppf(0.999, repeats, 0.025)
+    assert np.mean(expected) == pytest.approx(sides[0] / sum(sides), abs=0.01)  # the larger side is nearer oftener
 
 
 def test_distances_and_fingerprints_are_their_formulas():
@@ -98,6 +161,16 @@ def test_distances_and_fingerprints_are_their_formulas():
     volume = RANDOM.normal(size=(2, 9, 8, 12)).astype(np.float32)
     assert fingerprint(volume)[:1] == pytest.approx(volume[0, :4, :4, :4].mean(), abs=1e-6)
     assert fingerprint(volume).shape == (2 * 2 * 2 * 3,)
+
+
+def test_pictures_show_suv_whatever_window_the_archive_has(tmp_path):
+    suv = RANDOM.uniform(0, 8, (8, 6, 10))
+    row = dict(subject="c", nearest_train="t", train_distance=0.1, nearest_held_out="h", held_out_distance=0.2)
+    for most in (25.0, 9.0):
+        encodings = {"CT": CT, "SUV": Encoding("log", 0.0, most)}
+        volume = np.stack([np.full(suv.shape, 0.5), encodings["SUV"].encode(suv)])
+        picture_pairs(tmp_path / f"{most:g}.png", pd.DataFrame([row]), lambda kind, name, v=volume: v, encodings)
+    assert np.array_equal(imread(tmp_path / "25.png"), imread(tmp_path / "9.png"))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +204,7 @@ def attack(stage, archive):
     levels = (0.3, 1.0, 3.0)
     groups = equal_numbers(archive.indices("train"), archive.indices("test"))
     losses = [[item_losses(stage.denoiser, stage.task, archive, row, levels, 8).mean() for row in g] for g in groups]
-    return membership(*map(np.array, losses))
+    return attack_of(*map(np.array, losses))
 
 
 def test_losses_follow_from_seed_and_repeat_alone_and_a_young_network_gives_nobody_away(eight, invoke, tmp_path):

@@ -1,12 +1,14 @@
 """Three arms are trained on as many studies and tested on the same held-out ones."""
 
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from totalgen.data.studies import read_studies
-from totalgen.data.volume import read_labels
+from totalgen.data.volume import Volume, read_labels
 from totalgen.errors import InputError
 from totalgen.evaluation.sections import read_section
 from totalgen.evaluation.usefulness import make_arm, test_arm, usefulness_section
@@ -32,6 +34,29 @@ def test_arms_are_compared_subject_by_subject(cohort):
     section = usefulness_section(pd.DataFrame(rows + empty), ["reference", "generated"])
     assert section.scores[0].result == "mean Dice 1.000"
     assert section.scores[1].result == "mean Dice 0.000, -1.000 from the reference arm (95 % -1.000 to -1.000)"
+
+
+@pytest.mark.parametrize("asked", [("--device", "cpu"), ("--set", "device=cpu")])
+def test_arms_are_trained_and_tested_where_it_is_asked_for(cohort, generated, invoke, tmp_path, monkeypatch, asked):
+    devices = []
+
+    def train(root, outdir, preset, settings):
+        devices.append(settings.compute.device)
+
+    def load(weights, device=None):
+        devices.append(device)
+        return SimpleNamespace(run=lambda ct: dict(organs=Volume(np.ones(ct.shape, np.uint8), ct.affine)))
+
+    monkeypatch.setattr("totalgen.training.organ_training.train_segmenter", train)
+    monkeypatch.setattr("totalgen.generation.segmenter.Segmenter", SimpleNamespace(load=load))
+    for path in (generated / f"g{i}" for i in range(4)):
+        shutil.copy(cohort / "cropped" / "s0" / "organs.nii.gz", path / "organs.nii.gz")
+    result = invoke(
+        "3_Evaluations/8_usefulness.py", "--reference", cohort, "--generated", generated, "--masks", "organs",
+        "--preset", "smoke", "--outdir", tmp_path / "out", *asked,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert devices == ["cpu"] * 6
 
 
 @pytest.mark.slow

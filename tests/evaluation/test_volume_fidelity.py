@@ -113,3 +113,62 @@ def test_the_script_takes_features_of_another_network(cohort, generated, invoke,
     given = [each for name in "PG" for each in ("--features", f"{name}={tmp_path}/{name}.csv")]
     assert len(invoke(script, *arguments, *given).stdout.splitlines()) == 6 + 2 + 2  # scores, progress, last lines
     assert invoke(script, *arguments, *given[:2]).exit_code == 2
+
+
+@pytest.fixture
+def fidelity(cohort, generated, invoke, tmp_path, monkeypatch):
+    """Function (number of a network or None) → Result of the script; features begin with that number."""
+    import totalgen.evaluation.volume_fidelity as module
+
+    def features(weights, ct):
+        return np.array([float(weights.read_text()), ct.voxels.mean(), ct.voxels.std()])
+
+    monkeypatch.setattr(module, "FEWEST", 2)
+    monkeypatch.setattr(module, "REPEATS", 2)
+    monkeypatch.setattr(module, "picture", lambda path, tables: path.touch())
+    monkeypatch.setattr("totalgen.generation.segmenter.segmenter_of_process", lambda weights, device: weights)
+    monkeypatch.setattr("totalgen.generation.bottleneck.bottleneck_features", features)
+
+    def run(weights, *more):
+        arguments = ["--reference", f"P={cohort}", "--candidate", f"G={generated}", "--outdir", tmp_path / "out", *more]
+        if weights is not None:
+            (tmp_path / weights).write_text(weights)
+            arguments += ["--weights", tmp_path / weights]
+        return invoke("3_Evaluations/7_fidelity.py", *arguments)
+
+    return run
+
+
+def first_features(root):
+    return pd.read_csv(root / "volume_features.csv")["feature_0"].tolist()
+
+
+def test_features_are_of_the_weights_that_are_named(fidelity, cohort, generated, tmp_path):
+    assert fidelity(None).exit_code == 0
+    result = fidelity("1")  # measured without features before: measured again
+    assert result.exit_code == 0, result.output
+    assert first_features(cohort) == first_features(generated) == [1] * 4
+    assert len(read_section(tmp_path / "out").scores) == 6
+    other = fidelity("2")
+    assert other.exit_code == 2
+    assert "4 results (s0, s1, s2, …) were made with weights sha256" in other.stderr
+    assert f"remove {cohort / 'volume_features.csv'} to measure again." in other.stderr
+    assert first_features(cohort) == [1] * 4
+    for root in (cohort, generated):
+        (root / "volume_features.csv").unlink()
+    assert fidelity("2").exit_code == 0
+    assert first_features(cohort) == [2] * 4
+    without = fidelity(None)
+    assert without.exit_code == 0
+    assert "Features: none" in read_section(tmp_path / "out").notes[0]
+    assert len(read_section(tmp_path / "out").scores) == 4  # no distance of features that were not asked for
+    assert "0 subjects done, 4 were done before" in without.output
+
+
+def test_subjects_of_another_split_cannot_bring_features_of_other_weights(fidelity, cohort, generated):
+    """Part of a cohort was measured with other weights; the rest would be mixed with it."""
+    assert "3 reference studies and 4 others" in fidelity("1", "--split", "train").stderr
+    assert first_features(cohort) == [1] * 3
+    assert "were made with weights" in fidelity("2").stderr
+    assert fidelity("1").exit_code == 0
+    assert first_features(cohort) == [1] * 4

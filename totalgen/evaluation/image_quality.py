@@ -17,10 +17,11 @@ from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.overlap import mask_agreement
 from totalgen.evaluation.sections import Score, Section, rows_of, write_section
-from totalgen.evaluation.statistics import paired_interval
+from totalgen.evaluation.statistics import paired_mean_interval
 
 STEP = "image_quality"  # name in failures.csv
 SSIM_WINDOW = 11  # voxels that its Gaussian of 1.5 voxels reaches
+FEWEST_PAIRS = 6  # with fewer no difference gets a star
 SHELL_MM = (4.0, 12.0)  # background of a sphere: voxels so far from its surface
 METRICS = {  # column: (title, unit, which is better)
     "psnr_range": ("PSNR, peak = range", "dB", "high"),
@@ -29,6 +30,15 @@ METRICS = {  # column: (title, unit, which is better)
     "mae": ("MAE", "", "low"),
     "nmae": ("NMAE", "", "low"),
     "slice_ratio": ("difference of neighbouring slices / the reference's", "", "near 1"),
+}
+UNDEFINED = {  # ending of a column: when it has no value
+    "psnr_max": "the reference's maximum is not above 0",
+    "ssim": f"fewer than {SSIM_WINDOW} voxels along an axis, or voxels beside the mask are no numbers",
+    "nmae": "the reference is 0 throughout",
+    "slice_ratio": "the reference does not change along z",
+    "_%": "the reference's SUV is 0 throughout the organ, or an SUV in it is no number",
+    "liver_cov": "the candidate's mean in the liver is not above 0",
+    "contrast_recovery": "a sphere of the reference has no contrast, or no background around it",
 }
 
 
@@ -52,7 +62,8 @@ def quality(
     value_range: (low, high) of what the volumes can show; its width is the peak of psnr_range and the dynamic range of
     SSIM, whose map is averaged over the mask.  psnr_max: the peak is the highest reference value in the mask.
     nmae: Σ|candidate − reference| / Σ|reference|;  slice_ratio: mean |difference of axial neighbours| over that of the
-    reference: below 1 is blur along z, above it slices that do not fit.
+    reference: below 1 is blur along z, above it slices that do not fit.  NaN: not defined, for the reasons of
+    UNDEFINED. The voxels in the mask must be finite.
     """
     span = value_range[1] - value_range[0]
     error = (candidate.astype(np.float64) - reference)[mask]
@@ -60,44 +71,52 @@ def quality(
     highest = float(reference[mask].max())
     result = dict(
         psnr_range=_decibel(span, mse), psnr_max=_decibel(highest, mse), ssim=float("nan"), slice_ratio=float("nan"),
-        mae=absolute, nmae=absolute / float(np.abs(reference[mask]).mean(dtype=np.float64)),
+        mae=absolute, nmae=_ratio(absolute, np.abs(reference[mask]).mean(dtype=np.float64)),
     )  # fmt: skip
     both = mask[..., 1:] & mask[..., :-1]
     if both.any():
         own, true = (np.abs(np.diff(each.astype(float), axis=2))[both].mean() for each in (candidate, reference))
-        result["slice_ratio"] = float(own / true) if true else float("nan")
+        result["slice_ratio"] = _ratio(own, true)
     if min(reference.shape) >= SSIM_WINDOW:
         arrays = (a.astype(np.float64) for a in (reference, candidate))
-        _, values = structural_similarity(
-            *arrays, data_range=span, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
-        )
+        with np.errstate(invalid="ignore"):  # beside the mask voxels may be infinite
+            _, values = structural_similarity(
+                *arrays, data_range=span, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+            )
         result["ssim"] = float(values[mask].mean())
     return result
 
 
 def _decibel(peak, mse):
-    return float(10 * np.log10(peak**2 / mse)) if mse > 0 else float("inf")
+    """Infinite without an error, NaN without a peak."""
+    if not peak > 0:
+        return float("nan")
+    return float("inf") if mse == 0 else float(10 * np.log10(peak**2 / mse))
+
+
+def _ratio(value, base):
+    """NaN for a base of 0."""
+    return float(value / base) if base else float("nan")
 
 
 def organ_biases(reference: Volume, candidate: Volume, organs: Volume) -> dict[str, float]:
-    """Columns <organ>_mean_% and <organ>_max_%, bias of SUVmean and SUVmax, and liver_cov, std over mean in the liver
-    (its outermost two voxels left out)."""
+    """Columns <organ>_mean_% and <organ>_max_%, bias of SUVmean and SUVmax of the organs that are there, and liver_cov,
+    std over mean in the liver (its outermost two voxels left out). NaN: not defined, see UNDEFINED."""
     rows = [measure_study(volume, organs) for volume in (reference, candidate)]
     found: dict[str, float] = {}
     for true, made in zip(*rows, strict=True):
-        for name in ("mean", "max"):
-            change = 100 * (made[f"suv_{name}"] / true[f"suv_{name}"] - 1)
-            found[f"{true['organ']}_{name}_%"] = float(change)
+        for name in ("mean", "max") if true["flag"] != "missing" else ():
+            found[f"{true['organ']}_{name}_%"] = 100 * (_ratio(made[f"suv_{name}"], true[f"suv_{name}"]) - 1)
     liver = ndimage.binary_erosion(np.isin(organs.voxels, MEASURED["liver"]), iterations=2)
     if liver.any():
         inside = candidate.voxels[liver]
-        found["liver_cov"] = float(inside.std() / inside.mean())
+        found["liver_cov"] = float(inside.std() / inside.mean()) if inside.mean() > 0 else float("nan")
     return found
 
 
 def sphere_recovery(reference: Volume, candidate: Volume, spheres: Volume) -> dict[str, float]:
     """Columns contrast_recovery, the mean over the spheres of (sphere − background) / the same of the reference, and
-    small_contrast_recovery, of those under 1.5 mL. Empty without spheres."""
+    small_contrast_recovery, of those under 1.5 mL. Empty without spheres. NaN: not defined, see UNDEFINED."""
     labels, ratios, volumes = spheres.voxels, [], []
     for number in range(1, int(labels.max()) + 1):
         inside = labels == number
@@ -105,8 +124,8 @@ def sphere_recovery(reference: Volume, candidate: Volume, spheres: Volume) -> di
             continue
         away = ndimage.distance_transform_edt(~inside, sampling=spheres.voxel_mm)
         shell = (away >= SHELL_MM[0]) & (away <= SHELL_MM[1]) & (labels == 0)
-        contrasts = [float(v.voxels[inside].mean() - v.voxels[shell].mean()) for v in (candidate, reference)]
-        ratios.append(contrasts[0] / contrasts[1])
+        contrasts = [float(v.voxels[inside].mean() - _mean(v.voxels[shell])) for v in (candidate, reference)]
+        ratios.append(_ratio(*contrasts))
         volumes.append(np.count_nonzero(inside) * spheres.voxel_ml)
     if not ratios:
         return {}
@@ -118,7 +137,7 @@ def sphere_recovery(reference: Volume, candidate: Volume, spheres: Volume) -> di
 def measure_pairs(
     files: Files, subjects: Iterable[str], value_range: tuple[float, float], outdir: Path, above: float | None = None
 ) -> pd.DataFrame:
-    """One row per subject and candidate; also written as <outdir>/cases.csv.
+    """One row per subject and candidate; also written as <outdir>/cases.csv. note: which measures are NaN, and why.
 
     above: without a mask file, the mask is where the reference is above this; without either, everything.
     A subject whose files cannot be compared is listed in <outdir>/failures.csv. Raises InputError when none is left.
@@ -149,18 +168,31 @@ def _case(files, subject, value_range, above):
         mask = reference.voxels > above
     if not mask.any():
         raise InputError(f"{subject}: the mask is empty. Choose another.")
+    _require_numbers(reference.voxels, mask, files.reference.format(subject))
     labels = reader_on_grid(reference, read_labels)
     organs, spheres = (path and labels(path.format(subject)) for path in (files.organs, files.spheres))
     rows = []
     for name, pattern in files.candidates.items():
         candidate = on_grid(pattern.format(subject))
+        _require_numbers(candidate.voxels, mask, pattern.format(subject))
         row = dict(subject=subject, candidate=name) | quality(reference.voxels, candidate.voxels, value_range, mask)
         row |= organ_biases(reference, candidate, organs) if organs else {}
         row |= sphere_recovery(reference, candidate, spheres) if spheres else {}
         if organs and files.masks and name in files.masks:
             row |= mask_agreement(labels(files.masks[name].format(subject)), organs)
+        row["note"] = "; ".join(f"{name}: {_why(name)}" for name, value in row.items() if value != value)
         rows.append(row)
     return rows
+
+
+def _require_numbers(voxels, mask, path):
+    wrong = np.count_nonzero(~np.isfinite(voxels[mask]))
+    if wrong:
+        raise InputError(f"{path}: {wrong} of the voxels that are compared are no numbers. Correct it, or mask them.")
+
+
+def _why(measure):
+    return next(reason for ending, reason in UNDEFINED.items() if measure.endswith(ending))
 
 
 def reader_on_grid(
@@ -177,50 +209,61 @@ def reader_on_grid(
     return read
 
 
-def summarise(cases: pd.DataFrame, outdir: Path) -> str:
+def summarise(cases: pd.DataFrame, outdir: Path, left_out: int = 0) -> str:
     """The means over subjects as Markdown, also <outdir>/summary.md and, with intervals, <outdir>/summary.csv.
 
-    Only subjects that every candidate has are counted. The interval is of the mean difference from the first
-    candidate, by a bootstrap over subjects; * marks one that does not contain 0.
+    A measure counts subjects for whom every candidate that has it has a value. n, mean, std: of those that are finite;
+    infinite: how many are not, as the Hausdorff distance of an organ that was not found, or the PSNR of an identical
+    volume. The difference, from the first candidate, has a 95 % interval by Student's t of the pairs, and * marks one
+    without 0 of FEWEST_PAIRS or more; there is none where a value is infinite, since leaving such a pair out would
+    favour who failed.  left_out: subjects that could not be compared.
     """
     names = list(dict.fromkeys(cases["candidate"]))
-    columns = [name for name in cases.columns if name not in ("subject", "candidate")]
+    columns = [name for name in cases.columns if name not in ("subject", "candidate", "note")]
     wide = cases.pivot(index="subject", columns="candidate", values=columns)
-    complete = wide["mae"].dropna().index
-    rows = []
-    for column in columns:
-        values = wide[column].loc[complete]
-        for name in names:
-            one, base = (values[each].to_numpy(float) for each in (name, names[0]))
-            low, high = paired_interval(base, one) or (None, None)
-            rows.append(
-                dict(measure=column, candidate=name, n=int(np.isfinite(one).sum()), mean=_mean(one),
-                     std=float(np.nanstd(one, ddof=1)) if np.isfinite(one).sum() > 1 else None,
-                     difference=_mean(one - base), difference_low=low, difference_high=high)
-            )  # fmt: skip
+    rows = [row for column in columns for row in _rows(column, {name: wide[column][name] for name in names})]
     summary = pd.DataFrame(rows)
     with atomic(outdir / "summary.csv") as part:
         summary.to_csv(part, index=False)
-    _write_section(summary, names, len(complete), len(wide) - len(complete), outdir)
-    text = _markdown(summary, columns, names, len(complete))
+    _write_section(summary, names, len(wide), left_out, outdir)
+    text = _markdown(summary, columns, names, len(wide), left_out) + _undefined(cases)
     with atomic(outdir / "summary.md") as part:
         part.write_text(text)
     return text
 
 
+def _rows(measure, candidates):
+    """Rows of the summary for one measure. candidates: name → [subjects]."""
+    values = {name: series.to_numpy(float) for name, series in candidates.items()}
+    first = next(iter(values.values()))
+    has_it = [each for each in values.values() if not np.isnan(each).all()]
+    shared = ~np.isnan(has_it).any(axis=0) if has_it else np.zeros(len(first), bool)
+    for name, every in values.items():
+        infinite = int(np.isinf(every).sum())
+        one, base = every[shared], first[shared]
+        finite = one[np.isfinite(one)]
+        row = dict(measure=measure, candidate=name, n=len(finite), infinite=infinite, mean=_mean(finite),
+                   std=float(finite.std(ddof=1)) if len(finite) > 1 else None,
+                   difference=None, difference_low=None, difference_high=None)  # fmt: skip
+        if not (infinite or np.isinf(first).any()) and np.isfinite(one - base).all() and len(one):
+            row["difference"] = _mean(one - base)
+            row["difference_low"], row["difference_high"] = paired_mean_interval(base, one) or (None, None)
+        yield row
+
+
 def _mean(values):
-    """Of those that are numbers; NaN for none."""
-    return float(np.nanmean(values)) if (~np.isnan(values)).any() else float("nan")
+    """NaN for none."""
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
-def _write_section(summary, names, count, incomplete, outdir):
+def _write_section(summary, names, count, left_out, outdir):
     """The place of image quality in the report."""
-    shown = dict(measure="measure", candidate="candidate", n="n", mean="mean", std="std")
+    shown = dict(measure="measure", candidate="candidate", n="n", infinite="infinite", mean="mean", std="std")
     shown |= dict(difference_low=f"95 % of the difference from {names[0]}", difference_high="to")
     section = Section("Image quality against a reference volume", tables={"Per subject": rows_of(summary, shown)})
     found = summary.set_index(["measure", "candidate"])["mean"]
     limit = "an average over voxels: no statement about small lesions"
-    limit += f"; {incomplete} subjects left out, not all candidates have them" if incomplete else ""
+    limit += f"; {left_out} subjects could not be compared, see failures.csv" if left_out else ""
     for name in names:
         known = [(title, found.get((column, name))) for column, (title, _, _) in METRICS.items()]
         words = ", ".join(f"{title} {value:.4g}" for title, value in known if value is not None and np.isfinite(value))
@@ -228,17 +271,34 @@ def _write_section(summary, names, count, incomplete, outdir):
     write_section(outdir, section)
 
 
-def _markdown(summary: pd.DataFrame, columns: Sequence[str], names: Sequence[str], count: int) -> str:
+def _markdown(
+    summary: pd.DataFrame, columns: Sequence[str], names: Sequence[str], count: int, left_out: int
+) -> str:
     lines = [f"|  | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
     for column in columns:
         title, unit, _ = METRICS.get(column, (column.replace("_", " "), "", ""))
-        cells = []
-        for name in names:
-            row = summary[(summary["measure"] == column) & (summary["candidate"] == name)].iloc[0]
-            clear = name != names[0] and row["difference_low"] is not None
-            star = "\\*" if clear and row["difference_low"] * row["difference_high"] > 0 else ""
-            spread = f" ± {row['std']:.2g}" if pd.notna(row["std"]) else ""
-            cells.append(f"{row['mean']:.4g}{spread}{star}")
+        rows = summary[summary["measure"] == column].set_index("candidate")
+        cells = [_cell(rows.loc[name], count, name != names[0]) for name in names]
         lines.append(f"| {title}{f' ({unit})' if unit else ''} | {' | '.join(cells)} |")
     note = f"{count} subjects, mean ± standard deviation; \\*: 95 % interval of the paired difference from {names[0]}"
-    return "\n".join([*lines, "", f"{note} without 0 (bootstrap over subjects).", ""])
+    note += f" without 0 (Student's t), from {FEWEST_PAIRS} pairs on"
+    note += f"; {left_out} more could not be compared, see failures.csv" if left_out else ""
+    return "\n".join([*lines, "", f"{note}.", ""])
+
+
+def _cell(row, count, compared):
+    low, high = row["difference_low"], row["difference_high"]
+    clear = compared and row["n"] >= FEWEST_PAIRS and pd.notna(low) and low * high > 0
+    text = f"{row['mean']:.4g}" if row["n"] else "–"
+    text += f" ± {row['std']:.2g}" if pd.notna(row["std"]) else ""
+    text += "\\*" if clear else ""
+    doubts = [f"n = {row['n']}"] if row["n"] != count else []
+    doubts += [f"{row['infinite']} infinite"] if row["infinite"] else []
+    return text + (f" ({', '.join(doubts)})" if doubts else "")
+
+
+def _undefined(cases):
+    """Why measures have no value in some subjects, a line each."""
+    notes = cases.get("note", [])
+    reasons = dict.fromkeys(reason for note in notes for reason in str(note).split("; ") if reason)
+    return "".join(f"Not defined in some subjects (cases.csv): {reason}.\n" for reason in reasons)

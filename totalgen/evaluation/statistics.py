@@ -190,26 +190,6 @@ def bootstrap_interval(
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def paired_interval(
-    reference: np.ndarray, candidate: np.ndarray, level: float = 1 - ALPHA, seed: int = 0
-) -> tuple[float, float] | None:
-    """(low, high) of the mean of candidate − reference of the same subjects, percentile bootstrap over subjects.
-
-    Subjects without a value in one of the two are left out; None when fewer than two are left.
-    """
-    differences = candidate - reference
-    differences = differences[np.isfinite(differences)]
-    if len(differences) < 2:
-        return None
-    if np.ptp(differences) == 0:
-        return float(differences[0]), float(differences[0])
-    random = np.random.default_rng(seed)
-    result = stats.bootstrap(
-        (differences,), np.mean, n_resamples=RESAMPLES, confidence_level=level, method="percentile", rng=random
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
 def paired_t(reference: np.ndarray, candidate: np.ndarray) -> Any:
     """Two-sided p of the paired t test, 1 when all pairs are equal.
 

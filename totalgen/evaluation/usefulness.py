@@ -14,7 +14,7 @@ from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.overlap import mask_agreement
 from totalgen.evaluation.sections import Score, Section, rows_of
-from totalgen.evaluation.statistics import paired_interval
+from totalgen.evaluation.statistics import paired_mean_interval
 
 LIMIT = "one training of each arm: another seed moves the Dice, too"
 
@@ -54,10 +54,11 @@ def usefulness_section(cases: pd.DataFrame, arms: Sequence[str]) -> Section:
     base = wide["reference"].to_numpy(float)
     for name in arms:
         values = wide[name].to_numpy(float)
-        interval = paired_interval(base, values)
+        known = np.isfinite(values - base)
+        interval = paired_mean_interval(base[known], values[known])
         words = f"mean Dice {np.nanmean(values):.3f}"
         if name != "reference" and interval is not None:
-            words += f", {np.nanmean(values - base):+.3f} from the reference arm"
+            words += f", {np.mean((values - base)[known]):+.3f} from the reference arm"
             words += f" (95 % {interval[0]:+.3f} to {interval[1]:+.3f})"
         section.scores.append(Score(f"usefulness: trained on {name}", f"{len(values)} held out", words, LIMIT))
     return section

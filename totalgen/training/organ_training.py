@@ -21,6 +21,15 @@ from totalgen.training.loop import fit
 from totalgen.training.objectives import Objective
 from totalgen.weights import SEGMENTER_KIND
 
+DEMO = dict(
+    batch=2, microbatch=2, lr=0.003, lr_decay_steps=1000, rampup_items=200, ema=(0.10,), weights_dtype="float16",
+    loader_processes=1, checkpoint_steps=50, snapshot_steps=500, picture_steps=500,
+)  # fmt: skip
+PRESETS = {  # of 1_Trainings/train_segmenter.py and 3_Evaluations/8_usefulness.py
+    # name      items: patches of patch³ voxels   width
+    "demo": dict(DEMO, items=7000, patch=48, channels=8),
+    "smoke": dict(DEMO, items=8, patch=16, channels=2, rampup_items=2, loader_processes=0),  # seconds; for tests
+}
 BALANCED_UNTIL = 0.6  # share of the training over which rare classes weigh more in the cross-entropy
 
 
