@@ -37,7 +37,7 @@ FOLDERS = dict(multiple=True, metavar="[NAME=]FOLDER")
 @click.option("--margin", type=float, default=5.0, help="Of equivalence, in % of the reference mean.")
 @click.option("--unpaired", is_flag=True, help="Ignore for whom a study was made.")
 @click.option("--paper", is_flag=True, help="Show the columns of the published Table 1, too.")
-@click.option("--section", "folders", type=PATH, multiple=True, help="Result of scripts 4 to 8, for the report.")
+@click.option("--section", "folders", type=PATH, multiple=True, help="Result of scripts 4, 5, 7 or 8, for the report.")
 def main(
     reference, candidates, controls, packed, outdir, split, masks, reference_masks, true_masks, margin, unpaired, paper,
     folders,
