@@ -24,10 +24,11 @@ import click
 
 from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.choice import OTHER_STUDY
-from totalgen.data.demographics import TEST_FRACTION, write_with_others
+from totalgen.data.demographics import TEST_FRACTION, Demographics, write_with_others
 from totalgen.data.files import atomic, forget_failures, record_failure, require_folder
 from totalgen.data.identity import SUBJECT_IDS
-from totalgen.data.metadata import BY_HAND, describe_cohort
+from totalgen.data.metadata import BY_HAND, describe_cohort, told_otherwise
+from totalgen.data.subjects import say_doubts
 from totalgen.data.text_files import read_text
 from totalgen.errors import InputError
 
@@ -59,6 +60,10 @@ def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, s
     if cohort.empty and not by_hand:
         subject, error = failures[0]
         raise InputError(f"{subject}: {error} No subject can be used; listed in {root / 'failures.csv'}.")
+    doubts = [
+        f"{row['subject']}: {doubt}" for _, row in cohort.iterrows()
+        for doubt in told_otherwise(Demographics.from_row(row), demographics, row["subject"])
+    ]  # fmt: skip
     described = len(cohort)
     cohort = write_with_others(root / "cohort.csv", cohort)
     if len(cohort) > described:
@@ -70,6 +75,7 @@ def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, s
         names = ", ".join([*unused[:5], *["…"] * (len(unused) > 5)])
         click.echo(f"Warning: several PET studies have the Patient ID of {names}; one of each is used. Are they of one "
                    "person?", err=True)  # fmt: skip
+    say_doubts(doubts, root / "demographics.csv")
     if failures:
         click.echo(f"{len(failures)} problems are listed in {root / 'failures.csv'}.", err=True)
     files = f"{root}/cohort.csv, series.csv and demographics.csv"

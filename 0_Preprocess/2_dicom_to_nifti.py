@@ -15,7 +15,7 @@ from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
-from totalgen.data.metadata import chosen_files, discreet
+from totalgen.data.metadata import chosen_files, discreet, read_stated, told_otherwise
 from totalgen.data.pair import check_same_voxels, convert
 from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.volume import write_nifti
@@ -35,10 +35,14 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
     if series.empty:
         raise InputError(f"{root / 'series.csv'}: lists no series. Run 1_dicom_to_metadata.py first.")
 
+    stated = read_stated(root)
+
     def work(subject):
         with discreet(root, series, subject):
             files = [chosen_files(root, series, subject, modality) for modality in ("PT", "CT")]
-            ct, suv, report = convert(*files, Demographics.from_row(cohort.loc[subject]), voxel_mm, any_tracer)
+            person = Demographics.from_row(cohort.loc[subject])
+            doubts = told_otherwise(person, stated, subject)
+            ct, suv, report = convert(*files, person, voxel_mm, any_tracer, doubts)
             with atomic(root / "resampled" / subject) as folder:
                 write_nifti(folder / "CT.nii.gz", ct, NOTE)
                 write_nifti(folder / "SUV.nii.gz", suv, NOTE)

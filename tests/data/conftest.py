@@ -102,8 +102,9 @@ def dicom():
         series, pet, dataset = staticmethod(write_series), staticmethod(pet_tags), staticmethod(header)
 
         @staticmethod
-        def study(root, subject="P1", slices=12, **tags):
-            """A CT and a PET of a warm cylinder under <root>/dicom/<subject>; returns their paths."""
+        def study(root, subject="P1", slices=12, pet=None, ct=None, **tags):
+            """A CT and a PET of a warm cylinder under <root>/dicom/<subject>; returns their paths. pet, ct: tags of one
+            of the two."""
             x, y = np.meshgrid(np.arange(40) - 20, np.arange(40) - 20, indexing="ij")
             disc = np.repeat(((x**2 + y**2) < 200)[:, :, None], slices, axis=2)
             affine = np.diag([5.0, 5.0, 5.0, 1.0])
@@ -111,8 +112,8 @@ def dicom():
             person = dict(PatientID=subject, PatientAge="060Y", PatientWeight=70.0, StudyInstanceUID=f"1.2.{subject}1")
             person = {**person, "StudyInstanceUID": pydicom.uid.generate_uid(entropy_srcs=[subject]), **tags}
             below = Path(root) / "dicom" / subject / "study"
-            ct = write_series(below / "ct", np.where(disc, 40, -1000), affine, "CT", **person)
-            pet = {**pet_tags(), "PatientSize": 1.70, **person}
+            ct = write_series(below / "ct", np.where(disc, 40, -1000), affine, "CT", **{**person, **(ct or {})})
+            pet = {**pet_tags(), "PatientSize": 1.70, **person, **(pet or {})}
             pet = write_series(below / "pet", np.where(disc, 5000.0, 0), affine, "PT", slopes=[0.5] * slices, **pet)
             return ct, pet
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,6 +22,7 @@ from totalgen.data.header_numbers import number
 from totalgen.data.parallel import spread
 from totalgen.data.progress import progress
 from totalgen.data.subjects import read_table
+from totalgen.data.text_files import check_columns, read_text
 from totalgen.errors import InputError
 
 SAME_VALUE = 0.01  # relative; further apart, two series disagree about the patient
@@ -32,6 +33,7 @@ HEIGHT_APART_M = 0.1  # between two studies: more than measuring explains
 AGE_UNIT_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 SERIES_COLUMNS = ("subject", "series", "path", "modality", "description", "slices", "chosen", "reason")
 DEMOGRAPHICS_COLUMNS = ("subject", "field", "value", "source")
+DIFFERS = "; differs: "  # in a source: before the series that state another value
 
 
 def describe_cohort(
@@ -381,7 +383,7 @@ def merge_demographics(
         others = [(name, value) for name, value, _ in stated[1:] if _differ(value, values[field])]
         shown = dict.fromkeys(f"{name} states {v if unit is None else f'{v:g} {unit}'}" for name, v in others)
         if shown:
-            sources[field] += f"; differs: {', '.join(shown)}"
+            sources[field] += DIFFERS + ", ".join(shown)
         if field == "sex" and (others or unusable):
             sources[field] = f"{values[field]} by {sources[field]}"
             values[field] = None
@@ -404,6 +406,50 @@ def demographics(values: dict[str, Any], sources: dict[str, str]) -> Demographic
     if missing:
         raise InputError(f"{'. '.join(missing)}. {BY_HAND}, or the value to its headers.")
     return Demographics(**values)
+
+
+def contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """In words, which of the ``values`` that are used of a person another series contradicts.
+
+    sources: of a study, as ``merge_demographics`` gives them.
+    """
+    return [
+        f"{_shown(field, values[field])} is used: {source}"
+        for field, source in sources.items()
+        if DIFFERS in source and values[field] is not None
+    ]
+
+
+def read_stated(root: Path) -> pd.DataFrame:
+    """The table <root>/demographics.csv of step 1 as text; an empty one where there is none: subjects by hand."""
+    path = root / "demographics.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=DEMOGRAPHICS_COLUMNS)
+    table = read_text(path)
+    check_columns(table, DEMOGRAPHICS_COLUMNS, path, "Run 1_dicom_to_metadata.py again.")
+    return table
+
+
+def told_otherwise(person: Demographics, stated: pd.DataFrame, subject: str) -> list[str]:
+    """In words, which values of a subject of the cohort table the headers contradict, or one of several series.
+
+    stated: the table of the sources (DEMOGRAPHICS_COLUMNS), in which not every subject has rows.
+    """
+    rows = stated[stated["subject"] == subject].drop_duplicates("field").set_index("field")
+    values, sources, doubts = vars(person), {}, []
+    for field in (field for field in READERS if field in rows.index):
+        text, sources[field] = rows.loc[field, ["value", "source"]]
+        with contextlib.suppress(ValueError):  # nothing was stated, or several: in the source
+            value = text if field == "sex" else float(text)
+            if text and _differ(value, values[field]):
+                used = f"{_shown(field, values[field])} of cohort.csv is used"
+                doubts.append(f"{used}; {_shown(field, value)} by headers")
+    return doubts + contradictions(values, sources)
+
+
+def _shown(field, value):
+    unit = READERS[field][1]
+    return f"{field.split('_')[0]} {value if unit is None else f'{value:g} {unit}'}"
 
 
 def sex(header: Dataset) -> tuple[str | None, str]:

@@ -18,19 +18,19 @@ from totalgen.errors import InputError
 
 def convert(
     pet_files: Sequence[str | Path], ct_files: Sequence[str | Path], person: Demographics, voxel_mm: float = 2.0,
-    any_tracer: bool = False,
+    any_tracer: bool = False, doubts: Sequence[str] = (),
 ) -> tuple[Volume, Volume, dict[str, Any]]:  # fmt: skip
     """(ct, suv, report) of a PET and a CT series given as lists of DICOM files; person: Demographics.
 
     ct: Volume in HU, air where the CT does not reach;  suv: Volume of SUVbw, both float32 on one grid of ``voxel_mm``.
     report: dict of factor (of the middle slice), suv_max_native (before resampling), reference (where the reference
-    time comes from) and warnings (text).
+    time comes from) and warnings (text), which begin with the ``doubts`` about the person.
     Raises InputError (SUVError) naming the file or the tag.
     """
     pet, headers = read_series(pet_files)
     found = suv_factors(headers, person, any_tracer)
     pet = Volume(pet.voxels * found.factors.astype(np.float32), pet.affine)
-    warnings = [*found.warnings, *suv_doubts(pet, person.weight_kg)]
+    warnings = [*doubts, *found.warnings, *suv_doubts(pet, person.weight_kg)]
     ct = read_series(ct_files)[0]
     check_hu(ct)
     ct_out, suv_out = on_one_grid(ct, pet, voxel_mm)

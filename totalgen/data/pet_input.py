@@ -10,7 +10,16 @@ from pydicom.dataset import Dataset
 
 from totalgen.data.choice import choose
 from totalgen.data.dicom import read_series
-from totalgen.data.metadata import demographics, merge_demographics, series_label, series_of_one, study_of, unusable
+from totalgen.data.metadata import (
+    contradictions,
+    demographics,
+    merge_demographics,
+    plain_label,
+    series_label,
+    series_of_one,
+    study_of,
+    unusable,
+)
 from totalgen.data.plausibility import SUV_IMPOSSIBLE, suv_doubts
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
 from totalgen.data.volume import Volume, read_nifti
@@ -80,12 +89,13 @@ def _from_dicom(folder):
     pet, _, reasons = choose(all_series)
     if pet is None:
         raise unusable(str(folder), all_series, pet, reasons, series_label)
-    values, sources = merge_demographics(study_of(all_series, pet, pet))
+    values, sources = merge_demographics(study_of(all_series, pet, pet), plain_label)
     known = values if needs_whole_person(pet.header) else ANYBODY | dict(weight_kg=values["weight_kg"])
     volume, headers = read_series(pet.files)
     found = suv_factors(headers, demographics(known, sources), any_tracer=True)
     other = tracer(headers[0])
-    warnings = (*found.warnings, *([f"the tracer is {other}, not FDG"] if other else []))
+    warnings = (*contradictions(values, sources), *found.warnings)
+    warnings += (f"the tracer is {other}, not FDG",) if other else ()
     suv = Volume(volume.voxels * found.factors.astype(np.float32), volume.affine)
     warnings += tuple(suv_doubts(suv, values["weight_kg"]))
     return Pet(suv, warnings, tuple(headers), found.factors, values)

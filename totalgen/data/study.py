@@ -6,8 +6,10 @@ from typing import Any
 from totalgen.data.choice import choose
 from totalgen.data.files import require_folder
 from totalgen.data.metadata import (
+    contradictions,
     demographics,
     merge_demographics,
+    plain_label,
     series_label,
     series_of_one,
     study_of,
@@ -32,6 +34,7 @@ def read_study(
     pet, ct, reasons = choose(all_series)
     if pet is None or ct is None:
         raise unusable(str(folder), all_series, pet, reasons, series_label)
-    person = demographics(*merge_demographics(study_of(all_series, pet, ct)))
-    ct_volume, suv, report = convert(pet.files, ct.files, person, voxel_mm, any_tracer)
+    values, sources = merge_demographics(study_of(all_series, pet, ct), plain_label)
+    person, doubts = demographics(values, sources), contradictions(values, sources)
+    ct_volume, suv, report = convert(pet.files, ct.files, person, voxel_mm, any_tracer, doubts)
     return ct_volume, suv, vars(person) | report

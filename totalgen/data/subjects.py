@@ -1,6 +1,6 @@
 """One loop over the subjects of a cohort: what is done is skipped, what fails is listed, the rest continues."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,16 @@ def _each(root, step, subjects, work, done, table, workers, scheduler):
         names = f"{', '.join(sorted(failed)[:5])}{', …' if len(failed) > 5 else ''}"
         summary += f"; {len(failed)} of {len(subjects)} subjects failed ({names}), see {root / 'failures.csv'}"
     click.echo(f"{summary}.", err=bool(failed))
+    say_doubts(doubts, table)
+    return sorted(failed)
+
+
+def say_doubts(doubts: Sequence[str], table: str | Path | None) -> None:
+    """Lines of warning, the first SHOWN_DOUBTS of ``doubts``; table: where all of them are."""
     for doubt in doubts[:SHOWN_DOUBTS]:
         click.echo(f"Warning: {doubt}.", err=True)
     if len(doubts) > SHOWN_DOUBTS:
-        click.echo(f"Warning: {len(doubts) - SHOWN_DOUBTS} more subjects, see {table}.", err=True)
-    return sorted(failed)
+        click.echo(f"Warning: {len(doubts) - SHOWN_DOUBTS} more, see {table}.", err=True)
 
 
 class Outdated:

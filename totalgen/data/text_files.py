@@ -6,6 +6,7 @@ UTF-8, with or without a byte order mark, lines ended in any way; blank rows are
 import csv
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
 def read_text(path: str | Path) -> pd.DataFrame:
     """A CSV table as a DataFrame of text, exactly as it is written: for what is only carried over."""
     return read_csv(path, dtype=str, keep_default_na=False)
+
+
+def check_columns(table: pd.DataFrame, columns: Collection[str], path: str | Path, cure: str) -> None:
+    """Raises InputError, with the cure, when one of the ``columns`` is not in a table that was read from ``path``."""
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise InputError(f"{path}: column {', '.join(missing)} is missing. {cure}")
 
 
 def check_numbers(table: pd.DataFrame, columns: tuple[str, ...], path: str | Path) -> None:
