@@ -35,12 +35,14 @@ AGREED_OF_DRUG = (
     *("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime"),
 )
 SAME_CLOCK_S = 60.0  # how far two statements of the injection's time of day may differ
-MIDNIGHT = time_of_day(0)
+MIDNIGHT, DAY_S = time_of_day(0), 24 * 3600
+ZONE_MINUTES = (-12 * 60, 14 * 60)  # from UTC, of all places on earth
 NO_DATE = date(1900, 1, 2)  # used where a header has a time but no date
 SAME_START_S = 60.0  # how far the Decay Factor may put the scan start from where the times put it
 FDG_NAMES = ("fdg", "fluorodeoxyglucose", "fludeoxyglucose", "fluoro-2-deoxy", "fluorodesoxyglucose")
 NAMELESS = ("", "solution", "other", "unknown", "isotope", "18f", "f18", "f-18", "^18^fluorine", "fluorine", "none")
 GE_PRIVATE, GE_SCAN_DATETIME = "GEMS_PETD_01", 0x0D  # (0009,100D)
+STATED_START = "Decay Correction DateTime (0018,9701)"
 PHILIPS_PRIVATE, PHILIPS_SUV, PHILIPS_ACTIVITY = "Philips PET Private Group", 0x00, 0x09  # (7053,1000), (7053,1009)
 
 
@@ -117,6 +119,7 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
     half_life, more = half_life_s(drug)
     warnings += dose_warnings + more
     zone = first.get("TimezoneOffsetFromUTC")
+    warnings += zone_doubts(first, drug)
     correction = str(first.get("DecayCorrection", ""))
     corrected = first.get("CorrectedImage") or ()
     if correction != "NONE" and corrected and "DECY" not in corrected:
@@ -125,7 +128,10 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
         elapsed, reference = np.zeros(len(headers)), "administration (Decay Correction ADMIN)"
     elif correction == "START":
         start, reference, start_warnings = scan_start(headers, half_life)
-        seconds, more = uptake_s(drug, start, half_life, zone)
+        try:
+            seconds, more = uptake_s(drug, start, half_life, zone)
+        except SUVError as error:
+            raise SUVError(f"{reference}: {error}") from None
         elapsed = np.full(len(headers), seconds)
         warnings += start_warnings + more
     elif correction == "NONE":
@@ -245,19 +251,16 @@ def check_units(header: Dataset) -> str:
 def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, str, list[str]]:
     """(datetime, source, warnings): the one time that a START-corrected series is corrected to.
 
-    Decay Correction DateTime, where the file states it; else the series date-time, unless it lies after the earliest
-    acquisition, as in a series processed later: then GE's own scan start; else the earliest slice's acquisition −
-    frame reference time + average-count-rate time; else the earliest acquisition. Never each slice's own acquisition
-    time.
+    Decay Correction DateTime, where the file states it and no acquisition is earlier; else the series date-time, unless
+    it lies after the earliest acquisition, as in a series processed later: then GE's own scan start; else the earliest
+    slice's acquisition − frame reference time + average-count-rate time; else the earliest acquisition. Never each
+    slice's own acquisition time.
     """
     acquired = sorted(
         ((time, i) for i, h in enumerate(headers) if (time := _moment(h, "Acquisition")) is not None),
     )
-    series, warnings = _moment(headers[0], "Series"), []
-    stated = {str(header.get("DecayCorrectionDateTime", "") or "") for header in headers}
-    if len(stated) > 1:
-        raise SUVError("Decay Correction DateTime (0018,9701) differs between slices. Export one series alone.")
-    start = local_time(stated.pop(), headers[0].get("TimezoneOffsetFromUTC"))
+    series = _moment(headers[0], "Series")
+    start, warnings = _stated_start(headers, acquired, series, half_life)
     if start is None and not acquired and series is None:
         raise SUVError("neither Series Time (0008,0031) nor Acquisition Time (0008,0032) is in the header. Add one.")
     if acquired and series is not None:
@@ -268,7 +271,7 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
         if earliest > series and (hours := _whole_hours((earliest - series).total_seconds())):
             warnings.append(f"the first acquisition is {hours} h after the series time: a time zone?")
     if start is not None:
-        source = "Decay Correction DateTime (0018,9701)"
+        source = STATED_START
     elif not acquired or (series is not None and series <= acquired[0][0]):
         start, source = series, "series date-time"
         warnings += _ge_scan_start(headers[0], series)[1]
@@ -276,6 +279,33 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
         start, source, more = _start_before_processing(headers, acquired, series, half_life)
         warnings += more
     return start, source, warnings + _decay_factor_disagrees(headers, acquired, start, half_life)
+
+
+def _stated_start(headers, acquired, series, half_life):
+    """(datetime or None, warnings): Decay Correction DateTime, which no acquisition can be earlier than; on the day of
+    the scan where it states one so far from it that de-identification must have shifted one of the two."""
+    texts = {str(header.get("DecayCorrectionDateTime", "") or "") for header in headers}
+    if len(texts) > 1:
+        raise SUVError("Decay Correction DateTime (0018,9701) differs between slices. Export one series alone.")
+    warnings: list[str] = []
+    start = local_time(texts.pop(), headers[0].get("TimezoneOffsetFromUTC"))
+    like = acquired[0][0] if acquired else series
+    if start is None or like is None:
+        return start, warnings
+    what = "first acquisition" if acquired else "series time"
+    before = (like - start).total_seconds()
+    if abs(before) > max(LONGEST_UPTAKE * half_life, DAY_S / 2) or NO_DATE in (start.date(), like.date()):
+        warnings.append(f"the dates of {STATED_START} and the scan {_apart(start, like)}; times of day were used")
+        start += timedelta(days=round(before / DAY_S))  # the same time of day, as near to the scan as it can be
+        before = (like - start).total_seconds()
+    elif before > DAY_S / 2:  # of a long-lived nuclide; its injection is to be stated as ADMIN
+        warnings.append(f"{STATED_START} is {before / 3600:.0f} h before the {what}: check it")
+    if before < -SAME_START_S:
+        zone = ": a time zone?" if _whole_hours(before) else ""
+        used = "not used" if acquired else "used"
+        warnings.append(f"{STATED_START} is {-before / 60:.0f} min after the {what}; {used}{zone}")
+        start = None if acquired else start
+    return start, warnings
 
 
 def _start_before_processing(headers, acquired, series, half_life):
@@ -405,13 +435,13 @@ def uptake_s(
         full = _parse(emptied[1], f"{time:%H%M%S.%f}")
     if full is not None and time is not None:
         apart = abs((datetime.combine(full.date(), time.time()) - full).total_seconds())
-        if min(apart, 24 * 3600 - apart) > SAME_CLOCK_S:
+        if min(apart, DAY_S - apart) > SAME_CLOCK_S:
             # An offset that cannot be related to the header's own clock does not contradict the header's Start Time.
             adrift = not zone and re.search(r"[+-]\d{4}$", written.strip()) is not None
             warnings.append(
                 f"Radiopharmaceutical Start DateTime (0018,1078) states {full:%H:%M:%S}, Start Time (0018,1072) "
                 f"{time:%H:%M:%S}; the {'latter' if adrift else 'former'} is preferred"
-                + (", whole hours apart: a time zone?" if _whole_hours(min(apart, 24 * 3600 - apart)) else "")
+                + (", whole hours apart: a time zone?" if _whole_hours(min(apart, DAY_S - apart)) else "")
             )
             full = datetime.combine(full.date(), time.time()) if adrift else full
     if full is not None:
@@ -424,14 +454,14 @@ def uptake_s(
         raise SUVError(
             "Radiopharmaceutical Start Time (0018,1072) is missing, unreadable or set to 0; SUV needs it. Correct it."
         )
-    if longest > 24 * 3600:
+    if longest > DAY_S:
         raise SUVError(
             "Radiopharmaceutical Start DateTime (0018,1078) is missing or contradicts the scan's date; at a half-life "
             f"of {half_life:g} s the day of injection must be known. Correct it."
         )
     seconds = (moment - datetime.combine(moment.date(), time.time())).total_seconds()
     if seconds < 0:
-        seconds += 24 * 3600
+        seconds += DAY_S
         warnings.append(f"injection at {time:%H:%M:%S} taken for the evening before the scan at {moment:%H:%M:%S}")
     if seconds > longest:
         raise SUVError(
@@ -568,18 +598,34 @@ def _moment(header, prefix):
 def local_time(text: str | None, zone: str | None) -> datetime | None:
     """Datetime of a DT value on the clock of its header; None when it is missing, unreadable or without time of day.
 
-    zone: the header's Timezone Offset From UTC, as "+0100". Where one of the two states no offset, the value is taken
-    as local.
+    zone: the header's Timezone Offset From UTC, as "+0100". Where one of the two states no offset, or one of no place
+    on earth (see ``zone_doubts``), the value is taken as local.
     """
     parts = re.fullmatch(r"(\d{8})(\d[\d.:]*)([+-]\d{4})?", str(text or "").strip())
     moment = _parse(parts[1], parts[2]) if parts else None
-    if parts is None or moment is None or not parts[3] or not re.fullmatch(r"[+-]\d{4}", str(zone or "").strip()):
-        return moment
-    return moment + _offset(str(zone).strip()) - _offset(parts[3])
+    here, there = _offset(zone), _offset(parts[3] if parts else None)
+    return moment if moment is None or here is None or there is None else moment + here - there
 
 
 def _offset(zone):
-    return int(f"{zone[0]}1") * timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+    """timedelta of an offset from UTC as "+0100"; None without one, and for what is none."""
+    parts = re.fullmatch(r"([+-])(\d{2})(\d{2})", str(zone or "").strip())
+    if parts is None or int(parts[3]) >= 60:
+        return None
+    minutes = int(f"{parts[1]}1") * (60 * int(parts[2]) + int(parts[3]))
+    return timedelta(minutes=minutes) if ZONE_MINUTES[0] <= minutes <= ZONE_MINUTES[1] else None
+
+
+def zone_doubts(header: Dataset, drug: Dataset) -> list[str]:
+    """Offsets from UTC of no place on earth, in words: the times that state them are taken as local."""
+    stated = {"Timezone Offset From UTC (0008,0201)": str(header.get("TimezoneOffsetFromUTC", "") or "").strip()}
+    for keyword, item in (("DecayCorrectionDateTime", header), ("RadiopharmaceuticalStartDateTime", drug)):
+        offset = re.search(r"[+-]\d+$", str(item.get(keyword, "") or "").strip())
+        stated[f"the offset of {named(keyword)}"] = offset[0] if offset else ""
+    return [
+        f'{what} is "{text}", which is no time zone; times were taken as local'
+        for what, text in stated.items() if text and _offset(text) is None
+    ]  # fmt: skip
 
 
 def _parse(day, time):
