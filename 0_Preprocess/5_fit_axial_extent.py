@@ -12,12 +12,14 @@ import click
 
 from totalgen.commands import PLACE, command, ended
 from totalgen.data import axial_extent
-from totalgen.data.demographics import COVERAGE, read_cohort
+from totalgen.data.demographics import COVERAGE, check_people, read_cohort
 from totalgen.data.subjects import read_table
+from totalgen.data.text_files import check_columns, check_numbers
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 
 LENGTHS = {80: 128, 224: 384}  # voxels along x and y → along z, of the presets demo-… and paper-…
+CROPPED = (COVERAGE, "z_extent_mm")  # columns of crop.csv
 
 
 @command(__doc__)
@@ -27,10 +29,15 @@ def main(root):
     crops = read_table(root / "crop.csv")
     if crops.empty:
         raise InputError(f"{root / 'crop.csv'}: lists no cropped subject. Run 4_crop_torso.py first.")
-    both = cohort.drop(columns=COVERAGE, errors="ignore").merge(crops, on="subject")
+    check_columns(crops, CROPPED, root / "crop.csv", "Run 4_crop_torso.py again.")
+    check_numbers(crops, ("z_extent_mm",), root / "crop.csv")
+    both = cohort.drop(columns=list(CROPPED), errors="ignore").merge(crops[["subject", *CROPPED]], on="subject")
     whole_torso = both[COVERAGE].astype(str) == "True"
     train = both["split"].fillna("train") == "train" if "split" in both else True
     used = both[whole_torso & train]
+    check_people(cohort[cohort["subject"].isin(used["subject"])], root / "cohort.csv")
+    if (empty := used.loc[used["z_extent_mm"].isna(), "subject"]).any():
+        raise InputError(f"{root / 'crop.csv'}: z_extent_mm of {empty.iloc[0]} is empty. Run 4_crop_torso.py again.")
     height_m, extent_mm = used["height_m"].to_numpy(float), used["z_extent_mm"].to_numpy(float)
     try:
         line = axial_extent.fit(height_m, extent_mm, source=f"{root.resolve().name}: RANSAC on {len(used)} subjects")

@@ -126,6 +126,60 @@ def test_tables(tmp_path, script, table, raw):
     assert table in line or raw in ("a header only", "other columns")
 
 
+# Values: tables that can be read, with a column too few or a cell that nothing can be made of.
+def _cohort(heights):
+    rows = "".join(f"p{n},F,60,{height},66,train\n" for n, height in enumerate(heights, start=1))
+    return (HEAD + rows).encode()
+
+
+def _crops(extents):
+    rows = "".join(f"p{n},True,{extent}\n" for n, extent in enumerate(extents, start=1))
+    return ("subject,covers_torso,z_extent_mm\n" + rows).encode()
+
+
+HEIGHTS, EXTENTS = [1.5 + 0.02 * n for n in range(12)], [600 + 5 * n for n in range(12)]
+FIVE = "0_Preprocess/5_fit_axial_extent.py"
+VALUES = {  # name → script, tables of the root, words of the line
+    "heights in centimetres": (
+        FIVE, {"cohort.csv": _cohort([100 * height for height in HEIGHTS]), "crop.csv": _crops(EXTENTS)},
+        "cohort.csv, row 2 (p1): height is 150 m; 1 to 2.3 m are accepted. It looks like centimetres: write 1.5.",
+    ),
+    "no height": (
+        FIVE, {"cohort.csv": _cohort([*HEIGHTS[:-1], ""]), "crop.csv": _crops(EXTENTS)},
+        "cohort.csv, row 13 (p12): height_m is empty",
+    ),
+    "an infant's height": (
+        FIVE, {"cohort.csv": _cohort([0.5, *HEIGHTS[1:]]), "crop.csv": _crops(EXTENTS)},
+        "cohort.csv, row 2 (p1): height is 50 cm",
+    ),
+    "crops without extents": (
+        FIVE, {"cohort.csv": _cohort(HEIGHTS), "crop.csv": b"subject,covers_torso\np1,True\n"},
+        "crop.csv: column z_extent_mm is missing. Run 4_crop_torso.py again.",
+    ),
+    "crops of subjects alone": (
+        FIVE, {"cohort.csv": _cohort(HEIGHTS), "crop.csv": b"subject\np1\n"}, "column covers_torso, z_extent_mm",
+    ),
+    "an empty extent": (
+        FIVE, {"cohort.csv": _cohort(HEIGHTS), "crop.csv": _crops(["", *EXTENTS[1:]])}, "z_extent_mm of p1 is empty",
+    ),
+    "an extent of text": (
+        FIVE, {"cohort.csv": _cohort(HEIGHTS), "crop.csv": _crops(["long", *EXTENTS[1:]])}, 'z_extent_mm is "long"',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_of_tables(tmp_path, name):
+    script, tables, words = VALUES[name]
+    cropped(tmp_path)
+    for table, raw in tables.items():
+        put(tmp_path / table, raw)
+    before = tree(tmp_path)
+    arguments = TABLES[script, "cohort.csv"](tmp_path)
+    assert words in refusal(script, *arguments)
+    assert tree(tmp_path) == before
+
+
 # JSON: the same, of what programs read.
 RAW_JSON = {
     "empty": b"", "cut": b'{"a": ', "a list": b"[1, 2]", "a number": b"3", "utf16": "{}".encode("utf-16"),

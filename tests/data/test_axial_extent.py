@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -50,11 +51,21 @@ def test_the_fit_is_repeatable():
         (np.linspace(1.5, 1.9, 9), np.linspace(600, 700, 9), "9 subjects"),
         (np.full(20, 1.7), np.linspace(600, 700, 20), "heights differ"),
         (np.linspace(1.5, 1.9, 20), np.linspace(700, 600, 20), "slope"),
+        (np.linspace(150, 190, 20), np.linspace(600, 800, 20), "the line gives -145 mm at 1 m"),  # of centimetres
     ],
 )
 def test_data_that_determine_no_line_are_refused(height, extent, why):
     with pytest.raises(InputError, match=why):
         fit(height, extent, "test")
+
+
+def test_a_file_whose_line_gives_nobody_an_extent_is_refused(tmp_path):
+    write_axial_extent(tmp_path / "a.json", replace(PUBLISHED, slope_mm_per_m=5.0, intercept_mm=-150.0))
+    with pytest.raises(InputError, match=r"a\.json: the line gives -145 mm at 1 m and -138 mm at 2\.3 m.* again"):
+        read_axial_extent(tmp_path / "a.json")
+    write_axial_extent(tmp_path / "a.json", replace(PUBLISHED, slope_mm_per_m="steep"))
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_axial_extent(tmp_path / "a.json")
 
 
 def test_the_published_line_is_in_millimetres():

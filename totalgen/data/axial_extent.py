@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LinearRegression, RANSACRegressor
 
+from totalgen.data.demographics import HEIGHT_M
 from totalgen.data.files import atomic
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
@@ -42,6 +43,13 @@ class AxialExtent:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and text, for JSON and for the configuration saved with weights."""
         return asdict(self)
+
+    def check(self) -> "AxialExtent":
+        """Itself. Raises InputError where a person would have no extent."""
+        if not all(self.mm(height_m) > 0 for height_m in HEIGHT_M):
+            extents = " and ".join(f"{self.mm(height_m):.0f} mm at {height_m:g} m" for height_m in HEIGHT_M)
+            raise InputError(f"the line gives {extents}. Look at heights and extents in cohort.csv and crop.csv.")
+        return self
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "AxialExtent":
@@ -98,18 +106,22 @@ def fit(height_m: ArrayLike, extent_mm: ArrayLike, source: str) -> AxialExtent:
         residual_std_mm=float(residual.std(ddof=2)),  # two parameters were fitted
         residual_threshold_mm=float(threshold),
         source=source,
-    )
+    ).check()
 
 
 def read_axial_extent(path: str | Path) -> AxialExtent:
-    """The AxialExtent of a JSON file. Raises InputError when it is missing or damaged."""
+    """The AxialExtent of a JSON file. Raises InputError when it is missing, damaged or of nobody."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file. Run 0_Preprocess/5_fit_axial_extent.py on its folder first.")
     try:
-        return AxialExtent.from_dict(read_json(path, "Run 0_Preprocess/5_fit_axial_extent.py."))
+        line = AxialExtent.from_dict(read_json(path, "Run 0_Preprocess/5_fit_axial_extent.py."))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: is not an axial extent ({error}). Run 0_Preprocess/5_fit_axial_extent.py.") from None
+    try:
+        return line.check()
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path}: {error} Run 0_Preprocess/5_fit_axial_extent.py again.") from None
 
 
 def write_axial_extent(path: str | Path, line: AxialExtent) -> None:

@@ -34,6 +34,11 @@ class Demographics:
         if self.sex not in ("F", "M"):
             raise InputError(f'sex is "{self.sex}"; the model knows F and M. Give one of the two.')
         if not HEIGHT_M[0] <= self.height_m <= HEIGHT_M[1]:
+            if HEIGHT_M[0] <= self.height_m / 100 <= HEIGHT_M[1]:
+                raise InputError(
+                    f"height is {self.height_m:g} m; {HEIGHT_M[0]:g} to {HEIGHT_M[1]:g} m are accepted. It looks like "
+                    f"centimetres: write {self.height_m / 100:g}."
+                )
             given_cm = self.height_m * 100
             accepted = f"{HEIGHT_M[0] * 100:g} to {HEIGHT_M[1] * 100:g} cm are accepted"
             metres = HEIGHT_M[0] <= given_cm <= HEIGHT_M[1]
@@ -68,6 +73,8 @@ class Demographics:
                 numbers.append(float(row[name]))
             except ValueError:
                 raise InputError(f'{name} is "{row[name]}", not a number. Correct the table.') from None
+            if np.isnan(numbers[-1]):
+                raise InputError(f"{name} is empty. Fill it in.")
         return cls(row["sex"], *numbers)
 
 
@@ -111,6 +118,18 @@ def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
     check_subjects(table["subject"], path, unique=True)
     check_numbers(table, ("age_years", "height_m", "weight_kg"), path)
     return table
+
+
+def check_people(table: pd.DataFrame, path: str | Path) -> None:
+    """Raises InputError, naming the row as a spreadsheet counts, for a person that no model knows (``Demographics``).
+
+    table: of ``read_cohort``, or rows of it.
+    """
+    for index, row in table.iterrows():
+        try:
+            Demographics.from_row(row)
+        except InputError as error:
+            raise InputError(f"{path}, row {int(str(index)) + 2} ({row['subject']}): {error}") from None
 
 
 def carry_over(table: pd.DataFrame, path: str | Path, keep: Collection[str] = ()) -> pd.DataFrame:
