@@ -10,8 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from totalgen.commands import INTERRUPTED, PLACES, command, weights_of_runs
-from totalgen.data.files import HELD, locked
+from totalgen.commands import INTERRUPTED, command, weights_of_runs
+from totalgen.data.files import HELD, PLACES, error_text, locked
 from totalgen.data.subjects import for_each_subject
 from totalgen.errors import InputError
 
@@ -43,6 +43,7 @@ def test_a_place_that_cannot_be_written_is_one_line(number):
     result = CliRunner().invoke(made(raising(OSError(number, "it does not go", "out/x"))), [])
     assert result.exit_code == 2
     assert result.output.strip() == f"Error: out/x: it does not go. {PLACES[number]}"
+    assert error_text(OSError(number, "it does not go", "out/x")) == result.output.strip().removeprefix("Error: ")
 
 
 def test_an_unforeseen_error_keeps_its_traceback():

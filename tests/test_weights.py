@@ -1,12 +1,17 @@
 """Weights and their configuration travel in one file that holds no code, and files of earlier formats are read."""
 
+import errno
 import json
+import resource
 from pathlib import Path
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
+from totalgen.checkpoints import save_checkpoint
+from totalgen.data.files import error_text
 from totalgen.errors import InputError
 from totalgen.schema import build
 from totalgen.settings import TrainingSettings
@@ -47,6 +52,29 @@ def test_missing_cut_and_foreign_files_are_refused(tmp_path):
     path.write_bytes(b"PK\x03\x04 a pickle in a zip, for example")
     with pytest.raises(InputError, match="damaged"):
         load_weights(path)
+
+
+def test_a_full_disk_and_a_limit_of_the_size_of_files_are_the_systems_errors(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.zeros(10)}, {})
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_weights(path, {"a": torch.zeros(100_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+
+    def full(*_, **__):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_checkpoint(tmp_path, 3, {"a": torch.zeros(10)})
+    assert error_text(caught.value).startswith(f"{tmp_path}/step_00000003.safetensors: No space left on device. Free")
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+    assert path.read_bytes() == before
 
 
 def written(path, configuration, **header):

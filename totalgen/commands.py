@@ -1,7 +1,6 @@
 """What the numbered scripts share: the layout of their help, and the options that several of them take."""
 
 import contextlib
-import errno
 import functools
 import io
 import math
@@ -16,7 +15,7 @@ from typing import Any
 import click
 
 from totalgen.data import progress
-from totalgen.data.files import check_place
+from totalgen.data.files import check_place, place_text
 from totalgen.errors import InputError
 
 PATH = click.Path(path_type=Path)
@@ -34,20 +33,6 @@ class Place(click.Path):
 PLACE = Place(path_type=Path)
 MOST_PROCESSES = 256
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
-PLACES = {  # what may be wrong with the place of an output → cure
-    errno.ENOSPC: "Free some space and run the same command again: what was written before is intact.",
-    errno.EDQUOT: "Free some space and run the same command again: what was written before is intact.",
-    errno.EACCES: "Change its permissions, or choose another place.",
-    errno.EPERM: "Change its permissions, or choose another place.",
-    errno.EROFS: "Choose another place.",
-    errno.ENAMETOOLONG: "Choose a shorter one.",
-    errno.ENOTDIR: "A part of this path is a file. Choose another place.",
-    errno.EISDIR: "It is a folder. Choose another place.",
-    errno.EEXIST: "A file of that name is in the way. Move it, or choose another place.",
-    errno.ENOENT: "Was it moved or removed meanwhile? Run the same command again.",
-    errno.ESTALE: "Was it moved or removed meanwhile? Run the same command again.",
-    errno.ELOOP: "Its links lead in a circle. Correct them.",
-}
 
 
 class Command(click.Command):
@@ -73,9 +58,9 @@ class Command(click.Command):
             click.echo("\nStopped. The same command goes on from what is done.", err=True)
             ctx.exit(INTERRUPTED)
         except OSError as error:
-            if error.errno not in PLACES:
+            if (line := place_text(error)) is None:
                 raise
-            raise InputError(f"{error.filename or 'output'}: {error.strerror}. {PLACES[error.errno]}") from None
+            raise InputError(line) from None
 
 
 def check_finite(made: click.Command, values: dict[str, Any]) -> None:

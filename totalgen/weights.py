@@ -9,6 +9,8 @@ Files carry a format version. Those of an earlier version are converted when the
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -39,8 +41,21 @@ def save_weights(
         tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
     header = {"format_version": str(FORMAT_VERSION), "configuration": json.dumps(configuration)}
     with atomic(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata=header)
+        with _system_errors(path):
+            safetensors.torch.save_file(tensors, part, metadata=header)
         part.chmod(0o644)  # the library makes files that nobody else can read
+
+
+@contextlib.contextmanager
+def _system_errors(path):
+    """Within this context, what the system refuses to safetensors, which says so in words alone, is an OSError."""
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

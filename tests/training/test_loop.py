@@ -296,7 +296,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_from_its_checkpoint(ro
         saved(folder, step, tensors)
 
     monkeypatch.setattr(loop, "save_checkpoint", full)
-    with pytest.raises(InputError, match=r"stopped: no space is left there. Free some"):
+    with pytest.raises(InputError, match=r"stopped: No space left on device. Free some"):
         train_stage(root, tmp_path / "stopped", "tiny", **TINY)
     monkeypatch.setattr(loop, "save_checkpoint", saved)
     train_stage(root, tmp_path / "stopped", "tiny", **TINY)

@@ -20,6 +20,24 @@ import psutil
 from totalgen.data.text_files import read_text
 from totalgen.errors import InputError
 
+ROOM = "Free some space and run the same command again: what was written before is intact."
+PLACES = {  # what may be wrong with the place of an output → cure
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "Raise the limit (ulimit -f) and run the same command again: what was written before is intact.",
+    errno.EACCES: "Change its permissions, or choose another place.",
+    errno.EPERM: "Change its permissions, or choose another place.",
+    errno.EROFS: "Choose another place.",
+    errno.ENAMETOOLONG: "Choose a shorter one.",
+    errno.ENOTDIR: "A part of this path is a file. Choose another place.",
+    errno.EISDIR: "It is a folder. Choose another place.",
+    errno.EEXIST: "A file of that name is in the way. Move it, or choose another place.",
+    errno.ENOENT: "Was it moved or removed meanwhile? Run the same command again.",
+    errno.ESTALE: "Was it moved or removed meanwhile? Run the same command again.",
+    errno.ELOOP: "Its links lead in a circle. Correct them.",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -110,14 +128,20 @@ def sweep(folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def report_full_disk(folder: str | Path) -> Iterator[None]:
-    """Turns any exception about "no space left on device" into an InputError that names the folder."""
+    """Turns any exception about a place that is FULL, of whatever library, into an InputError that names the folder."""
     try:
         yield
     except Exception as error:
-        if os.strerror(errno.ENOSPC).lower() not in str(error).lower():
+        said = str(error).lower()
+        if (number := next((number for number in FULL if os.strerror(number).lower() in said), None)) is None:
             raise
-        cure = "Free some and run the same command again: what was written before is intact."
-        raise InputError(f"{folder}: no space is left there. {cure}") from None
+        raise InputError(f"{folder}: {os.strerror(number)}. {PLACES[number]}") from None
+
+
+def place_text(error: OSError) -> str | None:
+    """One line about the place of an output, with its cure; None for an error that is not of PLACES."""
+    cure = PLACES.get(error.errno or 0)
+    return f"{error.filename or 'output'}: {error.strerror}. {cure}" if cure else None
 
 
 def check_place(folder: str | Path) -> None:
@@ -165,11 +189,13 @@ def append_rows(path: str | Path, rows: Sequence[dict[str, Any]], instead_of: st
 def error_text(error: BaseException | str) -> str:
     """An exception (or text) on one line.
 
-    An exception that is not an InputError is an error of this program: its last line of code is named too, so that it
-    can be reported.
+    An exception that is neither an InputError nor of PLACES is an error of this program: its last line of code is named
+    too, so that it can be reported.
     """
     text = str(error)
-    if isinstance(error, BaseException) and not isinstance(error, InputError):
+    if isinstance(error, OSError) and (line := place_text(error)):
+        text = line
+    elif isinstance(error, BaseException) and not isinstance(error, InputError):
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
     return " ".join(text.split())
