@@ -18,7 +18,7 @@ from totalgen.data.ct_mr_pairs import pair
 from totalgen.data.demographics import TEST_FRACTION, write_cohort
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
-from totalgen.data.names import matching
+from totalgen.data.names import file_of, matching
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import read_nifti, write_nifti
 
@@ -39,7 +39,8 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
         click.echo(f"{len(lonely)} of {len(patients) + len(lonely)} patients have no MR and are left out.", err=True)
 
     def work(patient):
-        made_ct, made_mr, report = pair(*(read_nifti(path.format(patient)) for path in (ct, mr)), voxel_mm, percentile)
+        volumes = [read_nifti(file_of(path, patient)) for path in (ct, mr)]
+        made_ct, made_mr, report = pair(*volumes, voxel_mm, percentile)
         with atomic(root / "pairs" / patient) as part:
             for name, volume in (("CT", made_ct), ("MR", made_mr)):
                 write_nifti(Path(part) / f"{name}.nii.gz", volume, f"{source}, paired (TotalGen)")

@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, ended, spread_options
+from totalgen.commands import PATH, PLACE, command, ended, named, spread_options
 from totalgen.data.demographics import TEST_FRACTION, write_with_others
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
 from totalgen.data.metadata import share
-from totalgen.data.names import matching
+from totalgen.data.names import file_of, matching
 from totalgen.data.nifti_studies import person_of, read_people, read_study
 from totalgen.data.pair import check_same_voxels
 from totalgen.data.subjects import for_each_subject
@@ -39,10 +39,9 @@ from totalgen.errors import InputError
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split.")
 @spread_options
 def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction, seed, workers, scheduler):
-    pairs = [column.partition("=")[::2] for column in columns]
-    if not all(here and there for here, there in pairs):
+    if not all(column.partition("=")[2] for column in columns):
         raise InputError('--column is not such as "subject=Subject ID". Write both names.')
-    people = read_people(table, dict(pairs))
+    people = read_people(table, named("--column", columns))
     subjects, lonely = matching(ct, suv, *([organs] if organs else []))
     if lonely:
         click.echo(f"{len(lonely)} of {len(subjects) + len(lonely)} subjects lack a file and are left out.", err=True)
@@ -50,7 +49,7 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
     note = f"{source}, resampled (TotalGen)"
 
     def work(subject):
-        files = [Path(pattern.format(subject)) if pattern else None for pattern in (ct, suv, organs)]
+        files = [Path(file_of(pattern, subject)) if pattern else None for pattern in (ct, suv, organs)]
         made, report = read_study(*files, person_of(people, subject), voxel_mm)
         labels = made.pop("organs", None)
         if labels is not None:

@@ -10,10 +10,11 @@ Figure 2 shows CT, PET and surfaces by sex and body mass index; a grid for it is
 same slices of several cohorts, of a subject that all of them have.
 """
 
+from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, PLACE, command, named_folder
+from totalgen.commands import PATH, PLACE, command, named
 from totalgen.errors import InputError
 from totalgen.generation.cohort_figures import body_mass_figure, pipeline_figure, slices_figure
 
@@ -28,11 +29,12 @@ from totalgen.generation.cohort_figures import body_mass_figure, pipeline_figure
 def main(figure2, figure3, pipeline, subject, masks, outdir):
     if not (figure2 or figure3 or pipeline):
         raise InputError("nothing to draw. Give --figure2, --figure3 or --pipeline.")
+    cohorts = {name: Path(folder) for name, folder in named("--figure3", figure3).items()}
     if figure2:
         shown = body_mass_figure(figure2, outdir / "figure2.png", masks)
         click.echo(f"Figure 2: {outdir / 'figure2.png'} ({', '.join(shown)})")
     if figure3:
-        shown = slices_figure(dict(map(named_folder, figure3)), outdir / "figure3.png", subject, masks)
+        shown = slices_figure(cohorts, outdir / "figure3.png", subject, masks)
         click.echo(f"Figure 3: {outdir / 'figure3.png'} ({shown})")
     if pipeline:
         shown = pipeline_figure(pipeline, outdir / "pipeline.png", subject)

@@ -10,11 +10,10 @@ the table of the reference in its true masks. How to read it: docs/evaluation.md
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
-from totalgen.commands import PATH, PLACE, command, named_folder
+from totalgen.commands import PATH, PLACE, command, named
 from totalgen.errors import InputError
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.measured_cohort import load_cohort, paper_columns
@@ -44,16 +43,17 @@ def main(
 ):  # fmt: skip
     if not 0 < margin < 100:
         raise InputError(f"--margin {margin:g} is not between 0 and 100 %. Change it.")
-    name, root = named_folder(reference)
+    ((name, root),) = named("--reference", [reference]).items()
+    roles = {"control": named("--control", controls), "candidate": named("--candidate", candidates)}
     base = load_cohort(name, root, split, reference_masks or masks, "reference")
     others = []
     if true_masks:
         others.append(load_cohort(f"{name} (true masks)", root, split, true_masks, "true masks"))
     if packed:
-        label, folder = named_folder(packed) if "=" in packed else (f"{name} (packed)", Path(packed))
+        label, folder = packed.split("=", 1) if "=" in packed else (f"{name} (packed)", packed)
         others.append(load_cohort(label, folder, split, masks, "packed"))
-    for role, given in (("control", controls), ("candidate", candidates)):
-        others += [load_cohort(*named_folder(each), split, masks, role) for each in given]
+    for role, given in roles.items():
+        others += [load_cohort(label, folder, split, masks, role) for label, folder in given.items()]
     design = replace(PUBLISHED_DESIGN, margin=margin / 100, paired=not unpaired)
     settings = dict(masks=masks, split=split, reference_masks=reference_masks or masks, true_masks=true_masks)
     sections = [read_section(folder) for folder in folders]

@@ -14,9 +14,9 @@ Dice, Hausdorff distance (95 %) and surface Dice (3 mm) against --organs. <outdi
 
 import click
 
-from totalgen.commands import PATH, PLACE, command, section_ended
+from totalgen.commands import PATH, PLACE, command, named, section_ended
 from totalgen.data.demographics import read_cohort
-from totalgen.data.names import matching, pattern
+from totalgen.data.names import file_of, matching, pattern
 from totalgen.errors import InputError
 from totalgen.evaluation.calibration import Maps, calibrate
 from totalgen.evaluation.image_quality import Files, measure_pairs, summarise
@@ -59,16 +59,15 @@ def main(
     reference, candidates, value_range, mask, mask_above, organs, labels, spheres, cohort, split, std, samples,
     pictured, given, inverted, outdir,
 ):  # fmt: skip
-    named = dict(candidate.partition("=")[::2] for candidate in candidates)
-    masks = {name: pattern(path) for name, path in (each.partition("=")[::2] for each in labels)}
-    if masks and (not organs or not masks.keys() <= named.keys()):
+    paths = {name: pattern(path) for name, path in named("--candidate", candidates).items()}
+    masks = {name: pattern(path) for name, path in named("--labels", labels).items()}
+    if masks and (not organs or not masks.keys() <= paths.keys()):
         raise InputError("--labels are compared with --organs, and named like a --candidate. Give both.")
-    paths = {name: pattern(path) for name, path in named.items()}
     files = Files(pattern(reference), paths, mask, organs, spheres, masks)
     source, spread = (given or "").partition("="), (std or "").partition("=")  # name, =, pattern
     also = [pattern(path) for option, (_, _, path) in ((given, source), (std, spread)) if option]
     every = [files.reference, *paths.values(), *masks.values(), *(path for path in files[2:5] if path), *also]
-    if std and spread[0] not in named:
+    if std and spread[0] not in paths:
         raise InputError(f'--std names "{spread[0]}", which is no --candidate. Give NAME=PATTERN of one.')
     if value_range[0] >= value_range[1]:
         raise InputError(f"--range {value_range[0]:g} {value_range[1]:g}: the first is not below. Change one.")
@@ -78,13 +77,13 @@ def main(
     cases = measure_pairs(files, subjects, value_range, outdir, mask_above)
     click.echo(summarise(cases, outdir, len(subjects) - cases["subject"].nunique()))
     for subject in pictured:
-        found = {title: file.format(subject) for title, file in files.candidates.items()}
-        maps = {"standard deviation": spread[2].format(subject)} if std else {}
-        made_of = (source[0], source[2].format(subject)) if given else None
-        one = (outdir / f"{subject}.png", files.reference.format(subject), found, value_range)
+        found = {title: file_of(file, subject) for title, file in files.candidates.items()}
+        maps = {"standard deviation": file_of(spread[2], subject)} if std else {}
+        made_of = (source[0], file_of(source[2], subject)) if given else None
+        one = (outdir / f"{subject}.png", file_of(files.reference, subject), found, value_range)
         side_by_side(*one, maps, inverted, made_of)
     if std:
-        maps = Maps(files.reference, named[spread[0]], spread[2], samples)
+        maps = Maps(files.reference, paths[spread[0]], spread[2], samples)
         click.echo(calibrate(maps, subjects, outdir, mask_above).round(4).to_string(index=False))
     section_ended(outdir)
 

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from totalgen.commands import INTERRUPTED, command, weights_of_runs
+from totalgen.commands import INTERRUPTED, command, named, weights_of_runs
 from totalgen.data.files import HELD, PLACES, error_text, locked
 from totalgen.data.subjects import for_each_subject
 from totalgen.errors import InputError
@@ -49,6 +49,13 @@ def test_a_place_that_cannot_be_written_is_one_line(number):
 def test_an_unforeseen_error_keeps_its_traceback():
     result = CliRunner().invoke(made(raising(OSError(errno.EIO, "broken disk"))), [])
     assert isinstance(result.exception, OSError)
+
+
+def test_names_of_an_option_that_is_repeated():
+    assert named("--x", ["a=out/b=c", "out/d"]) == {"a": "out/b=c", "d": "out/d"}
+    for texts, words in ((["a=1", "a=2"], '"a" is 1 and 2'), (["out/a", "a=2"], "Give each"), (["=2"], "has no name")):
+        with pytest.raises(InputError, match=words):
+            named("--x", texts)
 
 
 def test_every_command_tells_its_version_and_its_help():

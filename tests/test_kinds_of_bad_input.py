@@ -137,8 +137,15 @@ def _crops(extents):
     return ("subject,covers_torso,z_extent_mm\n" + rows).encode()
 
 
+def _organs(head="subject,organ,volume_l,suv_mean,suv_max,suv_peak,flag,z_share", **changes):
+    cells = dict(subject="p1", organ="liver", volume_l="1.5", suv_mean="2", suv_max="3", suv_peak="2.5", flag="",
+                 z_share="0.5") | changes  # fmt: skip
+    return f"{head}\n{','.join(cells[name] for name in head.split(','))}\n".encode()
+
+
 HEIGHTS, EXTENTS = [1.5 + 0.02 * n for n in range(12)], [600 + 5 * n for n in range(12)]
-FIVE = "0_Preprocess/5_fit_axial_extent.py"
+FIVE, COMPARE = "0_Preprocess/5_fit_axial_extent.py", "3_Evaluations/3_compare_cohorts.py"
+BODIES = b"subject,mass_kg,extent_mm,suv_field_mean\np1,40,600,0.3\n"
 VALUES = {  # name → script, tables of the root, words of the line
     "heights in centimetres": (
         FIVE, {"cohort.csv": _cohort([100 * height for height in HEIGHTS]), "crop.csv": _crops(EXTENTS)},
@@ -165,6 +172,27 @@ VALUES = {  # name → script, tables of the root, words of the line
     "an extent of text": (
         FIVE, {"cohort.csv": _cohort(HEIGHTS), "crop.csv": _crops(["long", *EXTENTS[1:]])}, 'z_extent_mm is "long"',
     ),
+    "organs without names": (
+        COMPARE, {"organs.csv": _organs("subject,volume_l,suv_mean,suv_max,suv_peak,flag")},
+        "organs.csv: column organ is missing. Run 3_Evaluations/2_measure_organs.py again.",
+    ),
+    "organs without flags": (
+        COMPARE, {"organs.csv": _organs("subject,organ,volume_l,suv_mean,suv_max,suv_peak")}, "column flag is missing",
+    ),
+    "organs without uptake": (
+        COMPARE, {"organs.csv": _organs("subject,organ,volume_l,flag")}, "column suv_mean, suv_max, suv_peak is",
+    ),
+    "a volume of text": (
+        COMPARE, {"organs.csv": _organs(volume_l="big")}, 'organs.csv, row 2 (p1): volume_l is "big", which is no',
+    ),
+    "a place of text": (COMPARE, {"organs.csv": _organs(z_share="low")}, 'z_share is "low", which is no number'),
+    "bodies without masses": (
+        COMPARE, {"organs.csv": _organs(), "bodies.csv": BODIES.replace(b"mass_kg", b"mass")},
+        "bodies.csv: column mass_kg is missing. Run 3_Evaluations/2_measure_organs.py again.",
+    ),
+    "a mass of text": (
+        COMPARE, {"organs.csv": _organs(), "bodies.csv": BODIES.replace(b"40", b"40 kg")}, 'mass_kg is "40 kg"',
+    ),
 }  # fmt: skip
 
 
@@ -172,7 +200,7 @@ VALUES = {  # name → script, tables of the root, words of the line
 def test_values_of_tables(tmp_path, name):
     script, tables, words = VALUES[name]
     cropped(tmp_path)
-    for table, raw in tables.items():
+    for table, raw in {"cohort.csv": COHORT.encode(), **tables}.items():
         put(tmp_path / table, raw)
     before = tree(tmp_path)
     arguments = TABLES[script, "cohort.csv"](tmp_path)
@@ -524,6 +552,17 @@ EXCLUSIVE = {
     "a guide without guidance": ("2_Tests/generate_petct.py", (*PERSON, "--set", "global_guide=x.safetensors")),
     "a self-start below the grid": ("2_Tests/generate_petct.py", (*PERSON, "--set", "self_start=0.0001")),
     "an average over no voxels": ("2_Tests/generate_petct.py", (*PERSON, "--set", "consistency=1e-200")),
+    "two figures of one name": ("2_Tests/make_figures.py", ("--figure3", "A=a", "--figure3", "A=b")),
+    "two folders of one name": (
+        "3_Evaluations/3_compare_cohorts.py", ("--reference", "r", "--candidate", "a/x", "--candidate", "b/x")),
+    "a candidate without a name": (
+        "3_Evaluations/3_compare_cohorts.py", ("--reference", "r", "--candidate", "=x")),
+    "two patterns of one name": (
+        "3_Evaluations/4_image_quality.py",
+        ("--reference", "{}", "--range", 0, 1, "--candidate", "a=x/{}", "--candidate", "a=y/{}")),
+    "two labels of one name": (
+        "3_Evaluations/4_image_quality.py",
+        ("--reference", "{}", "--range", 0, 1, "--candidate", "a=x/{}", "--labels", "a=y/{}", "--labels", "a=z/{}")),
     "a slab of context": ("2_Tests/generate_petct.py", (*PERSON, "--set", "slab=8", "--set", "context=8")),
 }
 
@@ -539,6 +578,6 @@ def test_options_that_exclude_each_other(tmp_path, monkeypatch, name):
 def test_there_are_300_cases():
     tables = (
         BAD_TABLES, BAD_JSONS, BAD_SETTINGS, BAD_NUMBERS, WRITTEN, WEIGHTS, BAD_WEIGHTS, IMAGES, PEOPLE, BAD_NAMES,
-        BAD_MASKS, EXCLUSIVE,
+        BAD_MASKS, EXCLUSIVE, VALUES,
     )  # fmt: skip
     assert sum(len(table) for table in tables) > 300

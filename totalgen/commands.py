@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,21 @@ def device_option(function: Callable) -> Callable:
     return click.option("--device", help=text)(function)
 
 
-def named_folder(text: str) -> tuple[str, Path]:
-    """NAME=FOLDER or FOLDER → (name, folder); a bare folder is named after itself."""
-    name, given, folder = text.partition("=")
-    return (name, Path(folder)) if given else (Path(text).name, Path(text))
+def named(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """name → the rest of an option that is given several times as NAME=REST, or as REST, named after its last part.
+
+    Raises InputError for a name that is empty or given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, given, rest = text.partition("=")
+        name, rest = (name, rest) if given else (Path(text).name, text)
+        if not name:
+            raise InputError(f'{option} "{text}" has no name. Write NAME={rest}.')
+        if name in found:
+            raise InputError(f'{option}: "{name}" is {found[name]} and {rest}. Give each a name of its own.')
+        found[name] = rest
+    return found
 
 
 def _be_quiet(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

@@ -1,10 +1,12 @@
 """Names from tables never leave their folder, and never take the place of other files."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from totalgen.data.demographics import read_cohort
-from totalgen.data.names import check_masks, check_subjects, fault
+from totalgen.data.names import check_masks, check_subjects, fault, file_of, matching
 from totalgen.data.subjects import read_table
 from totalgen.errors import InputError
 
@@ -39,6 +41,19 @@ def test_a_cohort_table_is_checked_where_it_is_read(tmp_path, subjects):
     else:
         with pytest.raises(InputError, match="cohort.csv, row 3: subject"):
             read_table(tmp_path / "cohort.csv")
+
+
+SPECIAL = ("{}/{CT,ct}.nii", "CT_{} [a].nii", "{}*.nii", "[v2]_{}/CT?.nii", "x/{0}{}{name}/CT.nii", "{}}/CT.nii")
+
+
+@pytest.mark.parametrize("text", SPECIAL)
+def test_braces_and_wildcards_of_a_pattern_are_those_of_names(tmp_path, text):
+    for subject in ("p1", "p2"):
+        path = Path(file_of(f"{tmp_path}/{text}", subject))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "CT_p3 a.nii").touch()
+    assert matching(f"{tmp_path}/{text}", f"{tmp_path}/{text}") == (["p1", "p2"], [])
 
 
 def test_na_is_the_name_of_a_subject(tmp_path):

@@ -42,6 +42,12 @@ def asked(tmp_path, *more):
     return (9, "--root", tmp_path / "out", "--table", tmp_path / "people.csv", *columns, *patterns, *more)
 
 
+def test_a_column_that_is_named_is_taken_before_one_of_that_name(tmp_path):
+    (tmp_path / "people.csv").write_text("subject,Subject ID,sex,Age,age_years\n1,a,F,60,0\n2,b,M,50,0\n")
+    found = read_people(tmp_path / "people.csv", {"subject": "Subject ID", "age_years": "Age"})
+    assert found.to_dict("list") == {"subject": ["a", "b"], "sex": ["F", "M"], "age_years": [60, 50]}
+
+
 def test_studies_come_onto_one_grid_with_their_people(tmp_path, script):
     for name in ("a", "b"):
         study(tmp_path / "data" / name)

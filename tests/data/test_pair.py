@@ -4,8 +4,10 @@ import pytest
 from totalgen.data.demographics import Demographics
 from totalgen.data.dicom import read_series
 from totalgen.data.pair import convert, on_one_grid
-from totalgen.data.volume import Volume
+from totalgen.data.study import read_study
+from totalgen.data.volume import Volume, isotropic_grid
 from totalgen.errors import InputError
+from totalgen.phantom import make_subject
 
 PERSON = Demographics("F", 60, 1.70, 70)
 SOURCE = np.array([12.0, -23.0, 41.0])  # mm, RAS+: off every axis of symmetry
@@ -163,3 +165,16 @@ def test_an_impossible_suv_is_warned_of(dicom, tmp_path):
     assert "SUVmax" in convert(pet, ct, light, voxel_mm=5.0)[2]["warnings"]
     ct, pet = dicom.study(tmp_path, "P2", **dicom.pet(RadionuclideTotalDose=10e6))  # a 35th of the dose
     assert "mean SUV" in convert(pet, ct, PERSON, voxel_mm=5.0)[2]["warnings"]
+
+
+@pytest.mark.parametrize("voxel_mm", [0, -1, float("nan"), float("inf"), 1e9, 1e-3, "2", None])
+def test_an_impossible_voxel_is_named_before_anything_is_read(tmp_path, voxel_mm):
+    volume = Volume(np.zeros((4, 4, 4), np.float32), np.eye(4))
+    for call in (
+        lambda: read_study(tmp_path / "absent", voxel_mm=voxel_mm),
+        lambda: make_subject(PERSON, 1, voxel_mm=voxel_mm),
+        lambda: on_one_grid(volume, volume, voxel_mm),
+        lambda: isotropic_grid(volume, voxel_mm),
+    ):
+        with pytest.raises(InputError, match=r"voxel_mm is .*; an edge from 0\.3 to 50 mm is possible"):
+            call()

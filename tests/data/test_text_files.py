@@ -82,7 +82,7 @@ def test_a_cell_that_is_no_number_is_named(tmp_path, cell, column):
     row[column] = cell
     row.to_csv(tmp_path / "t.csv", index=False)
     words = cell.replace("?", "[?]")
-    with pytest.raises(InputError, match=rf'row 1 \(p1\): {column} is "{words}", which is no number'):
+    with pytest.raises(InputError, match=rf'row 2 \(p1\): {column} is "{words}", which is no number'):
         read_cohort(tmp_path / "t.csv")
 
 

@@ -8,7 +8,7 @@ from totalgen.data.recipes import PetCt
 from totalgen.errors import InputError
 from totalgen.schema import build
 from totalgen.settings import TrainingSettings
-from totalgen.training.averages import reconstruct
+from totalgen.training.averages import reconstruct, snapshots
 from totalgen.training.diffusion import train_diffusion
 from totalgen.weights import load_weights
 
@@ -27,6 +27,14 @@ def runs(tmp_path_factory, cropped_cohort):
     for name, ema in (("kept", (0.05, 0.10)), ("direct", (0.08,))):
         train_diffusion(folder, folder / name, name, build(TrainingSettings, RUN | dict(ema=ema, snapshot_steps=3)))
     return folder / "kept", folder / "direct"
+
+
+def test_what_has_no_name_of_a_snapshot_is_named_and_left_out(tmp_path, capsys):
+    (tmp_path / "snapshots").mkdir()
+    for name in ("00000004-0.050", "00000008-0.100", "00000004-0.050 (1)", "00000004", "last-0.050", "4-5-6"):
+        (tmp_path / "snapshots" / f"step_{name}.safetensors").touch()
+    assert list(snapshots(tmp_path).values()) == [(4, 0.05), (8, 0.1)]
+    assert capsys.readouterr().err.count("has no name of a snapshot") == 4
 
 
 def flat(path):

@@ -1,5 +1,6 @@
 """Names that become files and folders: subjects of tables, generated studies, and masks."""
 
+import glob
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -104,15 +105,21 @@ def pattern(text: str) -> str:
     return text
 
 
+def file_of(text: str, subject: str) -> str:
+    """The path that a ``pattern`` means for a subject; other braces belong to the path."""
+    return text.replace("{}", subject)
+
+
 def matching(first: str, *others: str) -> tuple[list[str], list[str]]:
     """(complete, incomplete): the subjects that the files of the first pattern are of, by whether the files of the
     ``others`` are there, too. Raises InputError when nobody is complete."""
     before, _, after = pattern(first).partition("{}")
     where, start = (Path(before), "") if before.endswith("/") else (Path(before).parent, Path(before).name)
     inside = after.partition("/")[0]
-    names = [path.name.removeprefix(start).removesuffix(inside) for path in sorted(where.glob(f"{start}*{inside}"))]
-    names = [check_name(name, first) for name in names if name and Path(first.format(name)).exists()]
-    complete = [name for name in names if all(Path(pattern(other).format(name)).exists() for other in others)]
+    found = sorted(where.glob(f"{glob.escape(start)}*{glob.escape(inside)}"))
+    names = [path.name.removeprefix(start).removesuffix(inside) for path in found]
+    names = [check_name(name, first) for name in names if name and Path(file_of(first, name)).exists()]
+    complete = [name for name in names if all(Path(file_of(pattern(other), name)).exists() for other in others)]
     if not complete:
         raise InputError(f"no subject has all files: {', '.join((first, *others))}. Check the patterns.")
     return complete, [name for name in names if name not in complete]

@@ -59,7 +59,7 @@ def read_people(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             raise InputError(f"--column {here}={there}: names here are subject, sex, {', '.join(UNITS)}. Use one.")
         if there not in table:
             raise InputError(f'{path}: has no column "{there}". Its columns: {", ".join(table.columns)}.')
-    renamed = table.rename(columns={there: here for here, there in columns.items()})
+    renamed = table.assign(**{here: table[there] for here, there in columns.items()})  # before a column of that name
     if "subject" not in renamed:
         there = ", ".join(table.columns)
         raise InputError(f"{path}: names no subjects. Use --column subject=NAME. Its columns: {there}.")

@@ -16,7 +16,7 @@ from totalgen.data.metadata import (
     unusable,
 )
 from totalgen.data.pair import convert
-from totalgen.data.volume import Volume
+from totalgen.data.volume import Volume, check_voxel_mm
 
 
 def read_study(
@@ -29,6 +29,7 @@ def read_study(
     any_tracer: accept tracers other than F-18 FDG.
     Raises InputError naming the file, the series or the tag when the study cannot be read or is not the only one.
     """
+    check_voxel_mm(voxel_mm)
     folder = require_folder(folder, "Give the folder that holds the DICOM files of one study.").resolve()
     all_series = series_of_one(folder, "study")
     pet, ct, reasons = choose(all_series)

@@ -94,7 +94,10 @@ def check_columns(table: pd.DataFrame, columns: Collection[str], path: str | Pat
 
 
 def check_numbers(table: pd.DataFrame, columns: tuple[str, ...], path: str | Path) -> None:
-    """Raises InputError, naming row and column, for a text where a number is expected. Empty cells are left alone."""
+    """Raises InputError, naming row and column, for a text where a number is expected. Empty cells are left alone.
+
+    Rows count as in a spreadsheet, the header being row 1.
+    """
     for name in columns:
         if name not in table:
             continue
@@ -103,7 +106,7 @@ def check_numbers(table: pd.DataFrame, columns: tuple[str, ...], path: str | Pat
             row = int(wrong.to_numpy().argmax())
             who = f" ({table['subject'].iloc[row]})" if "subject" in table else ""
             value = table[name].iloc[row]
-            raise InputError(f'{path}: row {row + 1}{who}: {name} is "{value}", which is no number. Correct the table.')
+            raise InputError(f'{path}, row {row + 2}{who}: {name} is "{value}", which is no number. Correct the table.')
 
 
 def read_json(path: str | Path, cure: str = "Restore the file.") -> dict[str, Any]:

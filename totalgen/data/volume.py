@@ -3,6 +3,7 @@
 World coordinates are millimetres, RAS+ (x to the right, y to the front, z to the head of the patient), as in NIfTI.
 """
 
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from totalgen.data.pictures import DISPLAYS
 from totalgen.errors import InputError
 
 LABEL_TOLERANCE = 0.01
+VOXEL_MM = (0.3, 50.0)  # edges of cubes that volumes of people are resampled to
 UNITS = {"CT": "HU", "SUV": "SUV g/mL", "MR": "MR signal"}  # of the volumes whose names begin so
 LPS = np.diag([-1.0, -1.0, 1.0])  # RAS <-> LPS, the convention of DICOM and ITK
 
@@ -73,12 +75,20 @@ def canonical(volume: Volume) -> Volume:
     return Volume(np.asarray(image.dataobj), image.affine)
 
 
+def check_voxel_mm(voxel_mm: float) -> None:
+    """Raises InputError for what is no edge of a voxel that volumes of people can have (VOXEL_MM)."""
+    low, high = VOXEL_MM
+    if not isinstance(voxel_mm, numbers.Real) or not low <= voxel_mm <= high:
+        raise InputError(f"voxel_mm is {voxel_mm!r}; an edge from {low:g} to {high:g} mm is possible. Give such as 2.")
+
+
 def isotropic_grid(volume: Volume, voxel_mm: float) -> tuple[tuple[int, ...], np.ndarray]:
     """(shape, affine) of the axis-aligned RAS+ grid of ``voxel_mm`` voxels that covers ``volume``.
 
     The grid's outer faces coincide with the bounding box of the volume's outer voxel faces (rounded up to whole voxels,
-    centred).
+    centred). Raises InputError for an impossible ``voxel_mm``.
     """
+    check_voxel_mm(voxel_mm)
     low, high = volume.corners.min(0), volume.corners.max(0)
     shape = np.ceil((high - low) / voxel_mm - 1e-6).astype(int)
     affine = np.diag([voxel_mm] * 3 + [1.0])

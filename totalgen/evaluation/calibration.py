@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from totalgen.data.files import atomic
+from totalgen.data.names import file_of
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 
@@ -79,13 +80,13 @@ def calibrate(maps: Maps, subjects: Sequence[str], outdir: Path, above: float | 
 
 def _compared(maps, subject, above):
     """Reference, mean, standard deviation and local mean of the voxels [n] of a subject that are compared."""
-    reference, mean, std = volumes = [read_nifti(path.format(subject)) for path in maps[:3]]
+    reference, mean, std = volumes = [read_nifti(file_of(path, subject)) for path in maps[:3]]
     mask = np.ones(reference.shape, bool) if above is None else reference.voxels > above
     for path, volume in zip(maps[:3], volumes, strict=True):
         if volume.shape != reference.shape or not np.allclose(volume.affine, reference.affine, atol=1e-2):
             raise InputError(f"{subject}: {volume.shape} is not the grid of the reference {reference.shape}.")
         if not np.isfinite(volume.voxels[mask]).all():
-            raise InputError(f"{path.format(subject)}: voxels that are compared are no numbers. Correct it.")
+            raise InputError(f"{file_of(path, subject)}: voxels that are compared are no numbers. Correct it.")
     local = ndimage.gaussian_filter(np.nan_to_num(mean.voxels, posinf=0.0, neginf=0.0), NEIGHBOURHOOD)
     return [values[mask] for values in (reference.voxels, mean.voxels, std.voxels, local)]
 

@@ -11,6 +11,7 @@ from skimage.metrics import structural_similarity
 
 from totalgen.data.files import atomic, error_text, forget_failures, record_failure
 from totalgen.data.measures import measure_study
+from totalgen.data.names import file_of
 from totalgen.data.organs import MEASURED
 from totalgen.data.progress import progress
 from totalgen.data.volume import Volume, read_labels, read_nifti
@@ -159,27 +160,27 @@ def measure_pairs(
 
 
 def _case(files, subject, value_range, above):
-    reference = read_nifti(files.reference.format(subject))
+    reference = read_nifti(file_of(files.reference, subject))
     on_grid = reader_on_grid(reference)
     mask = np.ones(reference.shape, bool)
     if files.mask is not None:
-        mask = on_grid(files.mask.format(subject)).voxels > 0
+        mask = on_grid(file_of(files.mask, subject)).voxels > 0
     elif above is not None:
         mask = reference.voxels > above
     if not mask.any():
         raise InputError(f"{subject}: the mask is empty. Choose another.")
-    _require_numbers(reference.voxels, mask, files.reference.format(subject))
+    _require_numbers(reference.voxels, mask, file_of(files.reference, subject))
     labels = reader_on_grid(reference, read_labels)
-    organs, spheres = (path and labels(path.format(subject)) for path in (files.organs, files.spheres))
+    organs, spheres = (path and labels(file_of(path, subject)) for path in (files.organs, files.spheres))
     rows = []
     for name, pattern in files.candidates.items():
-        candidate = on_grid(pattern.format(subject))
-        _require_numbers(candidate.voxels, mask, pattern.format(subject))
+        candidate = on_grid(file_of(pattern, subject))
+        _require_numbers(candidate.voxels, mask, file_of(pattern, subject))
         row = dict(subject=subject, candidate=name) | quality(reference.voxels, candidate.voxels, value_range, mask)
         row |= organ_biases(reference, candidate, organs) if organs else {}
         row |= sphere_recovery(reference, candidate, spheres) if spheres else {}
         if organs and files.masks and name in files.masks:
-            row |= mask_agreement(labels(files.masks[name].format(subject)), organs)
+            row |= mask_agreement(labels(file_of(files.masks[name], subject)), organs)
         row["note"] = "; ".join(f"{name}: {_why(name)}" for name, value in row.items() if value != value)
         rows.append(row)
     return rows

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from totalgen.data.measures import mass_of_field_kg, measure_landmarks, measure_study
+from totalgen.data.measures import MEASURES, mass_of_field_kg, measure_landmarks, measure_study
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import drop_rows, for_each_subject, read_table
+from totalgen.data.text_files import check_columns, check_numbers
 from totalgen.data.volume import read_labels, read_nifti
 from totalgen.errors import InputError
 
@@ -56,9 +57,10 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
     path = Path(root) / f"{check_masks(masks)}.csv"
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
-    table = _joined(root, split, read_table(path))
-    if "flag" in table:
-        table["flag"] = table["flag"].astype(object).fillna("")
+    measured = read_table(path)
+    table = _joined(root, split, measured)
+    _check(measured, ("organ", "flag"), tuple(MEASURES), path)
+    table["flag"] = table["flag"].astype(object).fillna("")
     if table.empty:
         raise InputError(f"{path}: contains none of the requested subjects. Measure the cohort again.")
     return table
@@ -104,7 +106,15 @@ def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     path = Path(root) / BODIES
     if not path.exists():
         return NO_BODIES.copy()
-    return _joined(root, split, read_table(path).drop_duplicates("subject"))
+    measured = read_table(path)
+    _check(measured, (), BODY_COLUMNS, path)
+    return _joined(root, split, measured.drop_duplicates("subject"))
+
+
+def _check(measured, texts, numbers, path):
+    """Raises InputError when a table lacks a column, or has a text where a number is expected."""
+    check_columns(measured, (*texts, *numbers), path, "Run 3_Evaluations/2_measure_organs.py again.")
+    check_numbers(measured, (*numbers, "z_share"), path)
 
 
 def _joined(root, split, measured):

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.organs import MEASURED, ORGANS
-from totalgen.data.volume import Volume
+from totalgen.data.volume import Volume, check_voxel_mm
 from totalgen.phantom.anatomy import paint_torso
 from totalgen.phantom.canvas import Box, Canvas
 from totalgen.phantom.frame import Frame
@@ -56,8 +56,9 @@ def make_subject(
     variability: 1 samples organ sizes, uptake, places and deformation as in a population; 0 gives the deterministic
     phantom, whose organs are typical of the demographics for every seed (image texture and noise depend on the seed).
     tracer: a key of uptake.TRACERS;  fwhm_mm: blur of the PET scanner;  spheres: hot ones in liver, muscle and lung;
-    mr: make an MR, too.
+    mr: make an MR, too. Raises InputError for an impossible ``voxel_mm``.
     """
+    check_voxel_mm(voxel_mm)
     _, _, ct_rng, pet_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4))
     patient = np.random.SeedSequence(seed if variability else 0)
     anatomy_rng, uptake_rng = (np.random.default_rng(s) for s in patient.spawn(2))

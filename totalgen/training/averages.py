@@ -1,8 +1,10 @@
 """Any averaging profile of a finished run, put together from the averages that were kept during training."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 
@@ -26,6 +28,18 @@ def snapshot_path(outdir: str | Path, step: int, sigma_rel: float) -> Path:
     return Path(outdir) / "snapshots" / f"step_{step:08d}-{sigma_rel:.3f}.safetensors"
 
 
+def snapshots(run: Path) -> dict[Path, tuple[int, float]]:
+    """Files of the averages that a run keeps → (step, width). Others among them, such as copies, are named and left."""
+    found = {}
+    for path in sorted((run / "snapshots").glob("step_*.safetensors")):
+        parts = re.fullmatch(r"step_(\d+)-(\d+\.\d+)", path.stem)
+        if parts is None:
+            click.echo(f"Warning: {path}: has no name of a snapshot and is left out.", err=True)
+            continue
+        found[path] = int(parts[1]), float(parts[2])
+    return found
+
+
 def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> tuple[Path, float]:
     """Write the average of relative width ``sigma_rel`` after ``step`` (the last snapshot's) of the run in a folder.
 
@@ -34,14 +48,13 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
     not reach the step, and when their combination is not near enough.
     """
     run = Path(run)
-    paths = sorted((run / "snapshots").glob("step_*.safetensors"))
+    paths = snapshots(run)
     if not paths:
         raise InputError(f"{run / 'snapshots'}: holds no snapshot. Give the folder of a run of train_totalgen.py.")
     low, high = EMA_WIDTHS
     if not low <= sigma_rel <= high:
         raise InputError(f"sigma_rel is {sigma_rel:g}; {low:g} to {high:g} can be made. Change it.")
-    parts = [path.stem.removeprefix("step_").split("-") for path in paths]
-    stored = [(int(step), float(width)) for step, width in parts]
+    stored = list(paths.values())
     last = max(at for at, _ in stored)
     wanted = last if step is None else step
     first = min(at for at, _ in stored)
