@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, device_option, section_ended, spread_options
+from totalgen.commands import PATH, PLACE, command, device_option, named, section_ended, spread_options
 from totalgen.data.files import atomic
 from totalgen.data.made_with import MadeWith, fingerprint
 from totalgen.data.studies import read_studies
@@ -83,10 +83,8 @@ def with_features(table, path):
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the results.")
 @spread_options
 def main(reference, candidates, weights, features, split, seed, device, outdir, workers, scheduler):
-    folders = dict(each.partition("=")[::2] for each in (reference, *candidates))
-    files = dict(each.partition("=")[::2] for each in features)
-    if not all(folders.values()) or len(folders) < 1 + len(candidates):
-        raise InputError("give every cohort as NAME=FOLDER, each with a name of its own.")
+    folders = named("--reference and --candidate", (reference, *candidates))
+    files = named("--features", features)
     if files and files.keys() != folders.keys():
         raise InputError(f"--features names {', '.join(files)}; one file for each of {', '.join(folders)} is needed.")
     if weights is not None:

@@ -563,6 +563,12 @@ EXCLUSIVE = {
     "two labels of one name": (
         "3_Evaluations/4_image_quality.py",
         ("--reference", "{}", "--range", 0, 1, "--candidate", "a=x/{}", "--labels", "a=y/{}", "--labels", "a=z/{}")),
+    "two tables of features of one name": (
+        "3_Evaluations/7_fidelity.py",
+        ("--reference", "a=x", "--candidate", "b=y", "--features", "a=1", "--features", "b=2", "--features", "b=3")),
+    "a cohort and a candidate of one name": (
+        "3_Evaluations/7_fidelity.py", ("--reference", "a=x", "--candidate", "y/a")),
+    "a field twice": ("2_Tests/generate_petct.py", ("--demographics", "sex=F sex=M age=60 height_cm=165 weight_kg=60")),
     "a slab of context": ("2_Tests/generate_petct.py", (*PERSON, "--set", "slab=8", "--set", "context=8")),
 }
 

@@ -52,6 +52,8 @@ def parsed(text: str) -> dict[str, list[Any]]:
         if field not in FIELDS or not equals or not values:
             known = ", ".join(f"{name}=…" for name in FIELDS)
             raise InputError(f'--demographics "{part}" is none of {known}. Write it.')
+        if field in found:
+            raise InputError(f"--demographics names {field} twice. Write its values once: {field}=A,B.")
         try:
             found[field] = [value if field == "sex" else float(value) for value in values.split(",")]
         except ValueError:
