@@ -577,7 +577,8 @@ EXCLUSIVE = {
 def test_options_that_exclude_each_other(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     script, arguments = EXCLUSIVE[name]
-    refusal(script, *arguments, "--outdir", "out")
+    line = refusal(script, *arguments, "--outdir", "out")
+    assert ("Give each a name of its own" in line) == ("of one name" in name)
     assert list(tmp_path.iterdir()) == []
 
 
