@@ -90,6 +90,13 @@ def change(*paths):
     return ()
 
 
+def label(root):
+    """Labels of one subject, where there were none."""
+    (root / "organs").mkdir()
+    shutil.copy(root / "given" / "s0" / "organs.nii.gz", root / "organs" / "s0.nii.gz")
+    return ()
+
+
 STEPS = {  # script → (arguments of (root, weights), of the same again, of others, words of the refusal)
     "organs, backend": (ORGANS, lambda r, w: (), lambda r, w: ("--backend", "network", "--weights", w(0)),
                         "backend given, not with backend network"),
@@ -107,6 +114,13 @@ STEPS = {  # script → (arguments of (root, weights), of the same again, of oth
     "import, PET": (IMPORT, lambda r, w: images(r),
                     lambda r, w: (*images(r), *change(r / "images" / "a" / "SUV.nii.gz")), "from other files"),
     "import, voxels": (IMPORT, lambda r, w: images(r), lambda r, w: (*images(r), "--voxel-mm", 15), "voxels of 12"),
+    "organs, CT": (ORGANS, lambda r, w: (),
+                   lambda r, w: change(r / "resampled" / "s0" / "CT.nii.gz"), "from other files"),
+    "crop, CT": (CROP, lambda r, w: (), lambda r, w: change(r / "resampled" / "s0" / "CT.nii.gz"), "from other files"),
+    "crop, labels": (CROP, lambda r, w: (), lambda r, w: label(r), "from other files"),
+    "segment, CT": (SEGMENT, lambda r, w: ("--weights", w(0), "--masks", "m"),
+                    lambda r, w: ("--weights", w(0), "--masks", "m", *change(r / "cropped" / "s0" / "CT.nii.gz")),
+                    "from other files"),
     "segment, weights": (SEGMENT, lambda r, w: ("--weights", w(0), "--masks", "m"),
                          lambda r, w: ("--weights", w(1), "--masks", "m"), "choose another name by --masks"),
 }  # fmt: skip
