@@ -16,6 +16,7 @@ from totalgen.errors import InputError
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
 TEST_FRACTION = 0.26  # share of test subjects: 200 of 765 in the paper
 COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
+SEXES = ("F", "M")
 HEIGHT_M = (1.0, 2.3)
 WEIGHT_KG = (20.0, 300.0)
 AGE_YEARS = (1.0, 120.0)
@@ -31,7 +32,7 @@ class Demographics:
     weight_kg: float
 
     def __post_init__(self) -> None:
-        if self.sex not in ("F", "M"):
+        if self.sex not in SEXES:
             raise InputError(f'sex is "{self.sex}"; the model knows F and M. Give one of the two.')
         if not HEIGHT_M[0] <= self.height_m <= HEIGHT_M[1]:
             given_cm = self.height_m * 100
