@@ -217,6 +217,10 @@ def arguments_of(script, place, **given):
             yield from (option.opts[0], *[str(value)] * option.nargs)
 
 
+BAD_NUMBERS += [(script, option.name, "-1") for script in SCRIPTS for option in options_of(script)
+                if option.name in ("seed", "repeats", "most")]  # fmt: skip
+
+
 @pytest.mark.parametrize(("script", "name", "text"), BAD_NUMBERS)
 def test_numbers(tmp_path, script, name, text):
     line = refusal(script, *arguments_of(script, tmp_path / "place", **{name: text}))
@@ -470,6 +474,11 @@ EXCLUSIVE = {
     "a guide without guidance": ("2_Tests/generate_petct.py", (*PERSON, "--set", "global_guide=x.safetensors")),
     "a self-start below the grid": ("2_Tests/generate_petct.py", (*PERSON, "--set", "self_start=0.0001")),
     "an average over no voxels": ("2_Tests/generate_petct.py", (*PERSON, "--set", "consistency=1e-200")),
+    "members as others": ("3_Evaluations/5_privacy.py", (
+        "--weights", "w", "--archive", "a", "--held-out", "train")),
+    "an arm's subjects held out": ("3_Evaluations/8_usefulness.py", (
+        "--reference", "r", "--generated", "g", "--held-out", "train")),
+    "a level without noise": ("3_Evaluations/5_privacy.py", ("--weights", "w", "--archive", "a", "--level", 0)),
     "a slab of context": ("2_Tests/generate_petct.py", (*PERSON, "--set", "slab=8", "--set", "context=8")),
 }
 
