@@ -60,7 +60,8 @@ def main(root, backend, weights, device, workers, scheduler):
         return (root / "organs" / f"{subject}.nii.gz").exists()
 
     settings = dict(backend=backend) | (dict(weights=fingerprint(weights)) if backend == "network" else {})
-    made_with = made_in(root / "organs", settings, resampled=root / "resampled")
+    files = {subject: [root / "resampled" / subject / "CT.nii.gz"] for subject in subjects}
+    made_with = made_in(root / "organs", settings, files, resampled=root / "resampled")
     for_each_subject(root, "organs", subjects, work, done, None, workers, scheduler, made_with)
     ended(root / "organs", "0_Preprocess/4_crop_torso.py", "--root", root)
 

@@ -9,9 +9,11 @@ kept to its end, with a note.
 Writes <root>/cropped/<subject>/{CT,SUV,organs}.nii.gz, <root>/crop.csv (subject, covers_torso, clavicles, sacrum,
 z_extent_mm, note) and covers_torso into <root>/cohort.csv, so that training can leave partial torsos out.
 Subjects that are done are skipped: remove their folder to crop them again. What was cropped with another field or
-margin, or with other labels, is refused.
+margin, of other images or with other labels, is refused.
 """
 
+
+from glob import escape
 
 import click
 
@@ -53,7 +55,11 @@ def main(root, field_mm, margin_mm, workers, scheduler):
     settings = dict(field_mm=field_mm, margin_mm=margin_mm)
     if not (root / "organs").is_dir():
         settings |= {"organs.backend": "none"}
-    made_with = made_in(root / "cropped", settings, organs=root / "organs")
+    files = {
+        subject: [*(root / "resampled" / subject / f"{name}.nii.gz" for name in ("CT", "SUV")),
+                  *(root / "organs").glob(f"{escape(subject)}.nii.gz")] for subject in subjects
+    }  # fmt: skip
+    made_with = made_in(root / "cropped", settings, files, organs=root / "organs")
     for_each_subject(root, "crop", subjects, work, done, root / "crop.csv", workers, scheduler, made_with)
     if (root / "cohort.csv").exists():
         put_column(root / "cohort.csv", COVERAGE, read_table(root / "crop.csv").set_index("subject")[COVERAGE])

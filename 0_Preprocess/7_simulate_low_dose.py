@@ -50,7 +50,8 @@ def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler
 
     subjects = subjects_in(root / folder, "Run 2_dicom_to_nifti.py first, or put <subject>/SUV.nii.gz there.")
     settings = dict(folder=folder, voxel_mm=voxel_mm, noise=noise, fwhm_mm=fwhm_mm, seed=seed)
-    made_with = made_in(root / "doses", settings, resampled=root / folder)
+    files = {subject: [root / folder / subject / "SUV.nii.gz"] for subject in subjects}
+    made_with = made_in(root / "doses", settings, files, resampled=root / folder)
     for_each_subject(root, "simulate_dose", subjects, work, done, None, workers, scheduler, made_with)
     ended(root / "doses", "2_Tests/denoise_pet.py", "--cohort", root, "--dose", doses[0], "--outdir", "out/denoised")
 

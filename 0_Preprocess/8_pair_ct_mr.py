@@ -3,19 +3,17 @@
     python 0_Preprocess/8_pair_ct_mr.py --root cohorts/mine --ct "data/{}/CT.nii.gz" --mr "data/{}/MR.nii.gz"
 
 {} stands for the patient. The MR must be registered to the CT; the box that both cover is kept. Writes
-<root>/pairs/<patient>/{CT,MR}.nii.gz, pairs.csv and, unless it is there, cohort.csv with a split by patient.
+<root>/pairs/<patient>/{CT,MR}.nii.gz, pairs.csv and cohort.csv with a split by patient; whom it has stays as it is.
 Bias correction and normalisation of the MR are not done here; --percentile scales it, and pairs.csv says by how much.
 """
 
 from pathlib import Path
 
 import click
-import numpy as np
-import pandas as pd
 
 from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.ct_mr_pairs import pair
-from totalgen.data.demographics import TEST_FRACTION, write_cohort
+from totalgen.data.demographics import TEST_FRACTION, add_to_cohort
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
 from totalgen.data.names import file_of, matching
@@ -49,13 +47,10 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
     def done(patient):
         return (root / "pairs" / patient).is_dir()
 
-    made_with = made_in(root / "pairs", dict(voxel_mm=voxel_mm, percentile=percentile))
+    sources = {patient: [Path(path.format(patient)) for path in (ct, mr)] for patient in patients}
+    made_with = made_in(root / "pairs", dict(voxel_mm=voxel_mm, percentile=percentile), sources)
     failed = for_each_subject(root, "pair", patients, work, done, root / "pairs.csv", workers, scheduler, made_with)
-    if not (root / "cohort.csv").exists():
-        kept = [patient for patient in patients if patient not in failed]
-        test = set(np.random.default_rng(seed).permutation(kept)[: int(np.ceil(test_fraction * len(kept)))])
-        split = ["test" if patient in test else "train" for patient in kept]
-        write_cohort(root / "cohort.csv", pd.DataFrame(dict(subject=kept, split=split, source=source)))
+    add_to_cohort(root / "cohort.csv", [p for p in patients if p not in failed], source, test_fraction, seed)
     files = f"{root}/pairs, pairs.csv and cohort.csv"
     ended(files, "0_Preprocess/6_pack_training_set.py", "--root", root, "--recipe", "pairs")
 

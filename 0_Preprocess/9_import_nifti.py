@@ -49,7 +49,7 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
     note = f"{source}, resampled (TotalGen)"
 
     def work(subject):
-        files = [Path(file_of(pattern, subject)) if pattern else None for pattern in (ct, suv, organs)]
+        files = [Path(file_of(path, subject)) if path else None for path in (ct, suv, organs)]
         made, report = read_study(*files, person_of(people, subject), voxel_mm)
         labels = made.pop("organs", None)
         if labels is not None:
@@ -64,7 +64,8 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
         return labelled and (root / "resampled" / subject).is_dir()
 
     check_same_voxels(root / "resampled", [s for s in subjects if done(s)], voxel_mm)
-    made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm))
+    files = {subject: [Path(file_of(path, subject)) for path in (ct, suv, organs) if path] for subject in subjects}
+    made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm), files)
     failed = for_each_subject(root, "import", subjects, work, done, root / "import.csv", workers, scheduler, made_with)
     rows = [
         dict(subject=subject, **vars(person_of(people, subject)), source=source,

@@ -41,7 +41,8 @@ def main(root, slices, vqvae, device):
     def done(subject):
         return (root / "latents" / subject).is_dir()
 
-    made_with = made_in(root / "latents", dict(vqvae=fingerprint(vqvae)))
+    files = {subject: [folder / subject / "MR.nii.gz" for folder in (root / "pairs", slices)] for subject in subjects}
+    made_with = made_in(root / "latents", dict(vqvae=fingerprint(vqvae)), files)
     for_each_subject(root, "encode", subjects, work, done, made_with=made_with)
     arguments = ("--root", root, "--recipe", "latents", "--latent-channels", codec.codec.settings["code_channels"])
     ended(root / "latents", "0_Preprocess/6_pack_training_set.py", *arguments)

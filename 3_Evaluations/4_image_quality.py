@@ -50,7 +50,7 @@ def subjects_of(paths, cohort, split):
 @click.option("--cohort", type=PATH, help="Cohort table that lists the subjects.")
 @click.option("--split", help="Only subjects of this split of that table.")
 @click.option("--std", metavar="NAME=PATTERN", help="Standard deviation of a candidate's samples, to calibrate.")
-@click.option("--samples", type=int, default=1, help="How many samples that is of.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, help="How many samples that is of.")
 @click.option("--picture", "pictured", multiple=True, metavar="SUBJECT", help="Show this subject; repeatable.")
 @click.option("--given", metavar="NAME=PATTERN", help="What the candidates were made of, for those pictures: a CT.")
 @click.option("--inverted", is_flag=True, help="In pictures high values are dark, as in PET.")

@@ -13,7 +13,7 @@ is a --section of the report.
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, device_option, section_ended
+from totalgen.commands import PATH, PLACE, command, device_option, held_out_option, section_ended
 from totalgen.data.archive import Archive
 from totalgen.data.files import atomic
 from totalgen.data.names import person_of
@@ -42,10 +42,11 @@ def attacks(trained, archive, groups, levels, repeats, outdir):
     titles = list(table.columns[2:])
     scaled = table[titles] / table[titles].mean()  # every level has a say in the mean
     table["mean over levels"] = scaled.mean(axis=1)
+    losses = {title: table[title].to_numpy() for title in table.columns[2:]}
+    found = privacy.membership(losses, (table["member"] == 1).to_numpy())
     with atomic(outdir / "losses.csv") as part:
         table.to_csv(part, index=False)
-    member = (table["member"] == 1).to_numpy()
-    return privacy.membership({title: table[title].to_numpy() for title in table.columns[2:]}, member)
+    return found
 
 
 def neighbours(generated, archive, groups, outdir):
@@ -76,9 +77,10 @@ def neighbours(generated, archive, groups, outdir):
 @command(__doc__)
 @click.option("--weights", type=PATH, required=True, help="Weights of a training.")
 @click.option("--archive", "path", type=PATH, required=True, help="Archive that they were trained on.")
-@click.option("--held-out", default="test", help="Split of subjects that were not trained on.")
+@held_out_option("Split of subjects that were not trained on.")
 @click.option("--generated", type=PATH, help="Studies generated for people of neither split.")
-@click.option("--level", "levels", type=float, multiple=True, default=(0.1, 0.3, 1.0, 3.0), help="Noise level σ.")
+@click.option("--level", "levels", type=click.FloatRange(0.001, 1000), multiple=True, default=(0.1, 0.3, 1.0, 3.0),
+              help="Noise level σ; repeatable.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(min=1), default=4, help="Items and noises of each subject.")
 @click.option("--most", type=click.IntRange(min=4), help="Subjects of each split; default: as many as both have.")
 @device_option
@@ -95,7 +97,6 @@ def main(weights, path, held_out, generated, levels, repeats, most, device, outd
         )
     groups = privacy.equal_numbers(*both, most)
     found, left_out, figures = None, [], {}
-    outdir.mkdir(parents=True, exist_ok=True)
     tested = attacks(trained, archive, groups, levels, repeats, outdir)
     if generated is not None:
         found, left_out, figures = neighbours(generated, archive, groups, outdir)

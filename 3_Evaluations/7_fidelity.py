@@ -23,7 +23,15 @@ from totalgen.data.text_files import read_csv
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.sections import write_section
-from totalgen.evaluation.volume_fidelity import FEATURE, describe_study, fidelity_section, figures_of, picture
+from totalgen.evaluation.volume_fidelity import (
+    FEATURE,
+    describe_study,
+    fidelity_section,
+    figures_of,
+    picture,
+    read_features,
+    with_features,
+)
 from totalgen.generation.bottleneck import bottleneck_features
 from totalgen.generation.segmenter import segmenter_of_process
 
@@ -60,25 +68,13 @@ def described(root, split, weights, device, workers, scheduler):
     return table if weights else table[[name for name in table if not name.startswith(FEATURE)]]
 
 
-def with_features(table, path):
-    """The table with the features of a file in place of its own. Raises InputError for a subject that it lacks."""
-    given = read_csv(path, dtype=dict(subject=str))
-    if "subject" not in given or len(given.columns) < 2 or len(given.select_dtypes("number").columns) < 1:
-        raise InputError(f"{path}: needs a column subject and columns of numbers. Correct the table.")
-    if lacking := sorted(set(table["subject"]) - set(given["subject"])):
-        raise InputError(f"{path}: lacks {lacking[0]} and {len(lacking) - 1} more. Add them.")
-    numbers = given.set_index("subject").select_dtypes("number").add_prefix(FEATURE)
-    own = table[[name for name in table.columns if not name.startswith(FEATURE)]]
-    return own.merge(numbers, left_on="subject", right_index=True)
-
-
 @command(__doc__)
 @click.option("--reference", required=True, metavar="NAME=FOLDER", help="Cohort root or folder of studies.")
 @click.option("--candidate", "candidates", multiple=True, required=True, metavar="NAME=FOLDER", help="Repeatable.")
 @click.option("--weights", type=PATH, help="segmenter.safetensors, whose features are compared.")
 @click.option("--features", multiple=True, metavar="NAME=FILE", help="Features of another network, for every cohort.")
 @click.option("--split", help="Only subjects of this split of a cohort root, e.g. test.")
-@click.option("--seed", type=int, default=0, help="Of the random halves and subsets.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the random halves and subsets.")
 @device_option
 @click.option("--outdir", type=PLACE, required=True, help="Folder of the results.")
 @spread_options
@@ -87,10 +83,12 @@ def main(reference, candidates, weights, features, split, seed, device, outdir, 
     files = named("--features", features)
     if files and files.keys() != folders.keys():
         raise InputError(f"--features names {', '.join(files)}; one file for each of {', '.join(folders)} is needed.")
+    given = read_features(files)
     if weights is not None:
         segmenter_of_process(weights, device)  # an error here concerns no single study
     tables = {name: described(root, split, weights, device, workers, scheduler) for name, root in folders.items()}
-    tables = {name: with_features(table, files[name]) if files else table for name, table in tables.items()}
+    if files:
+        tables = {name: with_features(table, given[name], files[name]) for name, table in tables.items()}
     first = next(iter(tables))
     found = {name: figures_of(tables[first], table, seed) for name, table in tables.items() if name != first}
     with atomic(outdir / "fidelity.csv") as part:

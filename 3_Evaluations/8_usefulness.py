@@ -13,12 +13,11 @@ a --section of the report.
 import click
 import pandas as pd
 
-from totalgen.commands import PATH, PLACE, command, device_option, section_ended
+from totalgen.commands import PATH, PLACE, command, device_option, held_out_option, section_ended
 from totalgen.data.files import atomic
 from totalgen.data.names import check_masks
-from totalgen.data.studies import read_studies
 from totalgen.evaluation.sections import write_section
-from totalgen.evaluation.usefulness import make_arm, test_arm, usefulness_section
+from totalgen.evaluation.usefulness import check_files, make_arm, read_parts, test_arm, usefulness_section
 from totalgen.generation.segmenter import Segmenter
 from totalgen.schema import listed, resolve
 from totalgen.settings import SegmenterSettings
@@ -30,26 +29,26 @@ from totalgen.training.organ_training import PRESETS, train_segmenter
 @click.option("--generated", type=PATH, required=True, help="Folder of generated studies.")
 @click.option("--masks", default="segmented", help="Masks of both by the same segmenter.")
 @click.option("--true-masks", default="organs", help="True masks of the reference.")
-@click.option("--held-out", default="test", help="Split of the reference that all arms are tested on.")
+@held_out_option("Split of the reference that all arms are tested on.")
 @click.option("--preset", default="demo", help=f"One of {', '.join(PRESETS)}.")
 @device_option
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 @click.option("--outdir", type=PLACE, required=True, help="Folder of arms and results.")
 def main(reference, generated, masks, true_masks, held_out, preset, device, changes, outdir):
-    made, train = read_studies(generated), read_studies(reference, "train")
+    made, train, held = read_parts(generated, reference, held_out)
     n = min(len(made), len(train))
     arms = {
         "generated": (made[:n], check_masks(masks)), "reference": (train[:n], masks),
         "reference, true masks": (train[:n], check_masks(true_masks)),
     }  # fmt: skip
+    settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(device=device))
+    check_files([*((studies, labels) for studies, labels in arms.values()), (held, true_masks)])
     rows = []
     for number, (name, (studies, labels)) in enumerate(arms.items()):
         folder = outdir / f"arm{number}"
         make_arm(folder, studies, labels)
-        settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(device=device))
         weights = train_segmenter(folder, folder / "run", preset, settings)
         segmenter = Segmenter.load(weights, settings.compute.device)
-        held = read_studies(reference, held_out)
         rows += test_arm(name, lambda ct, used=segmenter: used.run(ct)["organs"], held, true_masks)
     cases = pd.DataFrame(rows)
     with atomic(outdir / "cases.csv") as part:

@@ -160,7 +160,7 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
     done = set()
     if table.exists():
         old = read_table(table)
-        if set(old["weights"]) != {weights}:
+        if set(old.get("weights", [""])) != {weights}:
             raise InputError(f"{table}: was measured on other weights. Give another --table.")
         done = set(old[["subject", "sampling"]].itertuples(index=False, name=None))
     texts = only or (CONVERGED[stage], *samplings, ANOTHER)

@@ -22,6 +22,7 @@ from totalgen.data.archive import Archive
 from totalgen.data.files import append_rows
 from totalgen.data.resolution import FACTOR, phase_offsets
 from totalgen.data.subjects import read_table
+from totalgen.errors import InputError
 from totalgen.generation.cascade import load_stage, whole_noise
 from totalgen.generation.tiling import TiledDenoiser, tiles
 from totalgen.generation.window_sampler import WindowSampler
@@ -103,6 +104,8 @@ def main(root, sr_weights, window, steps, sigma_min, column, count, table):
     weights = f"{stage.sha256[:8]} {window} {steps} {sigma_min:g}"
     table.parent.mkdir(parents=True, exist_ok=True)
     old = read_table(table) if table.exists() else pd.DataFrame(columns=["settings", "subject"])
+    if "settings" not in old:
+        raise InputError(f"{table}: is another table, without a column settings. Give another --table.")
     done = set(old.loc[old["settings"] == weights, "subject"])
     for n, row in enumerate(tqdm(archive.indices("test")[:count], unit="subject")):
         subject = archive.subjects[row]["subject"]

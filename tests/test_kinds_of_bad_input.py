@@ -299,6 +299,10 @@ def arguments_of(script, place, **given):
             yield from (option.opts[0], *[str(value)] * option.nargs)
 
 
+BAD_NUMBERS += [(script, option.name, "-1") for script in SCRIPTS for option in options_of(script)
+                if option.name in ("seed", "repeats", "most")]  # fmt: skip
+
+
 @pytest.mark.parametrize(("script", "name", "text"), BAD_NUMBERS)
 def test_numbers(tmp_path, script, name, text):
     line = refusal(script, *arguments_of(script, tmp_path / "place", **{name: text}))
@@ -569,6 +573,11 @@ EXCLUSIVE = {
     "a cohort and a candidate of one name": (
         "3_Evaluations/7_fidelity.py", ("--reference", "a=x", "--candidate", "y/a")),
     "a field twice": ("2_Tests/generate_petct.py", ("--demographics", "sex=F sex=M age=60 height_cm=165 weight_kg=60")),
+    "members as others": ("3_Evaluations/5_privacy.py", (
+        "--weights", "w", "--archive", "a", "--held-out", "train")),
+    "an arm's subjects held out": ("3_Evaluations/8_usefulness.py", (
+        "--reference", "r", "--generated", "g", "--held-out", "train")),
+    "a level without noise": ("3_Evaluations/5_privacy.py", ("--weights", "w", "--archive", "a", "--level", 0)),
     "a slab of context": ("2_Tests/generate_petct.py", (*PERSON, "--set", "slab=8", "--set", "context=8")),
 }
 

@@ -1,6 +1,7 @@
 """Every step with settings refuses to go on with others: exit 2, the results named, none skipped, none overwritten."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ DICOM = "0_Preprocess/2_dicom_to_nifti.py"
 ORGANS = "0_Preprocess/3_segment_organs.py"
 CROP = "0_Preprocess/4_crop_torso.py"
 DOSE = "0_Preprocess/7_simulate_low_dose.py"
+ENCODE = "1_Trainings/encode_latents.py"
 PAIR = "0_Preprocess/8_pair_ct_mr.py"
 IMPORT = "0_Preprocess/9_import_nifti.py"
 SEGMENT = "3_Evaluations/1_segment_generated.py"
@@ -72,6 +74,29 @@ def images(root):
     return ("--table", root / "people.csv", *patterns)
 
 
+def other_mr(root):
+    """A pattern of other MR of the same patients."""
+    for path in (root / "images").glob("*/MR.nii.gz"):
+        mr = read_nifti(path)
+        write_nifti(root / "others" / path.parent.name / "MR.nii.gz", Volume(2 * mr.voxels, mr.affine))
+    return f"{root}/others/{{}}/MR.nii.gz"
+
+
+def change(*paths):
+    """Other volumes in the same places."""
+    for path in paths:
+        volume = read_nifti(path)
+        write_nifti(path, Volume(1.5 * volume.voxels, volume.affine))
+    return ()
+
+
+def label(root):
+    """Labels of one subject, where there were none."""
+    (root / "organs").mkdir()
+    shutil.copy(root / "given" / "s0" / "organs.nii.gz", root / "organs" / "s0.nii.gz")
+    return ()
+
+
 STEPS = {  # script → (arguments of (root, weights), of the same again, of others, words of the refusal)
     "organs, backend": (ORGANS, lambda r, w: (), lambda r, w: ("--backend", "network", "--weights", w(0)),
                         "backend given, not with backend network"),
@@ -83,7 +108,19 @@ STEPS = {  # script → (arguments of (root, weights), of the same again, of oth
     "dose, seed": (DOSE, lambda r, w: ("--dose", 0.1), lambda r, w: ("--dose", 0.1, "--seed", 5), "seed 1, not with"),
     "pair, voxels": (PAIR, lambda r, w: (), lambda r, w: ("--voxel-mm", 10), "voxel_mm 12, not with voxel_mm 10"),
     "pair, scale": (PAIR, lambda r, w: (), lambda r, w: ("--percentile", 99), "percentile None, not with percent"),
+    "pair, MR": (PAIR, lambda r, w: (), lambda r, w: ("--mr", other_mr(r)), "1 result (a) was made from other files"),
+    "dose, PET": (DOSE, lambda r, w: ("--dose", 0.1),
+                  lambda r, w: ("--dose", 0.1, *change(r / "resampled" / "s0" / "SUV.nii.gz")), "from other files"),
+    "import, PET": (IMPORT, lambda r, w: images(r),
+                    lambda r, w: (*images(r), *change(r / "images" / "a" / "SUV.nii.gz")), "from other files"),
     "import, voxels": (IMPORT, lambda r, w: images(r), lambda r, w: (*images(r), "--voxel-mm", 15), "voxels of 12"),
+    "organs, CT": (ORGANS, lambda r, w: (),
+                   lambda r, w: change(r / "resampled" / "s0" / "CT.nii.gz"), "from other files"),
+    "crop, CT": (CROP, lambda r, w: (), lambda r, w: change(r / "resampled" / "s0" / "CT.nii.gz"), "from other files"),
+    "crop, labels": (CROP, lambda r, w: (), lambda r, w: label(r), "from other files"),
+    "segment, CT": (SEGMENT, lambda r, w: ("--weights", w(0), "--masks", "m"),
+                    lambda r, w: ("--weights", w(0), "--masks", "m", *change(r / "cropped" / "s0" / "CT.nii.gz")),
+                    "from other files"),
     "segment, weights": (SEGMENT, lambda r, w: ("--weights", w(0), "--masks", "m"),
                          lambda r, w: ("--weights", w(1), "--masks", "m"), "choose another name by --masks"),
 }  # fmt: skip
@@ -102,16 +139,35 @@ def test_a_step_goes_on_with_its_settings_and_refuses_others(name, root, weights
         shutil.rmtree(root / "resampled")
     first = invoke(script, *shared, *grid, *ours(root, weights))
     assert first.exit_code == 0, first.output
-    made = {path: path.read_bytes() for path in root.rglob("*.nii.gz")}
     again = invoke(script, *shared, *grid, *ours(root, weights))
     assert again.exit_code == 0, again.output
     assert "1 were done before" in again.output
     assert "Warning" not in again.output
-    refused = invoke(script, *shared, *grid, *others(root, weights))
+    changed = others(root, weights)
+    made = {path: path.read_bytes() for path in root.rglob("*.nii.gz")}
+    refused = invoke(script, *shared, *grid, *changed)
     assert refused.exit_code == 2
     assert words in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert {path: path.read_bytes() for path in root.rglob("*.nii.gz")} == made
+
+
+@pytest.mark.parametrize("side", ["pairs", "slices"])
+def test_latents_are_of_the_slices_and_pairs_that_are_given(root, invoke, monkeypatch, weights, side):
+    codec = SimpleNamespace(encode=lambda volume: [volume], codec=SimpleNamespace(settings=dict(code_channels=1)))
+    monkeypatch.setattr("totalgen.generation.latent_volumes.LatentVolumes.load", lambda *_: codec)
+    for folder in ("pairs", "slices"):
+        shutil.copytree(root / "images" / "a", root / folder / "a")
+    asked = ("--root", root, "--slices", root / "slices", "--vqvae", weights(0))
+    for words in ("1 subjects done", "1 were done before"):
+        assert words in invoke(ENCODE, *asked).output
+    shutil.move(root / "slices", root / "elsewhere")  # the same files in another place are the same
+    asked = (*asked[:3], root / "elsewhere", *asked[4:])
+    assert "1 were done before" in invoke(ENCODE, *asked).output
+    change(root / ("pairs" if side == "pairs" else "elsewhere") / "a" / "MR.nii.gz")
+    refused = invoke(ENCODE, *asked)
+    assert refused.exit_code == 2
+    assert "1 result (a) was made from other files" in refused.stderr
 
 
 def test_what_was_cropped_with_other_labels_is_refused(root, weights, invoke):

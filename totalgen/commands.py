@@ -98,6 +98,20 @@ def device_option(function: Callable) -> Callable:
     return click.option("--device", help=text)(function)
 
 
+def held_out_option(text: str) -> Callable[[Callable], Callable]:
+    """Adds --held-out, a split of subjects that were not trained on: that of the training is refused.
+
+    text: its help.
+    """
+    return click.option("--held-out", default="test", callback=_not_trained_on, help=text)
+
+
+def _not_trained_on(ctx: click.Context, _: click.Parameter, split: str) -> str:
+    if split == "train":
+        raise InputError("--held-out train: trainings take that split. Give one that was not trained on, such as test.")
+    return split
+
+
 def named(option: str, texts: Iterable[str]) -> dict[str, str]:
     """name → the rest of an option that is given several times as NAME=REST, or as REST, named after its last part.
 

@@ -78,6 +78,29 @@ def test_the_script_pairs_files_and_splits_by_patient(tmp_path, script):
     assert script(8, "--root", tmp_path, "--ct", "x/{}.nii.gz", "--mr", "y.nii.gz").exit_code == 2
 
 
+@pytest.mark.parametrize("splits", [True, False])
+def test_more_patients_join_the_table_and_nobody_in_it_changes(tmp_path, script, splits):
+    def run(*names):
+        for name in names:
+            for kind, volume in (("ct", CT), ("mr", MR)):
+                write_nifti(tmp_path / name / f"{kind}.nii.gz", volume)
+        patterns = [f"--{kind}={tmp_path}/{{}}/{kind}.nii.gz" for kind in ("ct", "mr")]
+        result = script(8, "--root", tmp_path / "out", *patterns, "--voxel-mm", 4, "--test-fraction", 0.5)
+        assert result.exit_code == 0, result.output
+        return pd.read_csv(tmp_path / "out" / "cohort.csv", dtype=str, keep_default_na=False)
+
+    own = run("b").assign(split="validation", scanner="mine")
+    (own if splits else own.drop(columns="split")).to_csv(tmp_path / "out" / "cohort.csv", index=False)
+    added = run("a", "c", "d")
+    assert added["subject"].tolist() == ["b", "a", "c", "d"]
+    assert added["scanner"].tolist() == ["mine", "", "", ""]
+    assert "split" in added if splits else "split" not in added
+    if splits:
+        assert added["split"][0] == "validation"
+        assert added["split"].tolist().count("test") == 2  # half of four
+    assert run().equals(added)
+
+
 def test_names_are_found_on_both_sides_of_the_pattern(tmp_path):
     for name in ("scan_a_ct.nii", "scan_b_ct.nii", "scan_a_mr.nii", "other.nii"):
         (tmp_path / name).touch()

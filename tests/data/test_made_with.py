@@ -5,7 +5,7 @@ import re
 import pytest
 
 from totalgen.data.files import atomic
-from totalgen.data.made_with import RECORD, MadeWith, fingerprint, made_in, read_record
+from totalgen.data.made_with import RECORD, MadeWith, fingerprint, made_in, read_record, sources_of
 from totalgen.data.subjects import for_each_subject
 from totalgen.errors import InputError
 
@@ -14,7 +14,7 @@ from totalgen.errors import InputError
 def step(tmp_path):
     """step(subjects, **settings): a step that writes results/<subject>."""
 
-    def run(subjects, everyone=None, **settings):
+    def run(subjects, everyone=None, sources=None, **settings):
         def work(subject):
             with atomic(tmp_path / "results" / subject) as part:
                 part.write_text(str(settings))
@@ -22,7 +22,7 @@ def step(tmp_path):
         def done(subject):
             return (tmp_path / "results" / subject).exists()
 
-        record = MadeWith(tmp_path / "results" / RECORD, settings, "remove them", everyone)
+        record = MadeWith(tmp_path / "results" / RECORD, settings, "remove them", everyone, sources or {})
         return for_each_subject(tmp_path, "step", subjects, work, done, made_with=record)
 
     return run
@@ -38,6 +38,25 @@ def test_the_same_settings_go_on_and_others_are_refused_by_name(step, tmp_path):
         "same again, or remove them."
     )
     assert sorted(path.name for path in (tmp_path / "results").iterdir() if path.name != RECORD) == ["a", "b", "c"]
+
+
+def test_other_sources_are_refused_subject_by_subject_and_those_of_others_are_kept(step, tmp_path):
+    step(["a", "b"], sources=dict(a="1", b="2"))
+    step(["c"], sources=dict(c="3"))  # such as of another hospital
+    with pytest.raises(InputError, match=r"1 result \(a\) was made from other files than those given"):
+        step(["a", "b", "d"], sources=dict(a="4", b="2", d="5"))
+    (tmp_path / "results" / "a").unlink()
+    step(["a", "b"], sources=dict(a="4"))
+    assert read_record(tmp_path / "results" / RECORD) == dict(sources=dict(a="4", b="2", c="3"))
+
+
+def test_files_are_known_by_what_they_hold_and_not_by_where_they_lie(tmp_path):
+    for name, raw in (("a", b"1"), ("b", b"1"), ("c", b"2"), ("d", b"1" * 200_000), ("e", b"1" * 199_999 + b"2")):
+        (tmp_path / name).write_bytes(raw)
+    found = sources_of({name: [tmp_path / name] for name in "abcdef"})
+    assert found["a"] == found["b"]
+    assert len(set(found.values())) == 4
+    assert "f" not in found
 
 
 def test_without_results_settings_are_free(step, tmp_path):

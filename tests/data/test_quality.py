@@ -91,8 +91,40 @@ def test_what_is_no_reference_is_refused(tmp_path, text):
         Reference.load(tmp_path / "reference.json")
 
 
-def test_a_reference_reads_back(tmp_path):
+def written():
     about = dict(format_version=1, window_hu=WINDOW, sexes={sex: vars(known) for sex, known in KNOWN.sexes.items()})
+    return json.loads(json.dumps(about))
+
+
+GONE = [
+    "window_hu", "sexes", "sexes F subjects", "sexes F mass", "sexes F organs", "sexes F mass intercept",
+    "sexes F mass per_m", "sexes F mass per_kg", "sexes F mass residual", "sexes F organs liver volume",
+]  # fmt: skip
+WRONG = [(name, value) for name in ("sexes F mass intercept", "sexes F mass per_kg") for value in
+         (float("nan"), float("inf"), "1", None, True, [1])]  # fmt: skip
+WRONG += [(name, value) for name in ("window_hu", "sexes F mass residual", "sexes F organs spleen suv") for value in
+          ([2, 1], [1], [1, 2, 3], ["1", "2"], [0, float("nan")], [-float("inf"), 1], 1, None, "12")]  # fmt: skip
+WRONG += [("sexes X", {}), ("sexes F organs tail", {"volume": [0, 1]}), ("sexes F organs liver mass", [0, 1]),
+          ("sexes F organs liver", []), ("sexes F organs", [1]), ("format_version", "1")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, KeyError) for name in GONE] + WRONG)
+def test_a_reference_that_lacks_what_a_check_takes_is_refused_when_it_is_read(tmp_path, name, value):
+    about = inside = written()
+    *path, last = name.split()
+    for part in path:
+        inside = inside[part]
+    if value is KeyError:
+        del inside[last]
+    else:
+        inside[last] = value
+    (tmp_path / "reference.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="reference.json: is no reference of this version"):
+        Reference.load(tmp_path / "reference.json")
+
+
+def test_a_reference_reads_back(tmp_path):
+    about = written()
     path = tmp_path / "reference.json"
     path.write_text(json.dumps(about))
     read = Reference.load(path)

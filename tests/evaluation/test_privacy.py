@@ -71,6 +71,19 @@ def test_members_with_lower_losses_are_caught_and_equal_ones_are_not():
         attack_of(losses[0][:3], losses[1])
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_and_never_caught_or_cleared(wrong):
+    losses = RANDOM.normal(1, 0.1, (2, 8))
+    losses[1, 3] = wrong
+    with pytest.raises(InputError, match="loss: 1 of 16 losses are not finite"):
+        attack_of(*losses)
+    for side in range(3):
+        groups = [named(kind, RANDOM.normal(size=(4, 12))) for kind in "cth"]
+        next(iter(groups[side].values()))[2] = wrong
+        with pytest.raises(InputError, match=f"{'cth'[side]}0: has voxels that are no finite numbers"):
+            nearest(*groups)
+
+
 def test_chance_alone_is_mann_and_whitneys_distribution():
     """Of one area, without ties, the range and p by exchange are those of the U statistic; also of unequal numbers."""
     members, others = RANDOM.normal(0, 1, 9), RANDOM.normal(0.6, 1, 12)
@@ -207,7 +220,7 @@ def attack(stage, archive):
     return attack_of(*map(np.array, losses))
 
 
-def test_losses_follow_from_seed_and_repeat_alone_and_a_young_network_gives_nobody_away(eight, invoke, tmp_path):
+def test_losses_follow_from_seed_and_repeat_and_a_young_network_gives_nobody_away(eight, invoke, refused, tmp_path):
     path, stage = stage_of(eight, "young", items=32)
     archive = Archive(eight / "training.zarr")
     first, again = (item_losses(stage.denoiser, stage.task, archive, 3, (0.5, 2.0), 2) for _ in range(2))
@@ -224,6 +237,10 @@ def test_losses_follow_from_seed_and_repeat_alone_and_a_young_network_gives_nobo
     nobody = invoke(script, "--weights", path, "--archive", eight / "training.zarr", "--outdir", out, "--held-out", "x")
     assert nobody.exit_code == 2
     assert "8 subjects of split train and 0 of x" in nobody.output
+    for option, value in [("--held-out", "train"), ("--level", 0), ("--level", -1), ("--level", 1e300)]:
+        asked = (option, value, "--outdir", tmp_path / "none")
+        assert option in refused(script, "--weights", path, "--archive", eight / "training.zarr", *asked)
+    assert not (tmp_path / "none").exists()
 
 
 def test_members_are_those_that_the_training_takes(eight, invoke, tmp_path):

@@ -66,6 +66,35 @@ def test_what_is_measured_is_kept_until_it_is_outdated(cohort, capsys):
     assert "4 subjects done, 0 were done before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("window", [(500, -500), (40, 40)])
+def test_a_window_that_is_none_is_refused(cohort, tmp_path, refused, window):
+    line = refused(
+        "3_Evaluations/6_reference_ranges.py", "--root", cohort, "--window-hu", *window, "--out", tmp_path / "r.json"
+    )
+    assert "--window-hu" in line
+    assert not (cohort / "organs_quality.csv").exists()
+
+
+TAKEN = {"a table": "cohort.csv", "other JSON": "other.json", "a folder": "cropped", "a picture": "p.png"}
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_what_is_no_reference_is_not_replaced_by_one(cohort, refused, kind):
+    (cohort / "other.json").write_text('{"format_version": 1}')
+    (cohort / "p.png").write_bytes(b"\x89PNG")
+    before = {path: path.read_bytes() for path in cohort.rglob("*") if path.is_file()}
+    line = refused("3_Evaluations/6_reference_ranges.py", "--root", cohort, "--out", cohort / TAKEN[kind])
+    assert TAKEN[kind] in line
+    assert {path: path.read_bytes() for path in cohort.rglob("*") if path.is_file()} == before
+
+
+def test_a_reference_is_replaced_by_one(tmp_path, monkeypatch):
+    rows = people(40).assign(split="train", source="phantom", covers_torso=True)
+    monkeypatch.setattr(reference_ranges, "measure_quality", lambda *_: rows)
+    for _ in range(2):
+        write_reference(tmp_path, tmp_path / "reference.json")
+
+
 def test_a_cohort_that_is_too_small_has_no_ranges(cohort, tmp_path, invoke):
     result = invoke("3_Evaluations/6_reference_ranges.py", "--root", cohort, "--out", tmp_path / "reference.json")
     assert result.exit_code == 2

@@ -11,7 +11,7 @@ from totalgen.data.studies import read_studies
 from totalgen.data.volume import Volume, read_labels
 from totalgen.errors import InputError
 from totalgen.evaluation.sections import read_section
-from totalgen.evaluation.usefulness import make_arm, test_arm, usefulness_section
+from totalgen.evaluation.usefulness import check_files, make_arm, test_arm, usefulness_section
 
 test_arm.__test__ = False  # a function of the package, no test
 
@@ -23,7 +23,7 @@ def test_an_arm_is_a_cohort_of_copies_and_lacks_nothing(cohort, tmp_path):
     assert found["subject"].tolist() == ["s0", "s1", "s2"]
     assert (tmp_path / "arm" / "cropped" / "s1" / "organs.nii.gz").exists()
     with pytest.raises(InputError, match=r"segmented.nii.gz: no such file. Run 3_Evaluations/1_segment"):
-        make_arm(tmp_path / "other", train, "segmented")
+        check_files([(train, "organs"), (train, "segmented")])
 
 
 def test_arms_are_compared_subject_by_subject(cohort):
@@ -57,6 +57,40 @@ def test_arms_are_trained_and_tested_where_it_is_asked_for(cohort, generated, in
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert devices == ["cpu"] * 6
+
+
+HELD_OUT = {  # what would be tested on those who were trained on, or fail after trainings → words of the refusal
+    "no splits": "table has no column split",
+    "the training's split": "trainings take that split",
+    "an unknown split": 'no subject of split "tset"',
+    "the reference as generated": "s3 of it is a held-out study",
+    "true masks of a held-out subject": "s3/organs.nii.gz: no such file",
+    "true masks of a training subject": "s0/organs.nii.gz: no such file",
+    "masks of a generated study": "g1/segmented.nii.gz: no such file",
+    "CT of a held-out subject": "s3/CT.nii.gz: no such file",
+    "a setting": "batch",
+}
+
+
+@pytest.mark.parametrize("fault", HELD_OUT)
+def test_all_is_refused_before_the_first_training(cohort, generated, refused, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr("totalgen.training.organ_training.train_segmenter", lambda *_: pytest.fail("was trained"))
+    masks = cohort / "cropped" / "s0" / "organs.nii.gz"
+    for folder in (*(generated / f"g{i}" for i in range(4)), *(cohort / "cropped" / f"s{i}" for i in range(4))):
+        shutil.copy(masks, folder / "segmented.nii.gz")
+    gone, table = HELD_OUT[fault].partition(": no such file"), pd.read_csv(cohort / "cohort.csv")
+    if gone[1]:
+        (generated if gone[0].startswith("g") else cohort / "cropped").joinpath(gone[0]).unlink()
+    if fault == "no splits":
+        table.drop(columns="split").to_csv(cohort / "cohort.csv", index=False)
+    asked = {"the training's split": ("--held-out", "train"), "an unknown split": ("--held-out", "tset"),
+             "the reference as generated": ("--generated", cohort), "a setting": ("--set", "batch=0")}  # fmt: skip
+    line = refused(
+        "3_Evaluations/8_usefulness.py", "--reference", cohort, "--generated", generated, "--preset", "smoke",
+        "--outdir", tmp_path / "out", *asked.get(fault, ()),
+    )  # fmt: skip
+    assert HELD_OUT[fault] in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from totalgen.evaluation.volume_fidelity import (
     frechet,
     histogram_distance,
     kernel_distance,
+    read_features,
     spectrum,
 )
 from totalgen.generation.bottleneck import bottleneck_features
@@ -113,6 +114,43 @@ def test_the_script_takes_features_of_another_network(cohort, generated, invoke,
     given = [each for name in "PG" for each in ("--features", f"{name}={tmp_path}/{name}.csv")]
     assert len(invoke(script, *arguments, *given).stdout.splitlines()) == 6 + 2 + 2  # scores, progress, last lines
     assert invoke(script, *arguments, *given[:2]).exit_code == 2
+    (tmp_path / "G.csv").write_text("subject,a,b\ng0,1,\n")
+    assert "G.csv: row 1 (g0): b is empty" in invoke(script, *arguments, *given).stderr
+
+
+GOOD = "subject,a,b\ns0,1,2\ns1,3,4\n"
+BAD_FEATURES = {  # table → words of the refusal
+    "an empty cell": ("subject,a,b\ns0,1,2\ns1,,4\n", r"row 2 \(s1\): a is empty or not finite"),
+    "infinity": ("subject,a,b\ns0,1,inf\ns1,3,4\n", r"row 1 \(s0\): b is empty or not finite"),
+    "nan": ("subject,a,b\ns0,1,nan\ns1,3,4\n", r"row 1 \(s0\): b is empty or not finite"),
+    "a text": ("subject,a,b\ns0,1,2\ns1,3,4 mm\n", r'row 2 \(s1\): b is "4 mm", which is no number'),
+    "an empty column": ("subject,a,b\ns0,1,\ns1,3,\n", r"row 1 \(s0\): b is empty or not finite"),
+    "a subject twice": (GOOD + "s1,5,6\n", "row 4: subject 's1' is in row 3 already"),
+    "a subject without a name": (GOOD + ",5,6\n", "row 4: subject ''"),
+    "another column": ("subject,a,c\ns0,1,2\ns1,3,4\n", "column b is in this file or in .*P.csv, not in both"),
+    "one column": ("subject,a\ns0,1\ns1,3\n", "column b is in this file or in .*P.csv, not in both"),
+    "one column more": ("subject,a,b,c\ns0,1,2,3\ns1,3,4,5\n", "column c is in this file or in"),
+    "an index": (",subject,a,b\n0,s0,1,2\n1,s1,3,4\n", "a column without a name"),
+    "no numbers": ("subject\ns0\ns1\n", "needs a column subject and columns of numbers"),
+    "no subjects": ("a,b\n1,2\n", "needs a column subject and columns of numbers"),
+    "no rows": ("subject,a,b\n", "needs a column subject and columns of numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FEATURES)
+def test_features_that_are_no_numbers_of_all_are_refused_by_file_row_and_column(tmp_path, name):
+    text, words = BAD_FEATURES[name]
+    (tmp_path / "P.csv").write_text(GOOD)
+    (tmp_path / "G.csv").write_text(text)
+    with pytest.raises(InputError, match=f"G.csv.*{words}"):
+        read_features({each: str(tmp_path / f"{each}.csv") for each in "PG"})
+
+
+def test_features_are_compared_by_their_names(tmp_path):
+    (tmp_path / "P.csv").write_text(GOOD)
+    (tmp_path / "G.csv").write_text("b,subject,a\n2,s0,1\n4,s1,3\n")
+    first, second = read_features({each: str(tmp_path / f"{each}.csv") for each in "PG"}).values()
+    assert first.equals(second)
 
 
 @pytest.fixture

@@ -135,6 +135,17 @@ def test_a_study_made_with_other_settings_is_neither_kept_nor_replaced(cascade, 
     assert (tmp_path / "a" / "CT.nii.gz").read_bytes() == kept
 
 
+def test_a_study_that_is_measured_is_never_replaced_by_a_generated_one(cascade, tmp_path):
+    """--outdir may be the folder of the cohort that studies are matched to."""
+    (tmp_path / "b").mkdir()
+    for name in ("CT", "SUV"):
+        (tmp_path / "b" / f"{name}.nii.gz").write_bytes(b"measured")
+    with pytest.raises(InputError, match=r"b: holds images, but no study.json"):
+        generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
+    assert {path.read_bytes() for path in (tmp_path / "b").iterdir()} == {b"measured"}
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_study_that_kept_16_digits_of_its_weights_is_still_done(cascade, tmp_path):
     generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny")
     path = tmp_path / "a" / "study.json"

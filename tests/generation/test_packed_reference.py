@@ -21,6 +21,16 @@ def cascade():
 
 
 @pytest.fixture
+def root(folder, tmp_path):
+    """A cohort of one study."""
+    (tmp_path / "cohort" / "cropped").mkdir(parents=True)
+    folder.rename(tmp_path / "cohort" / "cropped" / "s0")
+    row = dict(subject="s0", sex="F", age_years=60, height_m=1.65, weight_kg=66, split="test", source="phantom")
+    pd.DataFrame([row]).to_csv(tmp_path / "cohort" / "cohort.csv", index=False)
+    return tmp_path / "cohort"
+
+
+@pytest.fixture
 def folder(tmp_path):
     """A body of fat with a hot and dense core, at 6 mm."""
     affine = np.diag([6.0, 6.0, 6.0, 1.0])
@@ -62,15 +72,46 @@ def test_other_voxels_are_refused(folder, cascade):
         pack_and_unpack(folder, PERSON, cascade)
 
 
-def test_the_script_makes_a_cohort_that_can_be_measured(folder, invoke, tmp_path):
-    root = tmp_path / "cohort"
-    (root / "cropped").mkdir(parents=True)
-    folder.rename(root / "cropped" / "s0")
-    row = dict(subject="s0", sex="F", age_years=60, height_m=1.65, weight_kg=66, split="test", source="phantom")
-    pd.DataFrame([row]).to_csv(root / "cohort.csv", index=False)
+def test_the_script_makes_a_cohort_that_can_be_measured(root, invoke, tmp_path):
     script, out = "3_Evaluations/0_pack_reference.py", tmp_path / "out"
     result = invoke(script, "--root", root, "--preset", "demo", "--outdir", out)
     assert result.exit_code == 0, result.output
     assert pd.read_csv(out / "manifest.csv")["subject"].tolist() == ["s0"]
     assert (out / "s0" / "SUV.nii.gz").exists()
     assert invoke(script, "--root", root, "--outdir", out).exit_code == 2
+    assert "1 were done before" in invoke(script, "--root", root, "--preset", "demo", "--outdir", out).output
+
+
+def other_image(root):
+    path = root / "cropped" / "s0" / "CT.nii.gz"
+    volume = read_nifti(path)
+    write_nifti(path, Volume(volume.voxels + 1, volume.affine))
+
+
+OTHERS = {  # what is changed → (arguments, words of the refusal)
+    "noise": (("--preset", "demo", "--ct-noise", 30), "ct_noise_hu 0, not with ct_noise_hu 30"),
+    "weights": (("--preset", "demo-flow"), "made with weights sha256"),
+    "images": (("--preset", "demo"), "1 result (s0) was made from other files than those given"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_there_was_packed_as_asked_for_or_is_refused(root, invoke, refused, tmp_path, name):
+    script, out = "3_Evaluations/0_pack_reference.py", tmp_path / "out"
+    assert invoke(script, "--root", root, "--preset", "demo", "--outdir", out).exit_code == 0
+    made = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    if name == "images":
+        other_image(root)
+    arguments, words = OTHERS[name]
+    assert words in refused(script, "--root", root, "--outdir", out, *arguments)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == made
+
+
+@pytest.mark.parametrize("place", [".", "cropped", "cropped/s0", "cropped/packed", "../cohort/cropped/.", "generated"])
+def test_nothing_is_packed_onto_other_studies(root, refused, place):
+    (root / "generated").mkdir()
+    pd.DataFrame([dict(subject="g0", preset="demo")]).to_csv(root / "generated" / "manifest.csv", index=False)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    line = refused("3_Evaluations/0_pack_reference.py", "--root", root, "--preset", "demo", "--outdir", root / place)
+    assert "--outdir" in line
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before

@@ -1,6 +1,6 @@
 """The person of a study: sex, age, height, weight, and the cohort table that lists subjects."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from totalgen.errors import InputError
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
 TEST_FRACTION = 0.26  # share of test subjects: 200 of 765 in the paper
 COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
+SEXES = ("F", "M")
 HEIGHT_M = (1.0, 2.3)
 WEIGHT_KG = (20.0, 300.0)
 AGE_YEARS = (1.0, 120.0)
@@ -31,7 +32,7 @@ class Demographics:
     weight_kg: float
 
     def __post_init__(self) -> None:
-        if self.sex not in ("F", "M"):
+        if self.sex not in SEXES:
             raise InputError(f'sex is "{self.sex}"; the model knows F and M. Give one of the two.')
         if not HEIGHT_M[0] <= self.height_m <= HEIGHT_M[1]:
             if HEIGHT_M[0] <= self.height_m / 100 <= HEIGHT_M[1]:
@@ -154,6 +155,26 @@ def write_cohort(path: str | Path, table: pd.DataFrame) -> None:
     """Write a cohort table, atomically."""
     with atomic(path) as part:
         table.to_csv(part, index=False)
+
+
+def add_to_cohort(path: str | Path, subjects: Sequence[str], source: str, test_fraction: float, seed: int) -> None:
+    """Add the subjects that a cohort table lacks, nothing known of them but a split and their source.
+
+    So many of them, chosen at random, are of split test that it has its share of the whole table. What was there stays,
+    and a table without splits has none for them either.
+    """
+    known = read_text(path) if Path(path).exists() else pd.DataFrame(dict(subject=[], split=[]))
+    if "subject" not in known:
+        raise InputError(f"{path}: column subject is missing. A cohort table has {', '.join(COLUMNS)}.")
+    new = [subject for subject in subjects if subject not in set(known["subject"])]
+    if not new:
+        return
+    rows = pd.DataFrame(dict(subject=new, source=source))
+    if "split" in known:
+        wanted = int(np.ceil(test_fraction * (len(known) + len(new)))) - int((known["split"] == "test").sum())
+        test = set(np.random.default_rng(seed).permutation(new)[: max(wanted, 0)])
+        rows.insert(1, "split", ["test" if subject in test else "train" for subject in new])
+    write_cohort(path, pd.concat([known, rows]))
 
 
 def write_with_others(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:

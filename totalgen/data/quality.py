@@ -4,6 +4,7 @@ The reference is computed from a cohort by ``evaluation/reference_ranges.py`` an
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from totalgen.data.demographics import Demographics
+from totalgen.data.demographics import SEXES, Demographics
 from totalgen.data.measures import mass_of_field_kg
 from totalgen.data.organs import ORGANS
 from totalgen.data.text_files import read_json
@@ -82,18 +83,20 @@ class Reference:
 
     @classmethod
     def load(cls, path: str | Path) -> "Reference":
-        """From a file of 3_Evaluations/6_reference_ranges.py. Raises InputError for another."""
+        """From a file of 3_Evaluations/6_reference_ranges.py. Raises InputError for another, and for one that lacks
+        something that ``faults`` needs, or has no number there."""
         cure = "Make it with 3_Evaluations/6_reference_ranges.py."
         found = read_json(path, cure)
         try:
             if found["format_version"] > FORMAT_VERSION:
                 raise InputError(f"{path}: is of format {found['format_version']}. Update totalgen.")
-            low, high = found["window_hu"]
+            window_hu = _range("window_hu", found["window_hu"])
             sexes = {sex: SexReference(**each) for sex, each in found["sexes"].items()}
-            _ = [float(low + high) for each in sexes.values() for low, high in _ranges(each)]
+            for sex, each in sexes.items():
+                _check(sex, each)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: is no reference of this version ({error}). {cure}") from None
-        return cls(sexes, (low, high), hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        return cls(sexes, window_hu, hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
     def faults(self, person: Demographics, figures: Mapping[str, float]) -> list[str]:
         """In words, what of the figures of a study is not as in the training cohort; none: it passes.
@@ -130,5 +133,29 @@ def _shown(number):
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _ranges(known):
-    return [known.mass["residual"], *(span for ranges in known.organs.values() for span in ranges.values())]
+def _check(sex, known):
+    """Raise KeyError, TypeError or ValueError unless all is there that Reference.faults takes of a sex."""
+    if sex not in SEXES:
+        raise ValueError(f'sex "{sex}"')
+    for name in ("intercept", "per_m", "per_kg"):
+        _number(f"{sex}.mass.{name}", known.mass[name])
+    _range(f"{sex}.mass.residual", known.mass["residual"])
+    for organ, ranges in known.organs.items():
+        if organ not in ORGANS or "volume" not in ranges or not ranges.keys() <= MEASURES.keys():
+            raise ValueError(f"{sex}.organs.{organ} has {', '.join(ranges)}")
+        for measure, span in ranges.items():
+            _range(f"{sex}.organs.{organ}.{measure}", span)
+
+
+def _range(name, span):
+    """(low, high). Raises TypeError or ValueError for what is no range of numbers."""
+    low, high = (_number(name, value) for value in span)
+    if low > high:
+        raise ValueError(f"{name}: {low:g} is above {high:g}")
+    return low, high
+
+
+def _number(name, value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name}: {value} is no finite number")
+    return float(value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,13 @@ def membership(
 
     Chance alone is a random exchange of who is a member, the same for all titles. The highest area of them is what is
     reported, so p compares with the highest area of every exchange (Westfall and Young 1993, single step).
-    Raises InputError for fewer than FEWEST members or others.
+    Raises InputError for fewer than FEWEST members or others, and for a loss that is not finite: its rank means
+    nothing.
     """
     count, total = int(member.sum()), len(member)
+    for title, values in losses.items():
+        if wrong := int(np.count_nonzero(~np.isfinite(values))):
+            raise InputError(f"{title}: {wrong} of {total} losses are not finite. Choose other levels or weights.")
     if min(count, total - count) < FEWEST:
         counts = f"{count} members and {total - count} others"
         raise InputError(f"{counts}: at least {FEWEST} of both are needed. Choose other splits.")
@@ -149,11 +154,15 @@ def nearest(
 
     person: name of a candidate → whom it is of; several samples of one have one vote, by their mean distances.
     Chance alone is a random exchange of who was trained on: all candidates have the same few subjects to be near to, so
-    their votes are no independent draws, and no binomial test holds. Raises InputError when there is none of a side.
+    their votes are no independent draws, and no binomial test holds. Raises InputError when there is none of a side,
+    and for a fingerprint that is not finite.
     """
     if not (candidates and train and held_out):
         counts = f"{len(candidates)} candidates, {len(train)} training and {len(held_out)} held-out subjects"
         raise InputError(f"{counts}: one of each is needed at least.")
+    for name, values in chain(candidates.items(), train.items(), held_out.items()):
+        if not np.isfinite(values).all():
+            raise InputError(f"{name}: has voxels that are no finite numbers. Make it again, or leave it out.")
     names = [*train, *held_out]
     known = np.stack([*train.values(), *held_out.values()])
     away = distances(np.stack(list(candidates.values())), known)

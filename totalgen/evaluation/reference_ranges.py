@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from totalgen.data.demographics import COVERAGE, Demographics
-from totalgen.data.files import atomic
+from totalgen.data.files import atomic, check_place
 from totalgen.data.intensity import CT
 from totalgen.data.names import check_masks
 from totalgen.data.quality import FORMAT_VERSION, MARGIN, MASS, Reference, SexReference, study_figures
@@ -30,8 +30,11 @@ def write_reference(
 
     masks: name of the mask files;  window_hu: to which CT is cut, that of the training. What is measured of each
     subject is kept in <root>/<masks>_quality.csv. Only complete torsos count. Raises InputError for fewer than FEWEST
-    subjects of both sexes.
+    subjects of both sexes, a window that is none, and a ``path`` where something else is that would be lost.
     """
+    if window_hu[0] >= window_hu[1]:
+        raise InputError(f"--window-hu {window_hu[0]:g} {window_hu[1]:g}: the first is not below. Change one.")
+    _check_path(Path(path))
     table = measure_quality(root, masks, window_hu, workers, scheduler)
     if COVERAGE in table:
         table = table[table[COVERAGE].astype(str) == "True"]
@@ -51,6 +54,18 @@ def write_reference(
     with atomic(path) as part:
         part.write_text(json.dumps(about, indent=1) + "\n")
     return f"Reference: {path} of {counts}; of {len(others)} other subjects {passed} pass it"
+
+
+def _check_path(path):
+    """Raise InputError where a reference cannot be written: seen before anything is measured."""
+    check_place(path.parent)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Give the name of a file, such as {path / 'reference.json'}.")
+    if path.exists():
+        try:
+            Reference.load(path)
+        except InputError:
+            raise InputError(f"{path}: is there and is no reference; it would be lost. Choose another name.") from None
 
 
 def measure_quality(

@@ -1,7 +1,7 @@
 """What a generated cohort is good for: segmenters that were trained on it and on the reference, tested alike."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
+from totalgen.data.studies import read_studies
 from totalgen.data.volume import Volume, read_labels, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.overlap import mask_agreement
@@ -19,13 +20,39 @@ from totalgen.evaluation.statistics import paired_mean_interval
 LIMIT = "one training of each arm: another seed moves the Dice, too"
 
 
+def read_parts(generated: Path, reference: Path, held_out: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Studies that are generated, those of the reference's split train, and those of ``held_out``.
+
+    Raises InputError where held-out studies could be trained on: those of a table without splits, or of ``generated``.
+    """
+    made, both = read_studies(generated), read_studies(reference)
+    if "split" not in both:
+        raise InputError(f"{reference}: its table has no column split. Say there who is train and who {held_out}.")
+    train, held = (read_studies(reference, split) for split in ("train", held_out))
+    ours = {folder.resolve() for folder in held["folder"]}
+    if (shared := made["folder"].map(Path.resolve).isin(ours)).any():
+        raise InputError(
+            f"{generated}: {made['subject'][shared].iloc[0]} of it is a held-out study of {reference}. Give studies "
+            "that were generated."
+        )
+    return made, train, held
+
+
+def check_files(parts: Iterable[tuple[pd.DataFrame, str]]) -> None:
+    """Raises InputError for a study without a CT or without its masks. parts: (studies, name of their masks)."""
+    for studies, masks in parts:
+        cures = {"CT": "Restore it.", masks: f"Run 3_Evaluations/1_segment_generated.py --masks {masks}."}
+        for folder in studies["folder"]:
+            for name, cure in cures.items():
+                if not (path := folder / f"{name}.nii.gz").is_file():
+                    raise InputError(f"{path}: no such file. {cure}")
+
+
 def make_arm(folder: Path, studies: pd.DataFrame, masks: str) -> None:
-    """A cohort root of copies of CT and masks, all of split train. Raises InputError for a study without masks."""
+    """A cohort root of copies of CT and masks, all of split train."""
     for study in studies.to_dict("records"):
         given = {"CT": study["folder"] / "CT.nii.gz", "organs": study["folder"] / f"{masks}.nii.gz"}
         for name, path in given.items():
-            if not path.is_file():
-                raise InputError(f"{path}: no such file. Run 3_Evaluations/1_segment_generated.py --masks {masks}.")
             target = folder / "cropped" / study["subject"] / f"{name}.nii.gz"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)  # with its time of change: what is packed stays packed

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from scipy import linalg
 
 from totalgen.data.crop import body_mask
+from totalgen.data.names import check_subjects
+from totalgen.data.text_files import check_numbers, read_csv
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
 from totalgen.evaluation.figures import STYLES, write
@@ -83,6 +85,44 @@ def spectral_distance(a: np.ndarray, b: np.ndarray) -> float:
 def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Total variation of the mean histograms [n, bins]: the share of the voxels that would have to change their bin."""
     return float(np.abs(a.mean(0) - b.mean(0)).sum() / 2)
+
+
+def read_features(files: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """Features of another network, cohort → [subjects, features] in one order of columns. files: cohort → CSV.
+
+    Raises InputError that names file, row and column for a cell that is no finite number, a subject that occurs twice,
+    and a column that not all files have.
+    """
+    found: dict[str, pd.DataFrame] = {}
+    for cohort, path in files.items():
+        table = read_csv(path, dtype=dict(subject=str))
+        names = tuple(name for name in table if name != "subject")
+        if "subject" not in table or not names or table.empty:
+            raise InputError(f"{path}: needs a column subject and columns of numbers. Correct the table.")
+        if any(name.startswith("Unnamed: ") for name in names):
+            raise InputError(f"{path}: has a column without a name. Name or remove it: every column counts.")
+        check_subjects(table["subject"], path, unique=True)
+        check_numbers(table, names, path)
+        for name in names:
+            if not (finite := np.isfinite(table[name].to_numpy(float))).all():
+                row = int(finite.argmin())
+                who = f"row {row + 1} ({table['subject'][row]})"
+                raise InputError(f"{path}: {who}: {name} is empty or not finite. Correct the table.")
+        first = next(iter(found.values()), table.set_index("subject"))
+        if odd := sorted(set(names) ^ set(first)):
+            both = f"in this file or in {next(iter(files.values()))}, not in both"
+            raise InputError(f"{path}: column {odd[0]} is {both}. Give the same columns.")
+        found[cohort] = table.set_index("subject")[list(first)].astype(float)
+    return found
+
+
+def with_features(table: pd.DataFrame, features: pd.DataFrame, path: str) -> pd.DataFrame:
+    """The table of a cohort with features of ``read_features``, from the file ``path``, in place of its own. Raises
+    InputError for a subject that they lack."""
+    if lacking := sorted(set(table["subject"]) - set(features.index)):
+        raise InputError(f"{path}: lacks {lacking[0]} and {len(lacking) - 1} more. Add them.")
+    own = table[[name for name in table.columns if not name.startswith(FEATURE)]]
+    return own.merge(features.add_prefix(FEATURE), left_on="subject", right_index=True)
 
 
 def columns_of(table: pd.DataFrame, begin: str) -> np.ndarray:

@@ -223,10 +223,16 @@ def compare(real: Path, generated: Path, row: dict[str, Any], names: Sequence[st
 
 
 def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str], dict[str, Any]]) -> None:
-    """InputError when one of the studies in ``outdir`` is not what described(name), its manifest row, would make."""
+    """InputError when one of the studies in ``outdir`` is not what described(name), its manifest row, would make, or
+    was not made by this program at all: such as the one that it would be made from."""
     for name in names:
         path = outdir / name / "study.json"
         if not path.exists():
+            if any((outdir / name).glob("*.nii.gz")):
+                raise InputError(
+                    f"{outdir / name}: holds images, but no study.json: it is a study of another kind and would be "
+                    "lost. Choose another --outdir."
+                )
             continue
         old, new = read_json(path, REMOVE), json.loads(json.dumps(described(name)))
         changed = [key for key in new if key not in WHERE_MADE and not _same(old.get(key), new[key])]

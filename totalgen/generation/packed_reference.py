@@ -6,14 +6,18 @@ import numpy as np
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.files import atomic
+from totalgen.data.made_with import made_in
 from totalgen.data.recipes import PetCt
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
+from totalgen.data.text_files import read_text
 from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
 from totalgen.generation.cascade import Cascade
 from totalgen.tasks.petct import encodings_of
 from totalgen.tasks.task import VOXEL_TOLERANCE
+
+PRESET = "packed and unpacked"  # in manifest.csv
 
 
 def pack_and_unpack(
@@ -48,8 +52,11 @@ def pack_cohort(
     """Write <outdir>/<subject>/{CT,SUV}.nii.gz and manifest.csv, as a generated cohort has them.
 
     Subjects that are there are not made again; one that fails is listed in <outdir>/failures.csv. Returns the manifest.
+    Raises InputError for an ``outdir`` among the studies of ``root`` or with others, and for subjects that are there
+    and were made with other weights, with other noise or from other images.
     """
     studies = read_studies(root, split)
+    _check_outdir(outdir, root, studies["folder"])
     folders = studies.set_index("subject")["folder"]
     people = {row["subject"]: Demographics.from_row(row) for row in studies.to_dict("records")}
     seeds = {subject: number for number, subject in enumerate(sorted(people))}
@@ -63,9 +70,22 @@ def pack_cohort(
     def done(subject: str) -> bool:
         return (outdir / subject / "SUV.nii.gz").exists()
 
-    outdir.mkdir(parents=True, exist_ok=True)
-    for_each_subject(outdir, "pack_reference", list(people), work, done, None, workers, scheduler)
+    settings = dict(weights=f"sha256 {cascade.global_stage.sha256[:16]}", ct_noise_hu=ct_noise_hu)
+    files = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
+    made_with = made_in(outdir, settings, files)
+    for_each_subject(outdir, "pack_reference", list(people), work, done, None, workers, scheduler, made_with)
     table = studies[[done(subject) for subject in studies["subject"]]].drop(columns="folder")
     with atomic(outdir / "manifest.csv") as part:
-        table.assign(preset="packed and unpacked", ct_noise_hu=ct_noise_hu).to_csv(part, index=False)
+        table.assign(preset=PRESET, ct_noise_hu=ct_noise_hu).to_csv(part, index=False)
     return outdir / "manifest.csv"
+
+
+def _check_outdir(outdir, root, folders):
+    """Raise InputError for an outdir that is the root, lies among its studies or holds studies of another kind."""
+    taken = {folder.parent.resolve() for folder in folders}
+    out = outdir.resolve()
+    if out == root.resolve() or not taken.isdisjoint((out, *out.parents)):
+        raise InputError(f"--outdir {outdir}: the studies that are packed lie there. Choose another place.")
+    manifest = outdir / "manifest.csv"
+    if manifest.exists() and set(read_text(manifest).get("preset", [""])) != {PRESET}:
+        raise InputError(f"--outdir {outdir}: holds other studies, listed in manifest.csv. Choose another place.")

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from totalgen.data.intensity import AIR_HU
-from totalgen.data.made_with import MadeWith, fingerprint
+from totalgen.data.made_with import MadeWith, fingerprint, sources_of
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
@@ -140,6 +140,7 @@ def segment_cohort(
     made_with = MadeWith(
         Path(root) / f".{masks}.made-with.json", dict(weights=fingerprint(weights)),
         "choose another name by --masks, or remove these masks", list(folders.index),
+        sources_of({subject: [folder / "CT.nii.gz"] for subject, folder in folders.items()}),
     )  # fmt: skip
     return for_each_subject(root, "segment", list(chosen.index), work, done, None, workers, scheduler, made_with)
 
