@@ -1,5 +1,7 @@
 """Any PET that is SUV comes back on its own grid; anything else is refused in one line."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -208,6 +210,35 @@ def test_a_file_is_denoised_by_the_script_and_kept_the_second_time(tmp_path, inv
     result = invoke(*asked[:-2], "--set", "window=(9,8,8)")
     assert result.exit_code == 2
     assert "is not divisible by" in result.stderr or "another window" in result.stderr
+
+
+@pytest.mark.parametrize("brought", ["file", "cohort"])
+def test_the_result_of_one_input_is_not_handed_out_for_another_of_its_name(tmp_path, invoke, brought):
+    file = weights_file(tmp_path / "w.safetensors")
+    for person, seed in (("alice", 0), ("bob", 1)):
+        write_nifti(tmp_path / person / "doses/p/SUV_0.1.nii.gz", pet((8, 8, 8), seed=seed))
+        (tmp_path / person / "cohort.csv").write_text("subject\np\n")
+    given = {"file": ("--input", "{}/doses/p/SUV_0.1.nii.gz"), "cohort": ("--cohort", "{}")}[brought]
+    asked = [SCRIPT, "--preset", "smoke", "--weights", file, "--dose", 0.1, "--outdir", tmp_path / "out"]
+    asked += ["--set", "window=(8,8,8)", given[0]]
+
+    def run(person):
+        return invoke(*asked, tmp_path / given[1].format(person))
+
+    assert run("alice").exit_code == 0
+    (study,) = (tmp_path / "out").glob("*/study.json")
+    before = {path: path.read_bytes() for path in study.parent.iterdir()}
+    result = run("bob")
+    assert result.exit_code == 2
+    assert "was made with another input of that name. Ask for the same again" in result.stderr
+    assert {path: path.read_bytes() for path in study.parent.iterdir()} == before
+    assert "0 subjects done, 1 were done before" in run("alice").output
+    row = json.loads(study.read_text())
+    del row["input_sha256"]  # as an earlier version left it
+    study.write_text(json.dumps(row))
+    result = run("bob")
+    assert "0 subjects done, 1 were done before" in result.output
+    assert "whether they were these is not known" in result.stderr
 
 
 def test_a_dicom_series_becomes_a_derived_one(tmp_path, invoke):

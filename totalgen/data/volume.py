@@ -3,6 +3,7 @@
 World coordinates are millimetres, RAS+ (x to the right, y to the front, z to the head of the patient), as in NIfTI.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,15 @@ class Volume:
         """World points (mm) of the eight outer corners, at voxel faces: [8, 3]."""
         ends = np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij")
         return self.world(np.stack(ends, -1).reshape(-1, 3))
+
+    @property
+    def sha256(self) -> str:
+        """Of voxels, their type and shape, and affine: the same of the same volume, however its file is called."""
+        voxels = np.ascontiguousarray(self.voxels)
+        digest = hashlib.sha256(f"{voxels.dtype.str} {voxels.shape}".encode())
+        digest.update(voxels.data)
+        digest.update(np.ascontiguousarray(self.affine, dtype=np.float64).data)
+        return digest.hexdigest()
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> "Volume":
         """The box start ≤ index < stop as a Volume at the same place in the world."""

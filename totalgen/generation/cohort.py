@@ -30,6 +30,7 @@ from totalgen.generation.pipeline import Pipeline
 
 WHERE_MADE = ("precision", "totalgen", "torch")  # columns of the manifest: what the machine, not the user, chose
 COMPARISON = "comparison.png"
+INPUT = "input_sha256"  # column of the manifest: of the voxels that a study was made of; earlier versions had none
 REMOVE = "Remove its folder: the study is generated again."
 
 
@@ -223,18 +224,29 @@ def compare(real: Path, generated: Path, row: dict[str, Any], names: Sequence[st
 
 
 def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str], dict[str, Any]]) -> None:
-    """InputError when one of the studies in ``outdir`` is not what described(name), its manifest row, would make."""
+    """InputError when one of the studies in ``outdir`` is not what described(name), its manifest row, would make.
+
+    A study of an earlier version, which did not note the voxels of its input, is kept, with a line on standard error.
+    """
     for name in names:
         path = outdir / name / "study.json"
         if not path.exists():
             continue
         old, new = read_json(path, REMOVE), json.loads(json.dumps(described(name)))
-        changed = [key for key in new if key not in WHERE_MADE and not _same(old.get(key), new[key])]
+        unknown = INPUT in new and INPUT not in old
+        kept = (*WHERE_MADE, INPUT) if unknown else WHERE_MADE
+        changed = [key for key in new if key not in kept and not _same(old.get(key), new[key])]
         if changed:
+            words = " and ".join("input of that name" if key == INPUT else key for key in changed)
             raise InputError(
-                f"{outdir / name}: was made with another {' and '.join(changed)}. "
+                f"{outdir / name}: was made with another {words}. "
                 "Ask for the same again, remove it, or choose another --outdir."
             )
+        if unknown:
+            click.echo(
+                f"Warning: {outdir / name}: is kept, but an earlier version made it, which did not note the voxels of "
+                "its input: whether they were these is not known.", err=True,
+            )  # fmt: skip
 
 
 def _same(old, new):
