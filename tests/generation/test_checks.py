@@ -15,6 +15,7 @@ from totalgen.errors import InputError
 from totalgen.generation import export
 from totalgen.generation.checks import PASSED, UNKNOWN, Checks, failed, reference_beside
 from totalgen.generation.cohort import Request, generate_cohort, study_seed
+from totalgen.generation.organ_export import OrganExport
 
 WOMAN = dict(sex="F", age_years=60.0, height_m=1.65, weight_kg=66.0)
 MAN = dict(WOMAN, sex="M")
@@ -126,6 +127,43 @@ def test_organs_are_labelled_before_the_check_and_written(tmp_path):
     row = pd.read_csv(tmp_path / "manifest.csv").iloc[0]
     assert (row["quality"], row["attempts"], row["segmenter"]) == (PASSED, 2, "somebody")
     assert (tmp_path / "a" / "organs.nii.gz").exists()
+
+
+def label_all(name, ct):
+    return Volume(np.full(ct.shape, ORGANS["spleen"], np.uint8), ct.affine)
+
+
+def highest(folder, source, volumes, row):
+    (folder / "highest.txt").write_text(f"{row['subject']} {volumes['SUV'].voxels.max():.0f}")
+
+
+def listing(folder, source, volumes, row):
+    (folder / "list").mkdir()
+    (folder / "list" / "names.txt").write_text(f"{sorted(volumes)} {(folder / 'organs.csv').exists()}")
+
+
+def test_what_is_asked_for_later_is_made_of_the_volumes_that_are_there(tmp_path):
+    """As it would have been made at once, organs and what the check says of them included; nothing is sampled again."""
+    pipeline, known, checks = Blocks(), Checks(reference=KNOWN), Checks(label_all, "somebody", KNOWN)
+    exports = {"organs.csv": OrganExport(label_all, "somebody"), "highest.txt": highest, "list": listing}
+    generate_cohort(Blocks(), REQUESTS, tmp_path / "once", "x", exports=exports, checks=checks)
+    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", checks=known)
+    made = (tmp_path / "later/a/CT.nii.gz").read_bytes()
+    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports={"list": listing}, checks=known)
+    assert "False" in (tmp_path / "later/a/list/names.txt").read_text()
+    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=checks)
+    assert "True" in (tmp_path / "later/a/list/names.txt").read_text()  # it shows what comes before it
+    files = {path.relative_to(tmp_path / "once"): path for path in (tmp_path / "once").rglob("*") if path.is_file()}
+    assert len(files) > 12
+    for name, path in files.items():
+        assert (tmp_path / "later" / name).read_bytes() == path.read_bytes(), name
+    assert pipeline.seeds == [1, 2]
+    assert (tmp_path / "later/a/CT.nii.gz").read_bytes() == made
+    table = pd.read_csv(tmp_path / "later/manifest.csv")
+    assert list(table["quality"]) == [PASSED] * 2
+    with pytest.raises(InputError, match="a: was made with another segmenter"):
+        others = Checks(label_all, "somebody else", KNOWN)
+        generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=others)
 
 
 def test_what_is_not_finite_fails_without_a_reference():

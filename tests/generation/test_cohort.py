@@ -235,7 +235,7 @@ def test_any_pipeline_makes_a_resumable_cohort(tmp_path, cropped_cohort, capsys)
 def test_masks_and_their_measures_stand_beside_a_study(cascade, tmp_path):
     """The shipped segmenter on an untrained network's noise finds something or nothing; the table says which."""
     export = organ_export("network", RESOURCE / "demo-segmenter.safetensors")
-    generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny", export=export)
+    generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny", exports={"organs.csv": export})
     folder = tmp_path / REQUESTS[0].name
     organs, ct = (read_nifti(folder / f"{name}.nii.gz", np.float32) for name in ("organs", "CT"))
     assert organs.shape == ct.shape

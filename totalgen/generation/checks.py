@@ -48,9 +48,24 @@ class Checks:
             said = f"Warning: {name}: attempt {attempt} fails the check ({_short(faults)})"
             further = f"; generated again with seed {seeds(attempt)}." if attempt <= self.retry else "; it is kept."
             click.echo(said + further, err=True)
-        columns = dict(quality="; ".join(faults) or self.verdict(person), attempts=attempt, seed_used=used)
-        columns |= dict(mass_kg=mass_kg, reference=self.reference and self.reference.sha256)
-        return volumes, columns | dict(segmenter=self.labelled_by)
+        return volumes, self._columns(person, faults, mass_kg, attempts=attempt, seed_used=used)
+
+    def labelled(
+        self, name: str, person: Any, volumes: dict[str, Volume], row: Mapping[str, Any]
+    ) -> tuple[dict[str, Volume], dict[str, Any]]:
+        """The same of a study that was made before without organs, of its volumes and its row of the manifest."""
+        assert self.label is not None
+        volumes = volumes | dict(organs=self.label(name, volumes["CT"]))
+        faults, mass_kg = self.judged(person, volumes)
+        if faults:
+            click.echo(f"Warning: {name}: fails the check ({_short(faults)}); it is kept.", err=True)
+        tried = {key: row.get(key) for key in ("attempts", "seed_used")}
+        return volumes, self._columns(person, faults, mass_kg, **tried)
+
+    def _columns(self, person, faults, mass_kg, **tried):
+        found = dict(quality="; ".join(faults) or self.verdict(person)) | tried
+        found |= dict(mass_kg=mass_kg, reference=self.reference and self.reference.sha256)
+        return found | dict(segmenter=self.labelled_by)
 
     def judged(self, person: Any, volumes: Mapping[str, Volume]) -> tuple[list[str], float | None]:
         """(faults in words, mass of the field in kg where there is a reference) of a study."""

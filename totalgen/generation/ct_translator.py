@@ -106,7 +106,8 @@ class CtTranslator:
         settings, used = self.settings, {"slices": self.slices, "refiner": self.refiner}
         found: dict[str, Any] = dict(
             source=f"translated from CT, trained on {', '.join(self.slices.data['sources'])} data", input=source.name,
-            input_sha256=source.ct.ct.sha256, stage=settings.stage, samples=settings.samples, precision=self.slices.precision,
+            input_sha256=source.ct.ct.sha256, stage=settings.stage, samples=settings.samples,
+            precision=self.slices.precision,
         )  # fmt: skip
         for name, trained in used.items():
             if trained is not None:
