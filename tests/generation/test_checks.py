@@ -161,14 +161,32 @@ def test_what_is_asked_for_later_is_made_of_the_volumes_that_are_there(tmp_path)
     assert (tmp_path / "later/a/CT.nii.gz").read_bytes() == made
     table = pd.read_csv(tmp_path / "later/manifest.csv")
     assert list(table["quality"]) == [PASSED] * 2
+    others = Checks(label_all, "somebody else", KNOWN)
     with pytest.raises(InputError, match="a: was made with another segmenter"):
-        others = Checks(label_all, "somebody else", KNOWN)
         generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=others)
 
 
 def test_what_is_not_finite_fails_without_a_reference():
     volumes = dict(CT=Volume(np.zeros((4, 4, 4)), AFFINE), SUV=Volume(np.full((4, 4, 4), np.nan), AFFINE))
     assert Checks().judged(None, volumes) == (["SUV not finite"], None)
+
+
+@pytest.mark.parametrize("checks", [None, Checks(), Checks(reference=KNOWN, retry=1)])
+def test_a_study_that_is_not_finite_is_not_done(tmp_path, capsys, checks):
+    class Diverging(Blocks):
+        def run(self, source, seed=0, progress=iter):
+            volumes = super().run(seed=seed, source=source)
+            if seed != 2:
+                volumes["SUV"].voxels[3, 4, 5] = np.nan
+            return volumes
+
+    generate_cohort(Diverging(), REQUESTS, tmp_path, "x", checks=checks)
+    assert not (tmp_path / "a").exists()
+    assert "SUV: holds values that are not finite, and is not kept" in (tmp_path / "failures.csv").read_text()
+    assert list(pd.read_csv(tmp_path / "manifest.csv")["subject"]) == ["b"]
+    assert "it is kept" not in capsys.readouterr().err
+    with pytest.raises(InputError, match="not finite"):
+        generate_cohort(Diverging(), REQUESTS[:1], tmp_path, "x", checks=checks)
 
 
 def test_somebody_of_whom_nothing_is_known_is_not_checked(tmp_path):

@@ -246,8 +246,16 @@ def test_a_dicom_series_becomes_a_derived_one(tmp_path, invoke):
     write_study(tmp_path / "in", "p", subject, WOMAN, seed=3)
     file = weights_file(tmp_path / "w.safetensors", voxel_mm=16.0)
     asked = [SCRIPT, "--preset", "smoke", "--input", tmp_path / "in", "--dose", 0.1, "--outdir", tmp_path / "out"]
-    result = invoke(*asked, "--weights", file, "--dicom", "--set", "window=(8,8,8)", "--set", "steps=1")
+    asked += ["--weights", file, "--set", "window=(8,8,8)", "--set", "steps=1"]
+    assert invoke(*asked).exit_code == 0
+    study = tmp_path / "out/in/study.json"
+    row, made = study.read_text(), study.with_name("SUV.nii.gz").read_bytes()
+    study.write_text(json.dumps({key: value for key, value in json.loads(row).items() if key != "input_sha256"}))
+    assert "of which input it was made is not known, and dicom needs it" in invoke(*asked, "--dicom").stderr
+    study.write_text(row)
+    result = invoke(*asked, "--dicom")  # of the volume that is there
     assert result.exit_code == 0, result.output
+    assert study.with_name("SUV.nii.gz").read_bytes() == made
     given, nifti = read_pet(tmp_path / "in").suv, read_nifti(tmp_path / "out/in/SUV.nii.gz", reorder=False)
     made = read_pet(tmp_path / "out/in/dicom").suv
     assert made.shape == given.shape == nifti.shape
@@ -280,6 +288,20 @@ def test_what_is_no_suv_volume_is_refused(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"x")
     with pytest.raises(InputError, match="cannot be read as npz"):
         read_pet(tmp_path / "broken.npz")
+
+
+def test_negative_values_are_noise_or_no_suv(tmp_path):
+    """Noise of an image that shows anything is less far below 0 than the image is above; HU are not."""
+    random = np.random.default_rng(0)
+    body = np.zeros((20, 20, 20))
+    body[5:15, 5:15] = 1
+    noisy = body + random.normal(0, 1, body.shape)  # as much noise as uptake
+    for factor in (0.1, 1, 10):
+        write_nifti(tmp_path / "noisy.nii.gz", Volume((factor * noisy).astype(np.float32), np.eye(4)))
+        assert any("negative voxels are kept" in text for text in read_pet(tmp_path / "noisy.nii.gz").warnings)
+    refused(tmp_path, np.where(body > 0, 40, -1000), "values are -1000 to 40, which no SUV has; a CT")
+    refused(tmp_path, np.where(body > 0, 1500, -1000), "values are -1000 to 1500")
+    refused(tmp_path, np.where(body > 0, 1, -0.9), "the sum of its values is negative")
 
 
 def test_what_is_doubtful_is_said(tmp_path):

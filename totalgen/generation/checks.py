@@ -46,7 +46,8 @@ class Checks:
             if not faults:
                 break
             said = f"Warning: {name}: attempt {attempt} fails the check ({_short(faults)})"
-            further = f"; generated again with seed {seeds(attempt)}." if attempt <= self.retry else "; it is kept."
+            kept = "; it is not kept." if not_finite(volumes) else "; it is kept."
+            further = f"; generated again with seed {seeds(attempt)}." if attempt <= self.retry else kept
             click.echo(said + further, err=True)
         return volumes, self._columns(person, faults, mass_kg, attempts=attempt, seed_used=used)
 
@@ -69,8 +70,7 @@ class Checks:
 
     def judged(self, person: Any, volumes: Mapping[str, Volume]) -> tuple[list[str], float | None]:
         """(faults in words, mass of the field in kg where there is a reference) of a study."""
-        wrong = [name for name, volume in volumes.items() if not np.isfinite(volume.voxels).all()]
-        if wrong:
+        if wrong := not_finite(volumes):
             return [f"{name} not finite" for name in wrong], None
         if not self._knows(person):
             return [], None
@@ -90,6 +90,11 @@ class Checks:
 
     def _knows(self, person):
         return self.reference is not None and person.sex in self.reference.sexes
+
+
+def not_finite(volumes: Mapping[str, Volume]) -> list[str]:
+    """Names of the volumes with values that are not finite."""
+    return [name for name, volume in volumes.items() if not np.isfinite(volume.voxels).all()]
 
 
 def reference_beside(weights: str | Path, given: str | Path | None = None) -> Reference | None:

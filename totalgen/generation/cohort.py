@@ -25,7 +25,7 @@ from totalgen.data.subjects import for_each_subject
 from totalgen.data.text_files import read_json
 from totalgen.data.volume import Volume, is_whole, read_labels, read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.checks import Checks, failed
+from totalgen.generation.checks import Checks, failed, not_finite
 from totalgen.generation.cohort_page import write_index
 from totalgen.generation.export import caption, write_manifest, write_preview, write_study, write_volume
 from totalgen.generation.pipeline import Pipeline
@@ -159,6 +159,9 @@ class Studies:
             source = self.pipeline.source(self.requests[name].row)
             volumes, more = self._generated(name, source, row["seed"])
             row |= more
+            if wrong := not_finite(volumes):
+                cure = "Choose other settings of the sampling, or other weights."
+                raise InputError(f"{' and '.join(wrong)}: holds values that are not finite, and is not kept. {cure}")
             write_study(folder, volumes, row, lambda part: self._export(list(self.exports), part, source, volumes, row))
         elif missing := self.missing(name):
             self._complete(name, missing)
