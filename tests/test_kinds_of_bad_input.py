@@ -128,6 +128,35 @@ def test_tables(tmp_path, script, table, raw):
     assert table in line or raw in ("a header only", "other columns")
 
 
+# Splits: of a table that has other ones, or none.
+SPLIT = {script: TABLES[script, "cohort.csv"] for script in (
+    "2_Tests/generate_petct.py", "2_Tests/denoise_pet.py", "2_Tests/translate_ct_to_mr.py",
+    "3_Evaluations/2_measure_organs.py", "3_Evaluations/3_compare_cohorts.py", "3_Evaluations/4_image_quality.py",
+)} | {
+    "3_Evaluations/7_fidelity.py": lambda root: (
+        "--reference", f"a={root}", "--candidate", f"b={root}", "--outdir", root / "out"),
+    "3_Evaluations/1_segment_generated.py": lambda root: (
+        "--root", root, "--weights", REPOSITORY / "Resource/demo-segmenter.safetensors"),
+    "3_Evaluations/0_pack_reference.py": lambda root: (
+        "--root", root, "--preset", "demo", "--outdir", root / "out"),
+}  # fmt: skip
+BAD_SPLITS = [(script, split, known) for script in SPLIT for split in ("2", "tset") for known in (True, False)]
+
+
+@pytest.mark.parametrize(("script", "split", "known"), BAD_SPLITS)
+def test_splits(tmp_path, script, split, known):
+    """Numbers are names, too."""
+    cropped(tmp_path)
+    table = HEAD + "p1,F,60,1.65,66,1\np2,M,60,1.80,80,3\n"
+    if not known:
+        table = "\n".join(line.rpartition(",")[0] for line in table.splitlines())
+    (tmp_path / "cohort.csv").write_text(table)
+    before = tree(tmp_path)
+    line = refusal(script, *SPLIT[script](tmp_path), "--split", split)
+    assert f"cohort.csv: no subject of split \"{split}\". Splits there: 1, 3." in line if known else "no column" in line
+    assert tree(tmp_path) == before
+
+
 # JSON: the same, of what programs read.
 RAW_JSON = {
     "empty": b"", "cut": b'{"a": ', "a list": b"[1, 2]", "a number": b"3", "utf16": "{}".encode("utf-16"),
@@ -555,7 +584,7 @@ def test_options_that_exclude_each_other(tmp_path, monkeypatch, name):
 
 def test_there_are_300_cases():
     tables = (
-        BAD_TABLES, BAD_JSONS, BAD_SETTINGS, BAD_NUMBERS, WRITTEN, WEIGHTS, BAD_WEIGHTS, IMAGES, BAD_BROUGHT, PEOPLE,
-        BAD_NAMES, BAD_MASKS, EXCLUSIVE,
+        BAD_TABLES, BAD_SPLITS, BAD_JSONS, BAD_SETTINGS, BAD_NUMBERS, WRITTEN, WEIGHTS, BAD_WEIGHTS, IMAGES,
+        BAD_BROUGHT, PEOPLE, BAD_NAMES, BAD_MASKS, EXCLUSIVE,
     )  # fmt: skip
     assert sum(len(table) for table in tables) > 300

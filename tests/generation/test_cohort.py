@@ -192,12 +192,6 @@ def test_processes_share_a_cohort_and_change_nothing(stage_files, tmp_path):
             assert (alone == shared).all()
 
 
-def test_a_split_that_is_not_there_is_refused(cascade, tmp_path):
-    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
-    with pytest.raises(InputError, match="no subject of split validation"):
-        matched_requests(read_cohort(tmp_path / "manifest.csv"), 1, "validation")
-
-
 class Doubler:
     """A pipeline that knows no person and makes one volume of another."""
 

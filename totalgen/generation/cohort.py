@@ -309,11 +309,7 @@ def study_seed(seed: int, subject: str, sample: int = 0) -> int:
     return int.from_bytes(digest[:8]) >> 1
 
 
-def matched_requests(table: pd.DataFrame, seed: int, split: str | None = None) -> list[Request]:
-    """A request for every row of a cohort table, optionally of one split, with the seed of its subject."""
-    if split is not None and "split" in table:
-        table = table[table["split"] == split]
-        if table.empty:
-            raise InputError(f"the cohort table has no subject of split {split}. Choose another --split.")
+def matched_requests(table: pd.DataFrame, seed: int) -> list[Request]:
+    """A request for every row of a cohort table, with the seed of its subject."""
     names = [(str(row["subject"]), row) for row in table.to_dict("records")]
     return [Request(name, row, study_seed(seed, name)) for name, row in names]
