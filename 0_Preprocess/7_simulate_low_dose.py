@@ -39,7 +39,10 @@ def main(root, folder, doses, voxel_mm, noise, fwhm_mm, seed, workers, scheduler
     model = NoiseModel(relative=noise, fwhm_mm=fwhm_mm)
 
     def work(subject):
-        suv = read_pet(root / folder / subject / "SUV.nii.gz").suv
+        pet = read_pet(root / folder / subject / "SUV.nii.gz")
+        for doubt in pet.warnings:
+            click.echo(f"Warning: {subject}: {doubt}.", err=True)
+        suv = pet.suv
         if voxel_mm:
             suv = resample(suv, *isotropic_grid(suv, voxel_mm), fill=0.0)
         own = int.from_bytes(hashlib.sha256(f"{seed}:{subject}".encode()).digest()[:8])

@@ -69,8 +69,9 @@ def main(preset, path, cohort, split, dose, seed, outdir, dicom, keep_identity, 
     rank, ranks, device = distributed.start(7, settings.compute.device)
     files = f"doses/{{}}/SUV_{dose:g}.nii.gz"
     requests = requests_of(path, cohort, files, seed, outdir, rank, split, keep_identity, dose=dose)
-    denoiser, export = PetDenoiser.load(settings, device), dicom_export(outdir, keep_identity) if dicom else None
-    generate_cohort(denoiser, requests, outdir, preset, rank, ranks, export=export)
+    denoiser = PetDenoiser.load(settings, device)
+    exports = {"dicom": dicom_export(outdir, keep_identity)} if dicom else {}
+    generate_cohort(denoiser, requests, outdir, preset, rank, ranks, exports=exports)
     distributed.stop()
     if rank == 0:
         click.echo(written(outdir, requests))

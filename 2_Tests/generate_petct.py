@@ -20,7 +20,7 @@ from totalgen.generation.checks import Checks, reference_beside
 from totalgen.generation.cohort import generate_cohort, written
 from totalgen.generation.organ_export import ORGAN_SOURCES, organ_export
 from totalgen.generation.people import FIELDS, impossible, parsed, requests_for
-from totalgen.generation.synthetic_export import with_dicom, with_surface
+from totalgen.generation.synthetic_export import write_dicom, write_surface
 from totalgen.schema import listed, resolve, to_dict
 from totalgen.settings import GenerationSettings
 
@@ -95,12 +95,12 @@ def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dic
         return click.echo(f"{cost}\n{impossible(requests)}".strip())
     rank, ranks, device = distributed.start(7, settings.compute.device)  # days: a subject takes minutes
     cascade = Cascade.load(settings, device)
-    export = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.trained_on, device)
+    found = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.trained_on, device)
     known = reference_beside(settings.weights.global_weights, given["reference"])
-    checks = Checks(export and export.label, export and export.by, known, given["retry"])
-    export = with_dicom(export) if dicom else export
-    export = with_surface(export) if given["surface"] else export
-    generate_cohort(cascade, requests, outdir, preset, rank, ranks, given["compare_with"], export, checks)
+    checks = Checks(found and found.label, found and found.by, known, given["retry"])
+    asked = {"organs.csv": found, "dicom": dicom and write_dicom, "surface.png": given["surface"] and write_surface}
+    exports = {name: export for name, export in asked.items() if export}
+    generate_cohort(cascade, requests, outdir, preset, rank, ranks, given["compare_with"], exports, checks)
     distributed.stop()
     if rank == 0:
         click.echo(written(outdir, requests))

@@ -68,8 +68,9 @@ def main(preset, path, cohort, split, seed, outdir, dicom, keep_identity, change
     check_dicom(dicom, path)
     rank, ranks, device = distributed.start(7, settings.compute.device)
     requests = requests_of(path, cohort, "pairs/{}/CT.nii.gz", seed, outdir, rank, split, keep_identity)
-    translator, export = CtTranslator.load(settings, device), dicom_export(outdir, keep_identity) if dicom else None
-    generate_cohort(translator, requests, outdir, preset, rank, ranks, export=export)
+    translator = CtTranslator.load(settings, device)
+    exports = {"dicom": dicom_export(outdir, keep_identity)} if dicom else {}
+    generate_cohort(translator, requests, outdir, preset, rank, ranks, exports=exports)
     distributed.stop()
     if rank == 0:
         click.echo(written(outdir, requests))

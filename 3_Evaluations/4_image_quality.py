@@ -15,7 +15,7 @@ Dice, Hausdorff distance (95 %) and surface Dice (3 mm) against --organs. <outdi
 import click
 
 from totalgen.commands import PATH, PLACE, command, named, section_ended
-from totalgen.data.demographics import read_cohort
+from totalgen.data.demographics import of_split, read_cohort
 from totalgen.data.names import file_of, matching, pattern
 from totalgen.errors import InputError
 from totalgen.evaluation.calibration import Maps, calibrate
@@ -27,11 +27,10 @@ def subjects_of(paths, cohort, split):
     """Those for whom all files exist, of a split of a cohort table when one is given."""
     found, incomplete = matching(*paths)
     if cohort is not None:
-        table = read_cohort(cohort, person=False)
-        wanted = set((table if split is None else table[table["split"] == split])["subject"])
+        wanted = set(of_split(read_cohort(cohort, person=False), split, cohort)["subject"])
         found, incomplete = ([name for name in names if name in wanted] for names in (found, incomplete))
         if not found:
-            raise InputError(f"{cohort}: none of its subjects has all files. Check --split and the patterns.")
+            raise InputError(f"{cohort}: none of its subjects has all files. Check the patterns.")
     if incomplete:
         count = len(found) + len(incomplete)
         click.echo(f"{len(incomplete)} of {count} subjects are left out: a file of theirs is missing.", err=True)

@@ -3,7 +3,9 @@
 Each table below is a kind; scripts run in this process. The numbers of cases are counted by the last test.
 """
 
+import gzip
 import importlib.util
+import io
 import json
 import os
 from pathlib import Path
@@ -205,6 +207,35 @@ def test_values_of_tables(tmp_path, name):
     before = tree(tmp_path)
     arguments = TABLES[script, "cohort.csv"](tmp_path)
     assert words in refusal(script, *arguments)
+    assert tree(tmp_path) == before
+
+
+# Splits: of a table that has other ones, or none.
+SPLIT = {script: TABLES[script, "cohort.csv"] for script in (
+    "2_Tests/generate_petct.py", "2_Tests/denoise_pet.py", "2_Tests/translate_ct_to_mr.py",
+    "3_Evaluations/2_measure_organs.py", "3_Evaluations/3_compare_cohorts.py", "3_Evaluations/4_image_quality.py",
+)} | {
+    "3_Evaluations/7_fidelity.py": lambda root: (
+        "--reference", f"a={root}", "--candidate", f"b={root}", "--outdir", root / "out"),
+    "3_Evaluations/1_segment_generated.py": lambda root: (
+        "--root", root, "--weights", REPOSITORY / "Resource/demo-segmenter.safetensors"),
+    "3_Evaluations/0_pack_reference.py": lambda root: (
+        "--root", root, "--preset", "demo", "--outdir", root / "out"),
+}  # fmt: skip
+BAD_SPLITS = [(script, split, known) for script in SPLIT for split in ("2", "tset") for known in (True, False)]
+
+
+@pytest.mark.parametrize(("script", "split", "known"), BAD_SPLITS)
+def test_splits(tmp_path, script, split, known):
+    """Numbers are names, too."""
+    cropped(tmp_path)
+    table = HEAD + "p1,F,60,1.65,66,1\np2,M,60,1.80,80,3\n"
+    if not known:
+        table = "\n".join(line.rpartition(",")[0] for line in table.splitlines())
+    (tmp_path / "cohort.csv").write_text(table)
+    before = tree(tmp_path)
+    line = refusal(script, *SPLIT[script](tmp_path), "--split", split)
+    assert f"cohort.csv: no subject of split \"{split}\". Splits there: 1, 3." in line if known else "no column" in line
     assert tree(tmp_path) == before
 
 
@@ -460,6 +491,23 @@ def _image(voxels, affine=None, **codes):
 
 
 BODY = np.full((12, 12, 12), 40, np.float32)
+
+
+def _placed(*rows):
+    """A NIfTI file whose affine has these rows."""
+    raw = _image(BODY).to_bytes()
+    return raw[:280] + np.array(rows, "<f4").tobytes() + raw[328:]  # srow_x, srow_y, srow_z
+
+
+X, Y, Z = np.diag([4.0, 4, 4, 1])[:3]
+NO_VOLUMES = {  # files of which nothing can be made, whatever is asked for
+    "complex": _image(np.full((8, 8, 8), 40 + 3j, np.complex64)).to_bytes(),
+    "colours": _image(np.zeros((8, 8, 8), [("R", "u1"), ("G", "u1"), ("B", "u1")])).to_bytes(),
+    "voxels without volume": _placed(X, Y, 0 * Z),
+    "two axes along one": _placed(X + Y, Z, 0 * Z),
+    "an affine of NaN": _placed(X, np.nan * Y, Z),
+    "an affine of infinity": _placed(X, Y, (0, 0, np.inf, 0)),
+}
 IMAGES = {
     "four axes": _image(np.zeros((4, 4, 4, 2), np.float32)),
     "two axes": _image(np.zeros((4, 4), np.float32)),
@@ -470,7 +518,7 @@ IMAGES = {
     "another grid": _image(np.full((5, 6, 7), 40, np.float32)),
     "empty": b"", "text": b"image", "cut": "cut", "a folder": None, "a pipe": "pipe",
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100), "gzip of nothing": b"\x1f\x8b\x08" + bytes(7),
-}  # fmt: skip
+} | {name: gzip.compress(raw) for name, raw in NO_VOLUMES.items()}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -490,6 +538,58 @@ def test_images(tmp_path, name):
     assert "p1" in line
     assert "failures.csv" in line
     assert not (tmp_path / "cropped" / "p1").exists()
+
+
+# Images that somebody brings to be denoised or translated.
+def _npz(change):
+    """A change of the bytes of a whole npz → those of a damaged one."""
+    file = io.BytesIO()
+    np.savez_compressed(file, a=np.random.default_rng(0).random((8, 8, 8)))
+    return change(file.getvalue())
+
+
+def _npy():
+    file = io.BytesIO()
+    np.save(file, BODY)
+    return file.getvalue()
+
+
+def _changed(raw, place, value):
+    return raw[:place] + value + raw[place + len(value) :]
+
+
+BROUGHT = {f"{name}.nii": made for name, made in NO_VOLUMES.items()} | {
+    "empty.npz": b"",
+    "text.npz": b"image",
+    "npy.npz": _npy(),
+    "cut.npz": _npz(lambda raw: raw[:-60]),
+    "deflate.npz": _npz(lambda raw: _changed(raw, len(raw) // 2, bytes(40))),
+    "crc.npz": _npz(lambda raw: raw.replace(raw[14:18], b"\1\2\3\4")),
+    "a pipe.npz": "pipe",
+    "no zip.nii.gz": b"\x1f\x8b\x08" + bytes(7),
+    "cut.nii.gz": gzip.compress(_image(BODY).to_bytes()[:-500]),  # cited in two lines by nibabel
+    "CT.nii": _image(np.where(np.arange(8)[:, None, None] < 4, -1000, BODY[:8, :8, :8]).astype(np.float32)),
+    "CT with metal.nii": _image(np.where(np.arange(12)[:, None, None] < 6, -1000, 1500 + BODY).astype(np.float32)),
+    "negative.nii": _image(np.where(np.arange(12)[:, None, None] < 10, -1, 0 * BODY + 2).astype(np.float32)),
+}
+BRINGING = {
+    "2_Tests/denoise_pet.py": ("--preset", "demo-one", "--dose", 0.1),
+    "2_Tests/translate_ct_to_mr.py": ("--preset", "demo", "--stage", "slices"),
+}
+BAD_BROUGHT = [
+    (script, name) for script in BRINGING for name in BROUGHT
+    if "denoise" in script or not (name.endswith("npz") or name.startswith("CT"))
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(("script", "name"), BAD_BROUGHT)
+def test_images_that_are_brought(tmp_path, script, name):
+    path, made = tmp_path / name, BROUGHT[name]
+    put(path, made.to_bytes() if isinstance(made, nibabel.Nifti1Image) else made)
+    line = refusal(script, *BRINGING[script], "--input", path, "--outdir", tmp_path / "out")
+    assert name in line
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {"failures.csv"}
 
 
 # People, names and options that exclude each other.
@@ -593,7 +693,7 @@ def test_options_that_exclude_each_other(tmp_path, monkeypatch, name):
 
 def test_there_are_300_cases():
     tables = (
-        BAD_TABLES, BAD_JSONS, BAD_SETTINGS, BAD_NUMBERS, WRITTEN, WEIGHTS, BAD_WEIGHTS, IMAGES, PEOPLE, BAD_NAMES,
-        BAD_MASKS, EXCLUSIVE, VALUES,
+        BAD_TABLES, BAD_SPLITS, BAD_JSONS, BAD_SETTINGS, BAD_NUMBERS, WRITTEN, WEIGHTS, BAD_WEIGHTS, IMAGES,
+        BAD_BROUGHT, PEOPLE, BAD_NAMES, BAD_MASKS, EXCLUSIVE, VALUES,
     )  # fmt: skip
     assert sum(len(table) for table in tables) > 300

@@ -17,6 +17,9 @@ class InputError(click.ClickException):
 
     exit_code = 2
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))  # what is cited may have several
+
     def __str__(self) -> str:
         return self.message
 

@@ -65,3 +65,15 @@ def test_a_long_note_is_cut_between_characters(tmp_path):
     text = header_of(tmp_path / "CT.nii.gz", ramp(), note="é" * 80)["descrip"].item()
     assert 78 <= len(text) <= 79
     assert text.decode().endswith("é")
+
+
+def test_a_fingerprint_is_of_voxels_and_place_and_not_of_the_file(tmp_path):
+    voxels = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    volume, changed = Volume(voxels, np.eye(4)), voxels.copy()
+    changed[1, 2, 3] += 1e-6
+    for name in ("a", "b"):
+        write_nifti(tmp_path / f"{name}.nii.gz", volume, note=name)
+        assert read_nifti(tmp_path / f"{name}.nii.gz").sha256 == volume.sha256
+    others = [Volume(changed, np.eye(4)), Volume(voxels, np.diag([1, 1, 1.01, 1])), Volume(voxels[::-1], np.eye(4))]
+    others += [Volume(voxels.reshape(5, 4, 3), np.eye(4)), Volume(voxels.astype(np.float64), np.eye(4))]
+    assert len({each.sha256 for each in (volume, *others)}) == 6

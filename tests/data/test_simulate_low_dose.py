@@ -15,6 +15,17 @@ def cohort(tmp_path):
     return tmp_path
 
 
+def test_what_is_doubtful_is_said_and_what_is_no_suv_refused(cohort, script):
+    for name, lowest in (("b", -1000), ("a", -1)):
+        voxels = np.full((24, 22, 20), 2.3, np.float32)
+        voxels[:4] = lowest
+        write_nifti(cohort / f"resampled/{name}/SUV.nii.gz", Volume(voxels, np.eye(4)))
+    result = script(7, "--root", cohort, "--dose", 0.1)
+    assert "Warning: a: the lowest SUV is -1; negative voxels are kept as they are." in result.stderr
+    assert "1 of 2 subjects failed (b)" in result.stderr
+    assert "its values are -1000 to 2.3, which no SUV has" in (cohort / "failures.csv").read_text()
+
+
 def test_lower_doses_have_the_excess_noise_and_no_bias(cohort, script):
     result = script(7, "--root", cohort, "--dose", 0.1, "--dose", 0.5)
     assert result.exit_code == 0, result.output

@@ -15,6 +15,7 @@ from totalgen.errors import InputError
 from totalgen.generation import export
 from totalgen.generation.checks import PASSED, UNKNOWN, Checks, failed, reference_beside
 from totalgen.generation.cohort import Request, generate_cohort, study_seed
+from totalgen.generation.organ_export import OrganExport
 
 WOMAN = dict(sex="F", age_years=60.0, height_m=1.65, weight_kg=66.0)
 MAN = dict(WOMAN, sex="M")
@@ -128,9 +129,64 @@ def test_organs_are_labelled_before_the_check_and_written(tmp_path):
     assert (tmp_path / "a" / "organs.nii.gz").exists()
 
 
+def label_all(name, ct):
+    return Volume(np.full(ct.shape, ORGANS["spleen"], np.uint8), ct.affine)
+
+
+def highest(folder, source, volumes, row):
+    (folder / "highest.txt").write_text(f"{row['subject']} {volumes['SUV'].voxels.max():.0f}")
+
+
+def listing(folder, source, volumes, row):
+    (folder / "list").mkdir()
+    (folder / "list" / "names.txt").write_text(f"{sorted(volumes)} {(folder / 'organs.csv').exists()}")
+
+
+def test_what_is_asked_for_later_is_made_of_the_volumes_that_are_there(tmp_path):
+    """As it would have been made at once, organs and what the check says of them included; nothing is sampled again."""
+    pipeline, known, checks = Blocks(), Checks(reference=KNOWN), Checks(label_all, "somebody", KNOWN)
+    exports = {"organs.csv": OrganExport(label_all, "somebody"), "highest.txt": highest, "list": listing}
+    generate_cohort(Blocks(), REQUESTS, tmp_path / "once", "x", exports=exports, checks=checks)
+    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", checks=known)
+    made = (tmp_path / "later/a/CT.nii.gz").read_bytes()
+    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports={"list": listing}, checks=known)
+    assert "False" in (tmp_path / "later/a/list/names.txt").read_text()
+    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=checks)
+    assert "True" in (tmp_path / "later/a/list/names.txt").read_text()  # it shows what comes before it
+    files = {path.relative_to(tmp_path / "once"): path for path in (tmp_path / "once").rglob("*") if path.is_file()}
+    assert len(files) > 12
+    for name, path in files.items():
+        assert (tmp_path / "later" / name).read_bytes() == path.read_bytes(), name
+    assert pipeline.seeds == [1, 2]
+    assert (tmp_path / "later/a/CT.nii.gz").read_bytes() == made
+    table = pd.read_csv(tmp_path / "later/manifest.csv")
+    assert list(table["quality"]) == [PASSED] * 2
+    others = Checks(label_all, "somebody else", KNOWN)
+    with pytest.raises(InputError, match="a: was made with another segmenter"):
+        generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=others)
+
+
 def test_what_is_not_finite_fails_without_a_reference():
     volumes = dict(CT=Volume(np.zeros((4, 4, 4)), AFFINE), SUV=Volume(np.full((4, 4, 4), np.nan), AFFINE))
     assert Checks().judged(None, volumes) == (["SUV not finite"], None)
+
+
+@pytest.mark.parametrize("checks", [None, Checks(), Checks(reference=KNOWN, retry=1)])
+def test_a_study_that_is_not_finite_is_not_done(tmp_path, capsys, checks):
+    class Diverging(Blocks):
+        def run(self, source, seed=0, progress=iter):
+            volumes = super().run(seed=seed, source=source)
+            if seed != 2:
+                volumes["SUV"].voxels[3, 4, 5] = np.nan
+            return volumes
+
+    generate_cohort(Diverging(), REQUESTS, tmp_path, "x", checks=checks)
+    assert not (tmp_path / "a").exists()
+    assert "SUV: holds values that are not finite, and is not kept" in (tmp_path / "failures.csv").read_text()
+    assert list(pd.read_csv(tmp_path / "manifest.csv")["subject"]) == ["b"]
+    assert "it is kept" not in capsys.readouterr().err
+    with pytest.raises(InputError, match="not finite"):
+        generate_cohort(Diverging(), REQUESTS[:1], tmp_path, "x", checks=checks)
 
 
 def test_somebody_of_whom_nothing_is_known_is_not_checked(tmp_path):

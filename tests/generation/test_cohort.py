@@ -203,12 +203,6 @@ def test_processes_share_a_cohort_and_change_nothing(stage_files, tmp_path):
             assert (alone == shared).all()
 
 
-def test_a_split_that_is_not_there_is_refused(cascade, tmp_path):
-    generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
-    with pytest.raises(InputError, match="no subject of split validation"):
-        matched_requests(read_cohort(tmp_path / "manifest.csv"), 1, "validation")
-
-
 class Doubler:
     """A pipeline that knows no person and makes one volume of another."""
 
@@ -246,7 +240,7 @@ def test_any_pipeline_makes_a_resumable_cohort(tmp_path, cropped_cohort, capsys)
 def test_masks_and_their_measures_stand_beside_a_study(cascade, tmp_path):
     """The shipped segmenter on an untrained network's noise finds something or nothing; the table says which."""
     export = organ_export("network", RESOURCE / "demo-segmenter.safetensors")
-    generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny", export=export)
+    generate_cohort(cascade(), REQUESTS[:1], tmp_path, "tiny", exports={"organs.csv": export})
     folder = tmp_path / REQUESTS[0].name
     organs, ct = (read_nifti(folder / f"{name}.nii.gz", np.float32) for name in ("organs", "CT"))
     assert organs.shape == ct.shape

@@ -9,7 +9,7 @@ from totalgen.data.demographics import Demographics
 from totalgen.data.volume import read_labels, read_nifti, write_nifti
 from totalgen.errors import InputError
 from totalgen.generation.cohort_figures import body_mass_figure, pipeline_figure, slices_figure, spread_evenly
-from totalgen.generation.synthetic_export import with_surface
+from totalgen.generation.synthetic_export import write_surface
 
 FIGURES = "2_Tests/make_figures.py"
 
@@ -59,18 +59,16 @@ def test_the_script_draws_what_is_asked_for(generated, tmp_path, invoke):
 
 
 def test_a_study_has_its_surfaces_on_request(cohort, tmp_path):
-    """After what is written before it, whose organs it shows."""
+    """It shows the organs that lie in the folder."""
     study = cohort / "cropped" / "s0"
     person = Demographics("F", 60, 1.65, 66.0)
     row = dict(subject="s0", source="phantom", **vars(person))
     volumes = {name: read_nifti(study / f"{name}.nii.gz") for name in ("CT", "SUV")}
 
-    def organs(folder, *_):
-        write_nifti(folder / "organs.nii.gz", read_labels(study / "organs.nii.gz"))
-
-    for name, before in (("bare", None), ("with", organs)):
-        (tmp_path / name).mkdir()
-        with_surface(before)(tmp_path / name, person, volumes, row)
+    write_nifti(tmp_path / "with" / "organs.nii.gz", read_labels(study / "organs.nii.gz"))
+    for name in ("bare", "with"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        write_surface(tmp_path / name, person, volumes, row)
     bare, full = (imageio.imread(tmp_path / name / "surface.png") for name in ("bare", "with"))
     assert bare.shape[:2] == full.shape[:2] == (500, 900)
     colourful = [(np.ptp(picture[..., :3], axis=2) > 100).sum() for picture in (bare, full)]  # red and violet organs

@@ -160,6 +160,10 @@ def test_a_file_is_translated_by_the_script(files, tmp_path, invoke):
     assert {p.name for p in (tmp_path / "out/ct").iterdir()} >= {"MR.nii.gz", "MR_std.nii.gz", "preview.png"}
     assert "0 subjects done, 1 were done before" in invoke(*asked, "--samples", 2).output
     assert invoke(*asked, "--samples", 3).exit_code == 2
+    voxels[2, 3, 2] += 1
+    write_nifti(tmp_path / "other/ct.nii.gz", Volume(voxels, np.diag([4.0] * 3 + [1.0])))
+    others = [tmp_path / "other/ct.nii.gz" if each == tmp_path / "ct.nii.gz" else each for each in asked]
+    assert "made with another input of that name" in invoke(*others, "--samples", 2).stderr
     one = [*asked[:6], tmp_path / "one", *weights]
     assert invoke(*one).exit_code == 0
     assert not (tmp_path / "one/ct/MR_std.nii.gz").exists()

@@ -1,5 +1,7 @@
 """Any PET that is SUV comes back on its own grid; anything else is refused in one line."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -210,13 +212,50 @@ def test_a_file_is_denoised_by_the_script_and_kept_the_second_time(tmp_path, inv
     assert "is not divisible by" in result.stderr or "another window" in result.stderr
 
 
+@pytest.mark.parametrize("brought", ["file", "cohort"])
+def test_the_result_of_one_input_is_not_handed_out_for_another_of_its_name(tmp_path, invoke, brought):
+    file = weights_file(tmp_path / "w.safetensors")
+    for person, seed in (("alice", 0), ("bob", 1)):
+        write_nifti(tmp_path / person / "doses/p/SUV_0.1.nii.gz", pet((8, 8, 8), seed=seed))
+        (tmp_path / person / "cohort.csv").write_text("subject\np\n")
+    given = {"file": ("--input", "{}/doses/p/SUV_0.1.nii.gz"), "cohort": ("--cohort", "{}")}[brought]
+    asked = [SCRIPT, "--preset", "smoke", "--weights", file, "--dose", 0.1, "--outdir", tmp_path / "out"]
+    asked += ["--set", "window=(8,8,8)", given[0]]
+
+    def run(person):
+        return invoke(*asked, tmp_path / given[1].format(person))
+
+    assert run("alice").exit_code == 0
+    (study,) = (tmp_path / "out").glob("*/study.json")
+    before = {path: path.read_bytes() for path in study.parent.iterdir()}
+    result = run("bob")
+    assert result.exit_code == 2
+    assert "was made with another input of that name. Ask for the same again" in result.stderr
+    assert {path: path.read_bytes() for path in study.parent.iterdir()} == before
+    assert "0 subjects done, 1 were done before" in run("alice").output
+    row = json.loads(study.read_text())
+    del row["input_sha256"]  # as an earlier version left it
+    study.write_text(json.dumps(row))
+    result = run("bob")
+    assert "0 subjects done, 1 were done before" in result.output
+    assert "whether they were these is not known" in result.stderr
+
+
 def test_a_dicom_series_becomes_a_derived_one(tmp_path, invoke):
     subject = make_subject(WOMAN, seed=3, voxel_mm=16.0)
     write_study(tmp_path / "in", "p", subject, WOMAN, seed=3)
     file = weights_file(tmp_path / "w.safetensors", voxel_mm=16.0)
     asked = [SCRIPT, "--preset", "smoke", "--input", tmp_path / "in", "--dose", 0.1, "--outdir", tmp_path / "out"]
-    result = invoke(*asked, "--weights", file, "--dicom", "--set", "window=(8,8,8)", "--set", "steps=1")
+    asked += ["--weights", file, "--set", "window=(8,8,8)", "--set", "steps=1"]
+    assert invoke(*asked).exit_code == 0
+    study = tmp_path / "out/in/study.json"
+    row, made = study.read_text(), study.with_name("SUV.nii.gz").read_bytes()
+    study.write_text(json.dumps({key: value for key, value in json.loads(row).items() if key != "input_sha256"}))
+    assert "of which input it was made is not known, and dicom needs it" in invoke(*asked, "--dicom").stderr
+    study.write_text(row)
+    result = invoke(*asked, "--dicom")  # of the volume that is there
     assert result.exit_code == 0, result.output
+    assert study.with_name("SUV.nii.gz").read_bytes() == made
     given, nifti = read_pet(tmp_path / "in").suv, read_nifti(tmp_path / "out/in/SUV.nii.gz", reorder=False)
     made = read_pet(tmp_path / "out/in/dicom").suv
     assert made.shape == given.shape == nifti.shape
@@ -249,6 +288,20 @@ def test_what_is_no_suv_volume_is_refused(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"x")
     with pytest.raises(InputError, match="cannot be read as npz"):
         read_pet(tmp_path / "broken.npz")
+
+
+def test_negative_values_are_noise_or_no_suv(tmp_path):
+    """Noise of an image that shows anything is less far below 0 than the image is above; HU are not."""
+    random = np.random.default_rng(0)
+    body = np.zeros((20, 20, 20))
+    body[5:15, 5:15] = 1
+    noisy = body + random.normal(0, 1, body.shape)  # as much noise as uptake
+    for factor in (0.1, 1, 10):
+        write_nifti(tmp_path / "noisy.nii.gz", Volume((factor * noisy).astype(np.float32), np.eye(4)))
+        assert any("negative voxels are kept" in text for text in read_pet(tmp_path / "noisy.nii.gz").warnings)
+    refused(tmp_path, np.where(body > 0, 40, -1000), "values are -1000 to 40, which no SUV has; a CT")
+    refused(tmp_path, np.where(body > 0, 1500, -1000), "values are -1000 to 1500")
+    refused(tmp_path, np.where(body > 0, 1, -0.9), "the sum of its values is negative")
 
 
 def test_what_is_doubtful_is_said(tmp_path):

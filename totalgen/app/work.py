@@ -26,13 +26,13 @@ from totalgen.errors import InputError, closest
 from totalgen.generation import ct_translator, pet_denoiser
 from totalgen.generation.cascade import SHIPPED, Cascade
 from totalgen.generation.checks import Checks, reference_beside
-from totalgen.generation.cohort import Request, generate_cohort
+from totalgen.generation.cohort import Export, Request, generate_cohort
 from totalgen.generation.ct_translator import CtTranslator
 from totalgen.generation.inputs import requests_of
 from totalgen.generation.organ_export import organ_export
 from totalgen.generation.people import FIELDS, requests_for
 from totalgen.generation.pet_denoiser import PetDenoiser
-from totalgen.generation.synthetic_export import Export, with_dicom
+from totalgen.generation.synthetic_export import write_dicom
 from totalgen.generation.trained import Trained
 from totalgen.models.networks import cost
 from totalgen.schema import build
@@ -61,13 +61,13 @@ FORMS = {  # kind of job → what its form may hold, read as the options of the 
 
 class Plan(NamedTuple):
     """What a job will do. values: of its form, typed;  preset: for the manifest;  load: makes the pipeline, what
-    exports more of a study, and its checks."""
+    else is written of a study (file name → export), and its checks."""
 
     values: dict[str, Any]
     request: Request
     outdir: Path
     preset: str
-    load: Callable[[], tuple[Any, Export | None, Checks | None]]
+    load: Callable[[], tuple[Any, dict[str, Export], Checks | None]]
 
 
 def plan(job: Mapping[str, Any], results: Path, weights: Path) -> Plan:
@@ -102,7 +102,12 @@ def _generate(values, studies, identity, weights):
         organs = organ_export(None, weights / "demo-segmenter.safetensors", cascade.global_stage.data["sources"])
         known = reference_beside(weights / "demo-segmenter.safetensors")
         checks = Checks(organs.label, organs.by, known) if organs else Checks(reference=known)
-        return replace(cascade, **samplings), _with_figures(with_dicom(organs), known), checks
+        exports: dict[str, Export] = {"dicom": write_dicom}
+        if organs:
+            exports = {"organs.csv": organs} | exports
+            if known is not None and values["sex"] in known.sexes:
+                exports["training.json"] = _figures(known)
+        return replace(cascade, **samplings), exports, checks
 
     return Plan(values, request, studies / (f"{family}-{values['steps']}-steps" if steps else family), name, load)
 
@@ -114,8 +119,9 @@ def _denoise(values, studies, identity, weights):
         raise InputError("--dose is missing. Give the fraction of the normal dose, such as 0.1.")
     path, outdir = values.pop("path", None), studies / identity
     (request,) = requests_of(path, None, "", values.get("seed", 1), outdir, 0, dose=values["dose"])
-    dicom = pet_denoiser.dicom_export(outdir, False) if path.is_dir() else None
-    return Plan(values, request, outdir, "demo", lambda: (PetDenoiser.load(settings), _with_input(dicom), None))
+    exports = {"input.nii.gz": _write_input}
+    exports |= {"dicom": pet_denoiser.dicom_export(outdir, False)} if path.is_dir() else {}
+    return Plan(values, request, outdir, "demo", lambda: (PetDenoiser.load(settings), exports, None))
 
 
 def _translate(values, studies, identity, weights):
@@ -123,8 +129,9 @@ def _translate(values, studies, identity, weights):
     settings = build(TranslationInferenceSettings, own | dict(samples=values.get("samples", 1)))
     path, outdir = values.pop("path", None), studies / identity
     (request,) = requests_of(path, None, "", values.get("seed", 1), outdir, 0)
-    dicom = ct_translator.dicom_export(outdir, False) if path.is_dir() else None
-    return Plan(values, request, outdir, "demo", lambda: (CtTranslator.load(settings), _with_input(dicom), None))
+    exports = {"input.nii.gz": _write_input}
+    exports |= {"dicom": ct_translator.dicom_export(outdir, False)} if path.is_dir() else {}
+    return Plan(values, request, outdir, "demo", lambda: (CtTranslator.load(settings), exports, None))
 
 
 KINDS = {"generate": _generate, "denoise": _denoise, "translate": _translate}
@@ -167,25 +174,15 @@ def _image(source):
     return source.pet.suv if hasattr(source, "pet") else source.ct.ct
 
 
-def _with_input(before: Export | None) -> Export:
-    """Exports input.nii.gz, what was given, so that it can be looked at beside the result; after ``before``."""
-
-    def export(folder, source, volumes, row):
-        if before is not None:
-            before(folder, source, volumes, row)
-        write_nifti(folder / "input.nii.gz", _image(source), "TotalGen: as given")
-
-    return export
+def _write_input(folder, source, volumes, row):
+    """An Export: input.nii.gz, what was given, so that it can be looked at beside the result."""
+    write_nifti(folder / "input.nii.gz", _image(source), "TotalGen: as given")
 
 
-def _with_figures(before: Export, known: Reference | None) -> Export:
-    """Exports training.json after ``before``: figures of the study's organs, and their ranges in the training cohort,
-    by sex."""
+def _figures(known: Reference) -> Export:
+    """An Export: training.json, figures of the study's organs, and their ranges in the training cohort, by sex."""
 
     def export(folder, person, volumes, row):
-        before(folder, person, volumes, row)
-        if known is None or person.sex not in known.sexes or "organs" not in volumes:
-            return
         found = study_figures(volumes["CT"], volumes["SUV"], volumes["organs"], known.window_hu)
         figures = {name: value if math.isfinite(value) else None for name, value in found.items()}
         ranges = known.sexes[person.sex]
@@ -221,14 +218,14 @@ def follow(pipeline: Any, total: int, say: Say) -> None:
 def run(job: Mapping[str, Any], results: Path, weights: Path, say: Say) -> None:
     """Do a job. say: called with what is known of it: a doubt, an evaluation, and what was made."""
     made = plan(job, results, weights)
-    pipeline, export, checks = made.load()
+    pipeline, exports, checks = made.load()
     source = pipeline.source(made.request.row)
     for doubt in pipeline.doubts(source):
         say(doubt=doubt)
     shape = () if isinstance(pipeline, Cascade) else isotropic_grid(_image(source), pipeline.task.settings.voxel_mm)[0]
     follow(pipeline, pipeline.operations(shape), say)
     with report_full_disk(made.outdir):
-        generate_cohort(pipeline, [made.request], made.outdir, made.preset, export=export, checks=checks)
+        generate_cohort(pipeline, [made.request], made.outdir, made.preset, exports=exports, checks=checks)
     say(made=f"{made.outdir.name}/{made.request.name}")
 
 

@@ -14,6 +14,7 @@ from totalgen.data.text_files import check_numbers, read_csv, read_text
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
+MANIFEST = "manifest.csv"  # the cohort table of a folder of generated studies
 TEST_FRACTION = 0.26  # share of test subjects: 200 of 765 in the paper
 COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
 SEXES = ("F", "M")
@@ -101,15 +102,17 @@ def outside(person: Demographics, known: dict[str, list[float]]) -> list[str]:
 
 
 def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
-    """A cohort table as a DataFrame, subject as text. person: whether sex, age, height and weight must be there.
+    """A cohort table as a DataFrame, subject and split as text.
 
+    person: whether sex, age, height and weight must be there.
     Raises InputError when it is missing, empty or without a column, and when a subject occurs twice or cannot be the
     name of a folder.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such cohort table. Run 0_Preprocess/1_dicom_to_metadata.py on its folder first.")
-    table = read_csv(path, dtype={"subject": str, "sex": str}, keep_default_na=False, na_values=[""])
+    text = dict.fromkeys(("subject", "sex", "split"), str)
+    table = read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     needed = ("subject", "sex", "age_years", "height_m", "weight_kg") if person else ("subject",)
     missing = [name for name in needed if name not in table]
     if missing:
@@ -131,6 +134,23 @@ def check_people(table: pd.DataFrame, path: str | Path) -> None:
             Demographics.from_row(row)
         except InputError as error:
             raise InputError(f"{path}, row {int(str(index)) + 2} ({row['subject']}): {error}") from None
+
+
+def of_split(table: pd.DataFrame, split: str | None, path: str | Path) -> pd.DataFrame:
+    """The rows of ``split`` of the cohort table at ``path``; all when it is None.
+
+    All, too, of a manifest.csv without that column: generated studies need not have one. Raises InputError for another
+    table without it, and when no row is left.
+    """
+    if split is None or ("split" not in table and Path(path).name == MANIFEST):
+        return table
+    if "split" not in table:
+        raise InputError(f"{path}: has no column split, of which {split} is asked for. Add it, or leave --split out.")
+    chosen = table[table["split"] == split]
+    if chosen.empty:
+        known = ", ".join(sorted(table["split"].dropna().unique())) or "none"
+        raise InputError(f'{path}: no subject of split "{split}". Splits there: {known}. Choose one with --split.')
+    return chosen
 
 
 def carry_over(table: pd.DataFrame, path: str | Path, keep: Collection[str] = ()) -> pd.DataFrame:

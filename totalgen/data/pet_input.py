@@ -20,14 +20,13 @@ from totalgen.data.metadata import (
     study_of,
     unusable,
 )
-from totalgen.data.plausibility import SUV_IMPOSSIBLE, suv_doubts
+from totalgen.data.plausibility import SUV_DOUBTFUL, SUV_IMPOSSIBLE, check_negative, suv_doubts
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
 from totalgen.data.volume import Volume, read_nifti
 from totalgen.errors import InputError
 
 NPZ_VOXEL_MM = 1.65  # of the published npz files, which carry no geometry
 ANYBODY = dict(sex="F", age_years=50.0, height_m=1.7)  # SUVbw depends on the weight alone
-SUV_DOUBTFUL = 300.0  # the highest voxel: a very hot bladder, or no SUV
 
 
 @dataclass(frozen=True)
@@ -60,26 +59,35 @@ def read_pet(path: str | Path) -> Pet:
     highest, lowest = float(voxels.max()), float(voxels.min())
     if highest > SUV_IMPOSSIBLE:
         raise InputError(f"{path}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
+    if highest <= 0:
+        raise InputError(f"{path}: no voxel is above 0. Is it the right file?")
+    try:
+        check_negative(pet.suv)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     warnings = list(pet.warnings)
     if highest > SUV_DOUBTFUL:
         warnings.append(f"the highest SUV is {highest:.4g}: check that it is SUV")
-    if highest <= 0:
-        raise InputError(f"{path}: no voxel is above 0. Is it the right file?")
     if lowest < -0.05 * highest:
         warnings.append(f"the lowest SUV is {lowest:.3g}; negative voxels are kept as they are")
     return replace(pet, warnings=tuple(warnings))
 
 
 def _from_npz(path):
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no file that is there. Correct the path.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("it is npy")
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy, zipfile and zlib each raise their own kinds for a damaged file
         raise InputError(f"{path}: cannot be read as npz ({error}). Export it again.") from None
     if len(arrays) != 1:
         raise InputError(f"{path}: holds {len(arrays)} arrays ({', '.join(arrays)}); one volume is needed. Split it.")
     voxels = np.squeeze(next(iter(arrays.values())))
-    if voxels.ndim != 3 or not np.issubdtype(voxels.dtype, np.number):
+    if voxels.ndim != 3 or voxels.dtype.kind not in "biuf":
         raise InputError(f"{path}: holds {voxels.ndim} dimensions of {voxels.dtype}; a 3-D volume is needed. Split it.")
     return Volume(voxels.astype(np.float32), np.diag([NPZ_VOXEL_MM] * 3 + [1.0]))
 

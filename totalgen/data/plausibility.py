@@ -18,6 +18,7 @@ IMPOSSIBLE_MEAN_SUV = (0.2, 3.0)
 USUAL = 0.8
 WHOLE_L = 15.0  # of body in view: in less, a brain or a bladder may dominate
 SUV_IMPOSSIBLE = 2000.0  # the highest voxel: above it is activity, not SUV
+SUV_DOUBTFUL = 300.0  # the highest voxel: a very hot bladder, or no SUV
 SUV_MAX_LOW = 1.0  # no FDG scan
 MEAN_SUV_SMALL = (0.2, 20.0)  # of any part of a body, from legs to a brain: a wrong dose or weight
 AIR_HU, AIR_QUANTILE = (-1100.0, -700.0), 0.005  # the darkest voxels of a CT are air, a real one of 4 mm has -891
@@ -43,6 +44,22 @@ def suv_doubts(pet: Volume, weight_kg: float) -> list[str]:
     if highest < SUV_MAX_LOW:
         doubts.append(f"SUVmax is {highest:.2f}: check weight, dose and times")
     return doubts
+
+
+def check_negative(pet: Volume) -> None:
+    """Raises InputError for negative values that no PET has, such as those of a CT.
+
+    Noise of a reconstruction goes below 0, but as far above it, where uptake is added: no voxel is further below 0 than
+    the highest is above. Their sum, which is of the dose in view, stays positive.
+    """
+    highest, lowest = float(pet.voxels.max()), float(pet.voxels.min())
+    if lowest < -min(highest, SUV_DOUBTFUL):
+        raise InputError(
+            f"its values are {lowest:.4g} to {highest:.4g}, which no SUV has; a CT, or values without their rescale? "
+            "Give a PET in SUV."
+        )
+    if pet.voxels.sum(dtype=np.float64) <= 0:
+        raise InputError("the sum of its values is negative, which no SUV has; a CT? Give a PET in SUV.")
 
 
 def body_doubts(suv: Volume, body: np.ndarray) -> list[str]:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from totalgen.data.demographics import read_cohort
+from totalgen.data.demographics import MANIFEST, of_split, read_cohort
 from totalgen.data.files import require_folder
 from totalgen.errors import InputError
 
 LAYOUTS = {  # table: folder, relative to the table, that contains one folder per subject
     "cohort.csv": "cropped",
-    "manifest.csv": ".",
+    MANIFEST: ".",
 }
 
 
@@ -18,8 +18,7 @@ def read_studies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     """The cohort table of ``root`` with one more column, ``folder``: where a subject's CT, SUV and organs are.
 
     root: a cohort root (``cohort.csv``, ``cropped/<subject>/``) or the output of a generation (``manifest.csv``,
-    ``<subject>/``).  split: keep the rows of this split; all rows of a table without that column, since a generated
-    cohort need not have one.
+    ``<subject>/``).  split: keep the rows of this split, as ``of_split``.
     Raises InputError when the folder is neither of the two or no row is left.
     """
     root = require_folder(root, "Give the root of a cohort or the output folder of 2_Tests/generate_petct.py.")
@@ -28,10 +27,4 @@ def read_studies(root: str | Path, split: str | None = None) -> pd.DataFrame:
         raise InputError(f"{root}: has neither {' nor '.join(LAYOUTS)}. Give a cohort root or a generated folder.")
     table = read_cohort(root / name)
     table["folder"] = [root / LAYOUTS[name] / subject for subject in table["subject"]]
-    if split is None or "split" not in table:
-        return table
-    chosen = table[table["split"] == split].reset_index(drop=True)
-    if chosen.empty:
-        known = ", ".join(sorted(table["split"].dropna().unique()))
-        raise InputError(f'{root / name}: no subject of split "{split}". Splits there: {known}.')
-    return chosen
+    return of_split(table, split, root / name).reset_index(drop=True)

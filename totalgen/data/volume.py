@@ -3,6 +3,7 @@
 World coordinates are millimetres, RAS+ (x to the right, y to the front, z to the head of the patient), as in NIfTI.
 """
 
+import hashlib
 import numbers
 import os
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from totalgen.errors import InputError
 
 LABEL_TOLERANCE = 0.01
 VOXEL_MM = (0.3, 50.0)  # edges of cubes that volumes of people are resampled to
+FLAT = 1e-6  # volume of a voxel over the product of its edges; 1 of a box, cos 30° of a tilted gantry
 UNITS = {"CT": "HU", "SUV": "SUV g/mL", "MR": "MR signal"}  # of the volumes whose names begin so
 LPS = np.diag([-1.0, -1.0, 1.0])  # RAS <-> LPS, the convention of DICOM and ITK
 
@@ -55,6 +57,15 @@ class Volume:
         """World points (mm) of the eight outer corners, at voxel faces: [8, 3]."""
         ends = np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij")
         return self.world(np.stack(ends, -1).reshape(-1, 3))
+
+    @property
+    def sha256(self) -> str:
+        """Of voxels, their type and shape, and affine: the same of the same volume, however its file is called."""
+        voxels = np.ascontiguousarray(self.voxels)
+        digest = hashlib.sha256(f"{voxels.dtype.str} {voxels.shape}".encode())
+        digest.update(voxels.data)
+        digest.update(np.ascontiguousarray(self.affine, dtype=np.float64).data)
+        return digest.hexdigest()
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> "Volume":
         """The box start ≤ index < stop as a Volume at the same place in the world."""
@@ -119,8 +130,8 @@ def resample(
 def read_nifti(path: str | Path, dtype: DTypeLike = np.float32, reorder: bool = True) -> Volume:
     """A NIfTI file as a Volume, in RAS+ order, or, without ``reorder``, with its axes as they are in the file.
 
-    Further axes of length 1 are dropped. Raises InputError when it is missing, damaged, not 3-D, or states no
-    orientation.
+    Further axes of length 1 are dropped. Raises InputError when it is missing, damaged, not 3-D, of other than real
+    numbers, or states no orientation or an impossible one.
     """
     path = Path(path)
     if not path.exists():
@@ -131,11 +142,14 @@ def read_nifti(path: str | Path, dtype: DTypeLike = np.float32, reorder: bool = 
         image: Any = nibabel.load(path)
         oriented = int(image.header["qform_code"]) or int(image.header["sform_code"])
         unit = image.header.get_xyzt_units()[0]
-        image = nibabel.as_closest_canonical(image) if reorder else image
-        voxels = np.asarray(image.dataobj, dtype=dtype)
+        problem = _problem(image)
+        image = nibabel.as_closest_canonical(image) if reorder and not problem else image
+        voxels = None if problem else np.asarray(image.dataobj, dtype=dtype)
     except Exception as error:  # nibabel, gzip and zlib each raise their own kinds for a damaged file
-        cure = "Delete it and run the step that writes it."
+        cure = "Copy or export it again; where a step wrote it, remove it and run that step."
         raise InputError(f"{path}: cannot be read as NIfTI ({error}). {cure}") from None
+    if problem or voxels is None:
+        raise InputError(f"{path}: {problem}")
     if not oriented:
         raise InputError(
             f"{path}: states no orientation (qform and sform codes are 0). Export it again with one, or set it "
@@ -148,6 +162,20 @@ def read_nifti(path: str | Path, dtype: DTypeLike = np.float32, reorder: bool = 
     if voxels.ndim != 3:
         raise InputError(f"{path}: has {voxels.ndim} dimensions; one 3-D volume per file is needed. Split it.")
     return Volume(voxels, image.affine)
+
+
+def _problem(image):
+    """What of a NIfTI image cannot be used, with the cure; None of most."""
+    if (kind := image.get_data_dtype()).kind not in "biuf":
+        what = "complex numbers" if kind.kind == "c" else f"voxels of several values ({kind})"
+        return f"holds {what}; one real number per voxel is read. Save one part of it, such as the magnitude."
+    affine = image.affine
+    if not np.isfinite(affine).all():
+        return "its affine has values that are not finite numbers. Export it again, or set its affine once you know it."
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if not edges.all() or abs(np.linalg.det(affine[:3, :3] / edges)) < FLAT:
+        return "its affine is singular: its voxels have no volume. Export it again, or set its affine once you know it."
+    return None
 
 
 def is_whole(path: str | Path) -> bool:

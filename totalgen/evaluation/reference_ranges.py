@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from totalgen.data.demographics import COVERAGE, Demographics
+from totalgen.data.demographics import COVERAGE, Demographics, of_split
 from totalgen.data.files import atomic, check_place
 from totalgen.data.intensity import CT
 from totalgen.data.names import check_masks
@@ -38,7 +38,8 @@ def write_reference(
     table = measure_quality(root, masks, window_hu, workers, scheduler)
     if COVERAGE in table:
         table = table[table[COVERAGE].astype(str) == "True"]
-    inside = table["split"] == split if "split" in table else pd.Series(True, table.index)
+    chosen = None if split == "train" and "split" not in table else split  # without splits all are to learn from
+    inside = table.index.isin(of_split(table, chosen, root).index)
     sexes = {sex: fitted(rows) for sex, rows in table[inside].groupby("sex") if len(rows) >= FEWEST}
     if not sexes:
         raise InputError(f"{root}: fewer than {FEWEST} complete subjects of each sex in split {split}. Add some.")

@@ -46,16 +46,31 @@ class Checks:
             if not faults:
                 break
             said = f"Warning: {name}: attempt {attempt} fails the check ({_short(faults)})"
-            further = f"; generated again with seed {seeds(attempt)}." if attempt <= self.retry else "; it is kept."
+            kept = "; it is not kept." if not_finite(volumes) else "; it is kept."
+            further = f"; generated again with seed {seeds(attempt)}." if attempt <= self.retry else kept
             click.echo(said + further, err=True)
-        columns = dict(quality="; ".join(faults) or self.verdict(person), attempts=attempt, seed_used=used)
-        columns |= dict(mass_kg=mass_kg, reference=self.reference and self.reference.sha256)
-        return volumes, columns | dict(segmenter=self.labelled_by)
+        return volumes, self._columns(person, faults, mass_kg, attempts=attempt, seed_used=used)
+
+    def labelled(
+        self, name: str, person: Any, volumes: dict[str, Volume], row: Mapping[str, Any]
+    ) -> tuple[dict[str, Volume], dict[str, Any]]:
+        """The same of a study that was made before without organs, of its volumes and its row of the manifest."""
+        assert self.label is not None
+        volumes = volumes | dict(organs=self.label(name, volumes["CT"]))
+        faults, mass_kg = self.judged(person, volumes)
+        if faults:
+            click.echo(f"Warning: {name}: fails the check ({_short(faults)}); it is kept.", err=True)
+        tried = {key: row.get(key) for key in ("attempts", "seed_used")}
+        return volumes, self._columns(person, faults, mass_kg, **tried)
+
+    def _columns(self, person, faults, mass_kg, **tried):
+        found = dict(quality="; ".join(faults) or self.verdict(person)) | tried
+        found |= dict(mass_kg=mass_kg, reference=self.reference and self.reference.sha256)
+        return found | dict(segmenter=self.labelled_by)
 
     def judged(self, person: Any, volumes: Mapping[str, Volume]) -> tuple[list[str], float | None]:
         """(faults in words, mass of the field in kg where there is a reference) of a study."""
-        wrong = [name for name, volume in volumes.items() if not np.isfinite(volume.voxels).all()]
-        if wrong:
+        if wrong := not_finite(volumes):
             return [f"{name} not finite" for name in wrong], None
         if not self._knows(person):
             return [], None
@@ -75,6 +90,11 @@ class Checks:
 
     def _knows(self, person):
         return self.reference is not None and person.sex in self.reference.sexes
+
+
+def not_finite(volumes: Mapping[str, Volume]) -> list[str]:
+    """Names of the volumes with values that are not finite."""
+    return [name for name, volume in volumes.items() if not np.isfinite(volume.voxels).all()]
 
 
 def reference_beside(weights: str | Path, given: str | Path | None = None) -> Reference | None:

@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import shlex
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,21 +18,25 @@ import pandas as pd
 
 from totalgen import distributed
 from totalgen.data.demographics import COLUMNS
-from totalgen.data.files import locked
+from totalgen.data.files import atomic, locked
 from totalgen.data.parallel import spread
 from totalgen.data.progress import progress
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.text_files import read_json
-from totalgen.data.volume import Volume, is_whole, read_nifti
+from totalgen.data.volume import Volume, is_whole, read_labels, read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.checks import Checks, failed
+from totalgen.generation.checks import Checks, failed, not_finite
 from totalgen.generation.cohort_page import write_index
-from totalgen.generation.export import caption, write_manifest, write_preview, write_study
+from totalgen.generation.export import caption, write_manifest, write_preview, write_study, write_volume
 from totalgen.generation.pipeline import Pipeline
 
 WHERE_MADE = ("precision", "totalgen", "torch")  # columns of the manifest: what the machine, not the user, chose
 COMPARISON = "comparison.png"
+# Columns that a study which is there may lack: the voxels that it was made of, which earlier versions did not note, and
+# what labelled its organs, which may be added later.
+INPUT, LABELLED = "input_sha256", "segmenter"
 REMOVE = "Remove its folder: the study is generated again."
+Export = Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object]  # (folder, source, volumes, manifest row)
 
 
 class Request(NamedTuple):
@@ -49,22 +55,21 @@ class Request(NamedTuple):
 
 def generate_cohort(
     pipeline: Pipeline, requests: Sequence[Request], outdir: str | Path, preset: str, rank: int = 0, ranks: int = 1,
-    compare_with: str | Path | None = None,
-    export: Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object] | None = None,
-    checks: Checks | None = None,
+    compare_with: str | Path | None = None, exports: Mapping[str, Export] | None = None, checks: Checks | None = None,
 ) -> None:  # fmt: skip
     """Write <outdir>/<name>/ for every request that is not there yet, and manifest.csv.
 
     rank, ranks: this process and the number that torchrun started: each makes every ranks-th subject, process 0 keeps
     the tables;  compare_with: cohort root whose study of the same name is shown above the generated one in
-    <name>/comparison.png;  export(folder, source, volumes, manifest row): writes more into a study's folder;  checks:
-    label organs, check each study, and generate it again where it fails and attempts are left, now or before.
+    <name>/comparison.png;  exports: file or folder in a study's folder → what writes it, in this order, each of what
+    was written before it; what a study lacks is made of its volumes, which are kept;  checks: label organs, check each
+    study, and generate it again where it fails and attempts are left, now or before.
     A subject that fails is listed in <outdir>/failures.csv and does not stop the others. Raises InputError when all of
     them failed, and when a study that is there was made with other settings.
     """
     studies = Studies(
         pipeline, {request.name: request for request in requests}, Path(outdir), preset,
-        None if compare_with is None else Path(compare_with), export, checks,
+        None if compare_with is None else Path(compare_with), dict(exports or {}), checks,
     )  # fmt: skip
     studies.outdir.mkdir(parents=True, exist_ok=True)
     with locked(studies.outdir, "step generate") if rank == 0 else contextlib.nullcontext():
@@ -73,7 +78,7 @@ def generate_cohort(
 
 def _generate(studies, rank, ranks):
     outdir, asked = studies.outdir, studies.requests
-    distributed.first(rank, lambda: refuse_others(outdir, list(asked), studies.described))
+    distributed.first(rank, lambda: refuse_others(outdir, list(asked), studies.asked))
     if rank == 0:
         report_doubts(studies.pipeline, list(asked.values()))
         for bad in studies.all_damaged():
@@ -113,12 +118,17 @@ class Studies:
     outdir: Path
     preset: str
     compare_with: Path | None
-    export: Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object] | None
+    exports: dict[str, Export]
     checks: Checks | None
 
     def described(self, name: str) -> dict[str, Any]:
         """Its row of the manifest, but for what the check adds."""
         return manifest_row(self.pipeline, self.requests[name], self.preset)
+
+    def asked(self, name: str) -> dict[str, Any]:
+        """The same, with what is to label its organs."""
+        by = self.checks and self.checks.labelled_by
+        return self.described(name) | ({LABELLED: by} if by else {})
 
     def is_made(self, name: str) -> bool:
         """Whether its volumes are whole, and no attempts are left to a study that failed the check."""
@@ -127,10 +137,14 @@ class Studies:
             return False
         return self.checks is None or not self.checks.wanting(read_json(path, REMOVE))
 
+    def missing(self, name: str) -> list[str]:
+        """The first of the exports that it lacks, and those after it, which may show the first."""
+        return list(itertools.dropwhile(lambda each: (self.outdir / name / each).exists(), self.exports))
+
     def is_complete(self, name: str) -> bool:
-        """Whether it is made, and compared where that is asked for."""
+        """Whether it is made with all exports, and compared where that is asked for."""
         compared = self.compare_with is None or (self.outdir / name / COMPARISON).exists()
-        return compared and self.is_made(name)
+        return compared and self.is_made(name) and not self.missing(name)
 
     def all_damaged(self) -> list[Path]:
         """The volumes of studies that are there, but missing or cut."""
@@ -138,18 +152,46 @@ class Studies:
         return [bad for folder in there for bad in damaged(folder, self.pipeline.outputs)]
 
     def make(self, name: str) -> None:
-        """Write its folder, unless it is made, and its comparison."""
+        """Write its folder, or what it lacks, and its comparison."""
         folder, row = self.outdir / name, self.described(name)
         if not self.is_made(name):
             (folder / COMPARISON).unlink(missing_ok=True)
             source = self.pipeline.source(self.requests[name].row)
             volumes, more = self._generated(name, source, row["seed"])
             row |= more
-            export = self.export
-            also = None if export is None else lambda part: export(part, source, volumes, row)
-            write_study(folder, volumes, row, also)
+            if wrong := not_finite(volumes):
+                cure = "Choose other settings of the sampling, or other weights."
+                raise InputError(f"{' and '.join(wrong)}: holds values that are not finite, and is not kept. {cure}")
+            write_study(folder, volumes, row, lambda part: self._export(list(self.exports), part, source, volumes, row))
+        elif missing := self.missing(name):
+            self._complete(name, missing)
         if self.compare_with is not None:
             compare(self.compare_with / "cropped" / name, folder, row, self.pipeline.outputs)
+
+    def _export(self, names, folder, source, volumes, row):
+        for each in names:
+            self.exports[each](folder, source, volumes, row)
+
+    def _complete(self, name, missing):
+        """Export what is missing of a study that is made, of its volumes."""
+        folder = self.outdir / name
+        row = read_json(folder / "study.json", REMOVE)
+        if INPUT in self.described(name) and INPUT not in row:
+            raise InputError(f"{folder}: of which input it was made is not known, and {missing[0]} needs it. {REMOVE}")
+        source = self.pipeline.source(self.requests[name].row)
+        volumes = {each: read_nifti(folder / f"{each}.nii.gz", reorder=False) for each in self.pipeline.outputs}
+        organs = folder / "organs.nii.gz"
+        if organs.exists():
+            volumes["organs"] = read_labels(organs)
+        elif self.checks is not None and self.checks.label is not None:
+            volumes, more = self.checks.labelled(name, source, volumes, row)
+            row |= more
+        with atomic(folder) as part:
+            shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*missing))
+            if "organs" in volumes and not organs.exists():
+                write_volume(part, "organs", volumes["organs"], row)
+            self._export(missing, part, source, volumes, row)
+            (part / "study.json").write_text(json.dumps(row, indent=1))
 
     def _generated(self, name, source, seed):
         """(volumes, further columns of the manifest) of a study."""
@@ -224,7 +266,10 @@ def compare(real: Path, generated: Path, row: dict[str, Any], names: Sequence[st
 
 def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str], dict[str, Any]]) -> None:
     """InputError when one of the studies in ``outdir`` is not what described(name), its manifest row, would make, or
-    was not made by this program at all: such as the one that it would be made from."""
+    was not made by this program at all: such as the one that it would be made from.
+
+    A study of an earlier version, which did not note the voxels of its input, is kept, with a line on standard error.
+    """
     for name in names:
         path = outdir / name / "study.json"
         if not path.exists():
@@ -235,12 +280,20 @@ def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str],
                 )
             continue
         old, new = read_json(path, REMOVE), json.loads(json.dumps(described(name)))
-        changed = [key for key in new if key not in WHERE_MADE and not _same(old.get(key), new[key])]
+        unknown = INPUT in new and INPUT not in old
+        kept = (*WHERE_MADE, *(key for key in (INPUT, LABELLED) if old.get(key) is None))
+        changed = [key for key in new if key not in kept and not _same(old.get(key), new[key])]
         if changed:
+            words = " and ".join("input of that name" if key == INPUT else key for key in changed)
             raise InputError(
-                f"{outdir / name}: was made with another {' and '.join(changed)}. "
+                f"{outdir / name}: was made with another {words}. "
                 "Ask for the same again, remove it, or choose another --outdir."
             )
+        if unknown:
+            click.echo(
+                f"Warning: {outdir / name}: is kept, but an earlier version made it, which did not note the voxels of "
+                "its input: whether they were these is not known.", err=True,
+            )  # fmt: skip
 
 
 def _same(old, new):
@@ -262,11 +315,7 @@ def study_seed(seed: int, subject: str, sample: int = 0) -> int:
     return int.from_bytes(digest[:8]) >> 1
 
 
-def matched_requests(table: pd.DataFrame, seed: int, split: str | None = None) -> list[Request]:
-    """A request for every row of a cohort table, optionally of one split, with the seed of its subject."""
-    if split is not None and "split" in table:
-        table = table[table["split"] == split]
-        if table.empty:
-            raise InputError(f"the cohort table has no subject of split {split}. Choose another --split.")
+def matched_requests(table: pd.DataFrame, seed: int) -> list[Request]:
+    """A request for every row of a cohort table, with the seed of its subject."""
     names = [(str(row["subject"]), row) for row in table.to_dict("records")]
     return [Request(name, row, study_seed(seed, name)) for name, row in names]

@@ -102,11 +102,12 @@ class CtTranslator:
         return [*source.ct.warnings, *([coarse] if longest > COARSE * own else [])]
 
     def describe(self, source: CtSource) -> dict[str, Any]:
-        """The input's name, and all that decides what is made of it."""
+        """The input's name and voxels, and all that decides what is made of it."""
         settings, used = self.settings, {"slices": self.slices, "refiner": self.refiner}
         found: dict[str, Any] = dict(
             source=f"translated from CT, trained on {', '.join(self.slices.data['sources'])} data", input=source.name,
-            stage=settings.stage, samples=settings.samples, precision=self.slices.precision,
+            input_sha256=source.ct.ct.sha256, stage=settings.stage, samples=settings.samples,
+            precision=self.slices.precision,
         )  # fmt: skip
         for name, trained in used.items():
             if trained is not None:

@@ -31,15 +31,20 @@ def write_study(
     with atomic(folder) as part:
         part.mkdir()
         for name, volume in volumes.items():
-            window = row.get(f"{name}_window")
-            note = f"learnt {window}; {row['source']}" if window else f"{row['source']} (TotalGen)"
-            write_nifti(part / f"{name}.nii.gz", volume, note)
+            write_volume(part, name, volume, row)
         write_preview(part / "preview.png", [(caption(row), volumes)])
         if "SUV" in volumes:
             write_mip_gif(part / "mip.gif", volumes["SUV"])
         if also is not None:
             also(part)
         (part / "study.json").write_text(json.dumps(row, indent=1))
+
+
+def write_volume(folder: Path, name: str, volume: Volume, row: dict[str, Any]) -> None:
+    """Write <folder>/<name>.nii.gz, whose header says what it shows and where it is from."""
+    window = row.get(f"{name}_window")
+    note = f"learnt {window}; {row['source']}" if window else f"{row['source']} (TotalGen)"
+    write_nifti(folder / f"{name}.nii.gz", volume, note)
 
 
 def write_manifest(outdir: str | Path) -> pd.DataFrame:

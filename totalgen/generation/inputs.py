@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from totalgen import distributed
-from totalgen.data.demographics import read_cohort
+from totalgen.data.demographics import of_split, read_cohort
 from totalgen.data.input_names import input_name
 from totalgen.errors import InputError
 from totalgen.generation.cohort import Request, study_seed
@@ -27,9 +27,9 @@ def requests_of(
         name = input_name(path, outdir, keep_identity)
         return [Request(name, dict(row, input=path, name=name), seed)]
     assert cohort is not None
-    table = read_cohort(cohort / "cohort.csv", person=False)
-    subjects = table["subject"] if split is None else table[table["split"] == split]["subject"]
-    files = {subject: cohort / pattern.format(subject) for subject in subjects}
+    listed = cohort / "cohort.csv"
+    table = of_split(read_cohort(listed, person=False), split, listed)
+    files = {subject: cohort / pattern.format(subject) for subject in table["subject"]}
     found = {subject: file for subject, file in files.items() if file.exists()}
     if not found:
         raise InputError(f"{cohort / pattern.format('*')}: no subject of the cohort has it. Make it in 0_Preprocess.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from totalgen.data.demographics import Demographics, read_cohort
+from totalgen.data.demographics import Demographics, of_split, read_cohort
 from totalgen.data.names import asked_name, sample_name
 from totalgen.errors import InputError
 from totalgen.generation.cohort import Request, matched_requests, study_seed
@@ -24,7 +24,7 @@ def requests_for(
     if (cohort is None) == (not values):
         raise InputError("give people (--sex, --age, --height-cm, --weight-kg, or --demographics) or a --cohort table.")
     if cohort is not None:
-        requests = matched_requests(read_cohort(cohort), seed, split)
+        requests = matched_requests(of_split(read_cohort(cohort), split, cohort), seed)
     else:
         missing = [f"--{field.replace('_', '-')}" for field in FIELDS if field not in values]
         if missing:

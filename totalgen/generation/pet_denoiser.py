@@ -95,13 +95,14 @@ class PetDenoiser:
         return [*source.pet.warnings, *([] if known else [outside])]
 
     def describe(self, source: Input) -> dict[str, Any]:
-        """The input's name, and all that decides what is made of it."""
+        """The input's name and voxels, and all that decides what is made of it."""
         trained, windows = self.trained, self.windows
         made = f"denoised, trained on {', '.join(trained.data['sources'])} data"
         return dict(
-            source=made, input=source.name, dose=source.dose, weights=trained.sha256,
-            precision=trained.precision, sampling=self.sampling.text(), samples=self.samples, start=self.start,
-            tiling=windows.tiling, window="×".join(map(str, windows.window)), overlap=windows.overlap,
+            source=made, input=source.name, input_sha256=source.pet.suv.sha256, dose=source.dose,
+            weights=trained.sha256, precision=trained.precision, sampling=self.sampling.text(),
+            samples=self.samples, start=self.start, tiling=windows.tiling,
+            window="×".join(map(str, windows.window)), overlap=windows.overlap,
         )  # fmt: skip
 
     def operations(self, shape: Sequence[int]) -> int:

@@ -1,49 +1,35 @@
 """What is written beside the NIfTI files of a generated study on request: DICOM, and a rendering of its surfaces."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from totalgen.data.demographics import Demographics
 from totalgen.data.surface import VIEWS, surface_picture
 from totalgen.data.synthetic_dicom import write_synthetic
 from totalgen.data.volume import Volume, read_labels
 from totalgen.generation.export import caption
 
-Export = Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object]
+
+def write_dicom(folder: Path, person: Demographics, volumes: dict[str, Volume], row: dict[str, Any]) -> None:
+    """An Export: <study>/dicom, with the organs that lie in the folder."""
+    about = json.dumps(row, sort_keys=True)
+    found = _with_organs(folder, volumes)
+    write_synthetic(folder / "dicom", found, person, row["subject"], about, row["totalgen"])
 
 
-def with_dicom(before: Export | None) -> Export:
-    """What ``generate_cohort`` calls to write <study>/dicom, after what ``before`` writes: its organs are included."""
-
-    def export(folder, person, volumes, row):
-        if before is not None:
-            before(folder, person, volumes, row)
-        about = json.dumps(row, sort_keys=True)
-        found = _with_organs(folder, volumes)
-        write_synthetic(folder / "dicom", found, person, row["subject"], about, row["totalgen"])
-
-    return export
-
-
-def with_surface(before: Export | None) -> Export:
-    """What ``generate_cohort`` calls to write <study>/surface.png, after what ``before`` writes."""
-
-    def export(folder, person, volumes, row):
-        if before is not None:
-            before(folder, person, volumes, row)
-        organs = _with_organs(folder, volumes).get("organs")
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        figure.suptitle(caption(row), fontsize=10)
-        for axis, view in zip(figure.subplots(1, len(VIEWS)), VIEWS, strict=True):
-            axis.imshow(surface_picture(volumes["CT"], organs, view))
-            axis.set_title(f"from the {view}", fontsize=9)
-            axis.axis("off")
-        figure.savefig(folder / "surface.png", dpi=100)
-
-    return export
+def write_surface(folder: Path, person: Demographics, volumes: dict[str, Volume], row: dict[str, Any]) -> None:
+    """An Export: <study>/surface.png, with the organs that lie in the folder."""
+    organs = _with_organs(folder, volumes).get("organs")
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure.suptitle(caption(row), fontsize=10)
+    for axis, view in zip(figure.subplots(1, len(VIEWS)), VIEWS, strict=True):
+        axis.imshow(surface_picture(volumes["CT"], organs, view))
+        axis.set_title(f"from the {view}", fontsize=9)
+        axis.axis("off")
+    figure.savefig(folder / "surface.png", dpi=100)
 
 
 def _with_organs(folder, volumes):
