@@ -592,6 +592,15 @@ def test_images_that_are_brought(tmp_path, script, name):
     assert {each.name for each in (tmp_path / "out").iterdir()} == {"failures.csv"}
 
 
+def test_an_error_of_a_library_in_several_lines_is_cited_in_one(tmp_path):
+    cropped(tmp_path)
+    (tmp_path / "cohort.csv").write_text(COHORT)
+    (tmp_path / "cropped/p1/CT.nii.gz").write_bytes(BROUGHT["cut.nii.gz"])
+    line = refusal("2_Tests/make_figures.py", "--pipeline", tmp_path, "--outdir", tmp_path / "out")
+    assert "CT.nii.gz: cannot be read as NIfTI (Expected" in line
+    assert "Copy or export it again; where a step wrote it" in line
+
+
 # People, names and options that exclude each other.
 PEOPLE = {
     "sex": ("--sex", "X"), "no sex": ("--sex", ""), "age": ("--age", -1), "old": ("--age", 400),
