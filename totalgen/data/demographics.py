@@ -129,7 +129,7 @@ def check_people(table: pd.DataFrame, path: str | Path) -> None:
         try:
             Demographics.from_row(row)
         except InputError as error:
-            raise InputError(f"{path}, row {int(str(index)) + 2} ({row['subject']}): {error}") from None
+            raise InputError(f"{path}, row {int(str(index)) + 2}, subject {row['subject']}: {error}") from None
 
 
 def carry_over(table: pd.DataFrame, path: str | Path, keep: Collection[str] = ()) -> pd.DataFrame:
