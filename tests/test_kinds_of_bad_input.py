@@ -151,15 +151,15 @@ BODIES = b"subject,mass_kg,extent_mm,suv_field_mean\np1,40,600,0.3\n"
 VALUES = {  # name → script, tables of the root, words of the line
     "heights in centimetres": (
         FIVE, {"cohort.csv": _cohort([100 * height for height in HEIGHTS]), "crop.csv": _crops(EXTENTS)},
-        "cohort.csv, row 2 (p1): height is 150 m; 1 to 2.3 m are accepted. It looks like centimetres: write 1.5.",
+        "cohort.csv, row 2, subject p1: height is 150 m; 1 to 2.3 m are accepted. It looks like centimetres: write",
     ),
     "no height": (
         FIVE, {"cohort.csv": _cohort([*HEIGHTS[:-1], ""]), "crop.csv": _crops(EXTENTS)},
-        "cohort.csv, row 13 (p12): height_m is empty",
+        "cohort.csv, row 13, subject p12: height_m is empty",
     ),
     "an infant's height": (
         FIVE, {"cohort.csv": _cohort([0.5, *HEIGHTS[1:]]), "crop.csv": _crops(EXTENTS)},
-        "cohort.csv, row 2 (p1): height is 50 cm",
+        "cohort.csv, row 2, subject p1: height is 50 cm",
     ),
     "crops without extents": (
         FIVE, {"cohort.csv": _cohort(HEIGHTS), "crop.csv": b"subject,covers_torso\np1,True\n"},

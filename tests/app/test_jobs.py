@@ -186,7 +186,7 @@ def test_a_job_that_cannot_be_started_does_not_stop_the_queue(tmp_path, weights)
             for job in (first, second):
                 (tmp_path / "jobs" / f"{job.id}.log").mkdir()
         for job in (first, second):
-            assert "IsADirectoryError" in wait(jobs, job, *ENDED).error
+            assert "Is a directory. It is a folder" in wait(jobs, job, *ENDED).error
 
 
 def test_a_report_of_the_cohort_is_linked_where_it_was_written(tmp_path, weights):

@@ -65,13 +65,16 @@ DATES = {  # Decay Correction DateTime, other tags → minutes from injection to
         55, "",
     ),
     "no place on earth": (
-        "20200101090000+0100", dict(TimezoneOffsetFromUTC="+9999"), 60, '(0008,0201) is "+9999", which is no time zone',
+        "20200101090000+0100", dict(TimezoneOffsetFromUTC="+9999"), 60, "(0008,0201) is +9999, no time zone",
     ),
     "no minutes": (
-        "20200101090000+0175", dict(TimezoneOffsetFromUTC="+0100"), 60, '(0018,9701) is "+0175", which is no time zone',
+        "20200101090000+0175", dict(TimezoneOffsetFromUTC="+0100"), 60, "(0018,9701) is +0175, no time zone",
     ),
     "far west": (
-        "20200101090000-1300", dict(TimezoneOffsetFromUTC="-0800"), 60, '(0018,9701) is "-1300", which is no time zone',
+        "20200101090000-1300", dict(TimezoneOffsetFromUTC="-0800"), 60, "(0018,9701) is -1300, no time zone",
+    ),
+    "a text": (
+        "20200101090000", dict(TimezoneOffsetFromUTC="Doe 19500101"), 60, "(0008,0201) is a text, no time zone",
     ),
     "the easternmost": ("20200101090000+1400", dict(TimezoneOffsetFromUTC="+1400"), 60, ""),
     "series alone": ("20200101100000", dict(AcquisitionTime=None), 120, "is 60 min after the series time; used"),

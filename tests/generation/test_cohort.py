@@ -162,7 +162,7 @@ def test_a_row_without_weight_is_listed_and_the_others_are_made(cascade, tmp_pat
     requests = [("nameless", WOMAN | dict(weight_kg=math.nan), 1), ("old", MAN | dict(age_years="unknown"), 2)]
     generate_cohort(cascade(), [Request(*each) for each in [*requests, ("b", MAN, 3)]], tmp_path, "tiny")
     failures = read_table(tmp_path / "failures.csv").set_index("subject")["error"]
-    assert "weight is nan kg" in failures["nameless"]
+    assert "weight_kg is empty" in failures["nameless"]
     assert failures["old"] == 'age_years is "unknown", not a number. Correct the table.'
     assert list(read_cohort(tmp_path / "manifest.csv")["subject"]) == ["b"]
 

@@ -133,7 +133,7 @@ def check_people(table: pd.DataFrame, path: str | Path) -> None:
         try:
             Demographics.from_row(row)
         except InputError as error:
-            raise InputError(f"{path}, row {int(str(index)) + 2} ({row['subject']}): {error}") from None
+            raise InputError(f"{path}, row {int(str(index)) + 2}, subject {row['subject']}: {error}") from None
 
 
 def of_split(table: pd.DataFrame, split: str | None, path: str | Path) -> pd.DataFrame:

@@ -617,15 +617,14 @@ def _offset(zone):
 
 
 def zone_doubts(header: Dataset, drug: Dataset) -> list[str]:
-    """Offsets from UTC of no place on earth, in words: the times that state them are taken as local."""
+    """Offsets from UTC of no place on earth, in words that contain no other text: the times are taken as local."""
     stated = {"Timezone Offset From UTC (0008,0201)": str(header.get("TimezoneOffsetFromUTC", "") or "").strip()}
     for keyword, item in (("DecayCorrectionDateTime", header), ("RadiopharmaceuticalStartDateTime", drug)):
         offset = re.search(r"[+-]\d+$", str(item.get(keyword, "") or "").strip())
         stated[f"the offset of {named(keyword)}"] = offset[0] if offset else ""
-    return [
-        f'{what} is "{text}", which is no time zone; times were taken as local'
-        for what, text in stated.items() if text and _offset(text) is None
-    ]  # fmt: skip
+    wrong = {what: text for what, text in stated.items() if text and _offset(text) is None}
+    shown = {what: text if re.fullmatch(r"[+-]\d{4}", text) else "a text" for what, text in wrong.items()}
+    return [f"{what} is {text}, no time zone; times were taken as local" for what, text in shown.items()]
 
 
 def _parse(day, time):
