@@ -89,16 +89,33 @@ def test_more_patients_join_the_table_and_nobody_in_it_changes(tmp_path, script,
         assert result.exit_code == 0, result.output
         return pd.read_csv(tmp_path / "out" / "cohort.csv", dtype=str, keep_default_na=False)
 
-    own = run("b").assign(split="validation", scanner="mine")
+    own = run("b", "e").assign(split=["validation", "test"], scanner="mine")
     (own if splits else own.drop(columns="split")).to_csv(tmp_path / "out" / "cohort.csv", index=False)
     added = run("a", "c", "d")
-    assert added["subject"].tolist() == ["b", "a", "c", "d"]
-    assert added["scanner"].tolist() == ["mine", "", "", ""]
+    assert added["subject"].tolist() == ["b", "e", "a", "c", "d"]
+    assert added["scanner"].tolist() == ["mine", "mine", "", "", ""]
     assert "split" in added if splits else "split" not in added
     if splits:
-        assert added["split"][0] == "validation"
-        assert added["split"].tolist().count("test") == 2  # half of four
+        assert added["split"][:2].tolist() == ["validation", "test"]
+        assert added["split"].tolist().count("test") == 3  # half of five
     assert run().equals(added)
+
+
+def test_patients_of_other_files_join_but_not_with_other_settings(tmp_path, script):
+    for name in ("a", "b"):
+        for kind, volume in (("ct", CT), ("mr", MR)):
+            write_nifti(tmp_path / f"of_{name}" / name / f"{kind}.nii.gz", volume)
+
+    def run(name, *more):
+        patterns = [f"--{kind}={tmp_path}/of_{name}/{{}}/{kind}.nii.gz" for kind in ("ct", "mr")]
+        return script(8, "--root", tmp_path / "out", *patterns, "--voxel-mm", 4, *more)
+
+    assert run("a").exit_code == 0
+    assert "1 result (a) was made with percentile None, not with percentile 99" in run("b", "--percentile", 99).stderr
+    assert not (tmp_path / "out" / "pairs" / "b").exists()
+    for name in ("b", "a"):
+        assert run(name).exit_code == 0
+    assert pd.read_csv(tmp_path / "out" / "cohort.csv")["subject"].tolist() == ["a", "b"]
 
 
 def test_names_are_found_on_both_sides_of_the_pattern(tmp_path):

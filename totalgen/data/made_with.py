@@ -79,7 +79,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def made_in(
     folder: Path, settings: dict[str, Any], files: Mapping[str, Sequence[Path]] | None = None, **before: Path
 ) -> MadeWith:  # fmt: skip
-    """The record of the results <folder>/<subject>.
+    """The record of the results <folder>/<subject>, or <folder>/<subject>.nii.gz, which all share their settings.
 
     files: subject → those that its result is made from;  before: step → the folder of the results that these are made
     from. Their settings count as settings of these.
@@ -88,8 +88,10 @@ def made_in(
         f"{step}.{name}": value for step, path in before.items() for name, value in read_record(path / RECORD).items()
         if name != SOURCES
     }  # fmt: skip
-    cure = f"remove {folder} to make them again"
-    return MadeWith(folder / RECORD, settings | earlier, cure, sources=sources_of(files or {}))
+    cure, files = f"remove {folder} to make them again", files or {}
+    there = {path.name.removesuffix(".nii.gz") for path in folder.glob("[!.]*")}
+    everyone = [*files, *sorted(there.difference(files))] if files else None
+    return MadeWith(folder / RECORD, settings | earlier, cure, everyone, sources_of(files))
 
 
 def sources_of(files: Mapping[str, Sequence[Path]]) -> dict[str, str]:
