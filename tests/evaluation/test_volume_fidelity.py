@@ -115,16 +115,16 @@ def test_the_script_takes_features_of_another_network(cohort, generated, invoke,
     assert len(invoke(script, *arguments, *given).stdout.splitlines()) == 6 + 2 + 2  # scores, progress, last lines
     assert invoke(script, *arguments, *given[:2]).exit_code == 2
     (tmp_path / "G.csv").write_text("subject,a,b\ng0,1,\n")
-    assert "G.csv: row 1 (g0): b is empty" in invoke(script, *arguments, *given).stderr
+    assert "G.csv: row 2 (g0): b is empty" in invoke(script, *arguments, *given).stderr
 
 
 GOOD = "subject,a,b\ns0,1,2\ns1,3,4\n"
 BAD_FEATURES = {  # table → words of the refusal
-    "an empty cell": ("subject,a,b\ns0,1,2\ns1,,4\n", r"row 2 \(s1\): a is empty or not finite"),
-    "infinity": ("subject,a,b\ns0,1,inf\ns1,3,4\n", r"row 1 \(s0\): b is empty or not finite"),
-    "nan": ("subject,a,b\ns0,1,nan\ns1,3,4\n", r"row 1 \(s0\): b is empty or not finite"),
-    "a text": ("subject,a,b\ns0,1,2\ns1,3,4 mm\n", r'row 2 \(s1\): b is "4 mm", which is no number'),
-    "an empty column": ("subject,a,b\ns0,1,\ns1,3,\n", r"row 1 \(s0\): b is empty or not finite"),
+    "an empty cell": ("subject,a,b\ns0,1,2\ns1,,4\n", r"row 3 \(s1\): a is empty or not finite"),
+    "infinity": ("subject,a,b\ns0,1,inf\ns1,3,4\n", r"row 2 \(s0\): b is empty or not finite"),
+    "nan": ("subject,a,b\ns0,1,nan\ns1,3,4\n", r"row 2 \(s0\): b is empty or not finite"),
+    "a text": ("subject,a,b\ns0,1,2\ns1,3,4 mm\n", r'row 3 \(s1\): b is "4 mm", which is no number'),
+    "an empty column": ("subject,a,b\ns0,1,\ns1,3,\n", r"row 2 \(s0\): b is empty or not finite"),
     "a subject twice": (GOOD + "s1,5,6\n", "row 4: subject 's1' is in row 3 already"),
     "a subject without a name": (GOOD + ",5,6\n", "row 4: subject ''"),
     "another column": ("subject,a,c\ns0,1,2\ns1,3,4\n", "column b is in this file or in .*P.csv, not in both"),

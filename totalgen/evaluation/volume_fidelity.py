@@ -106,7 +106,7 @@ def read_features(files: Mapping[str, str]) -> dict[str, pd.DataFrame]:
         for name in names:
             if not (finite := np.isfinite(table[name].to_numpy(float))).all():
                 row = int(finite.argmin())
-                who = f"row {row + 1} ({table['subject'][row]})"
+                who = f"row {row + 2} ({table['subject'][row]})"
                 raise InputError(f"{path}: {who}: {name} is empty or not finite. Correct the table.")
         first = next(iter(found.values()), table.set_index("subject"))
         if odd := sorted(set(names) ^ set(first)):
