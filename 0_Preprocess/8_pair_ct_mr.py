@@ -47,7 +47,7 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
     def done(patient):
         return (root / "pairs" / patient).is_dir()
 
-    sources = {patient: [Path(path.format(patient)) for path in (ct, mr)] for patient in patients}
+    sources = {patient: [Path(file_of(path, patient)) for path in (ct, mr)] for patient in patients}
     made_with = made_in(root / "pairs", dict(voxel_mm=voxel_mm, percentile=percentile), sources)
     failed = for_each_subject(root, "pair", patients, work, done, root / "pairs.csv", workers, scheduler, made_with)
     add_to_cohort(root / "cohort.csv", [p for p in patients if p not in failed], source, test_fraction, seed)

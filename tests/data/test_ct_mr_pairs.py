@@ -64,9 +64,10 @@ def test_what_is_no_pair_is_refused():
 def test_the_script_pairs_files_and_splits_by_patient(tmp_path, script):
     for name in ("a", "b", "c", "d"):
         write_nifti(tmp_path / name / "ct.nii.gz", CT)
-        write_nifti(tmp_path / name / "mr.nii.gz", MR)
-    (tmp_path / "d/mr.nii.gz").unlink()
-    asked = (8, "--root", tmp_path / "out", "--ct", f"{tmp_path}/{{}}/ct.nii.gz", "--mr", f"{tmp_path}/{{}}/mr.nii.gz")
+        write_nifti(tmp_path / name / "mr {T1} [1].nii.gz", MR)  # braces and brackets that mean themselves
+    (tmp_path / "d/mr {T1} [1].nii.gz").unlink()
+    patterns = ("--ct", f"{tmp_path}/{{}}/ct.nii.gz", "--mr", f"{tmp_path}/{{}}/mr {{T1}} [1].nii.gz")
+    asked = (8, "--root", tmp_path / "out", *patterns)
     result = script(*asked, "--voxel-mm", 4)
     assert result.exit_code == 0, result.output
     assert "1 of 4 patients have no MR" in result.stderr
