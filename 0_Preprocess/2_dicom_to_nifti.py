@@ -8,14 +8,13 @@ Writes <root>/resampled/<subject>/{CT,SUV}.nii.gz and <root>/suv.csv (subject, f
 warnings). Subjects that are done are skipped; one that fails is listed in failures.csv and the others continue.
 """
 
-
 import click
 
 from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.demographics import Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
-from totalgen.data.metadata import chosen_files, discreet, read_stated, told_otherwise
+from totalgen.data.metadata import chosen_files, discreet, read_stated, sources_of_studies, told_otherwise
 from totalgen.data.pair import check_same_voxels, convert
 from totalgen.data.subjects import for_each_subject, read_table
 from totalgen.data.volume import write_nifti
@@ -52,7 +51,8 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
         return (root / "resampled" / subject).is_dir()
 
     check_same_voxels(root / "resampled", [subject for subject in cohort.index if done(subject)], voxel_mm)
-    made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm))
+    sources = sources_of_studies(series, cohort)
+    made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm), sources=sources)
     for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler, made_with)
     backend = "given" if (root / "given").is_dir() else "totalsegmentator"
     ended(f"{root}/resampled and suv.csv", "0_Preprocess/3_segment_organs.py", "--root", root, "--backend", backend)

@@ -43,7 +43,7 @@ def test_the_same_settings_go_on_and_others_are_refused_by_name(step, tmp_path):
 def test_other_sources_are_refused_subject_by_subject_and_those_of_others_are_kept(step, tmp_path):
     step(["a", "b"], sources=dict(a="1", b="2"))
     step(["c"], sources=dict(c="3"))  # such as of another hospital
-    with pytest.raises(InputError, match=r"1 result \(a\) was made from other files than those given"):
+    with pytest.raises(InputError, match=r"1 result \(a\) was made from other files or demographics than those given"):
         step(["a", "b", "d"], sources=dict(a="4", b="2", d="5"))
     (tmp_path / "results" / "a").unlink()
     step(["a", "b"], sources=dict(a="4"))

@@ -68,6 +68,29 @@ def test_another_voxel_size_in_one_cohort_is_refused(dicom, script, tmp_path):
     assert "holds voxels of 5 mm" in error_line(script("2", "--root", tmp_path, "--voxel-mm", 4))
 
 
+@pytest.mark.parametrize("changed", ["weight", "series", "age"])
+def test_a_study_made_for_another_weight_or_of_another_series_is_refused(dicom, script, tmp_path, changed):
+    dicom.study(tmp_path, "A")
+    script("1", "--root", tmp_path)
+    script("2", "--root", tmp_path, "--voxel-mm", 5)
+    table = tmp_path / ("series.csv" if changed == "series" else "cohort.csv")
+    text = pd.read_csv(table, dtype=str)
+    if changed == "series":
+        text.loc[0, "series"] += ".1"
+    else:
+        column = dict(weight="weight_kg", age="age_years")[changed]
+        text[column] = (text[column].astype(float) + 5).astype(str)
+    text.to_csv(table, index=False)
+    before = {p: p.read_bytes() for p in (tmp_path / "resampled").rglob("*.nii.gz")}
+    result = script("2", "--root", tmp_path, "--voxel-mm", 5)
+    if changed == "age":  # on which no SUV depends
+        assert result.exit_code == 0
+        assert "1 were done before" in result.output
+    else:
+        assert "(A) was made from other files or demographics than those given" in error_line(result)
+    assert {p: p.read_bytes() for p in before} == before
+
+
 def test_rows_added_by_hand_stay(dicom, script, tmp_path):
     dicom.study(tmp_path, "A")
     row = dict(subject="Z", sex="M", age_years=50, height_m=1.8, weight_kg=80, split="test", source="hand")

@@ -1,5 +1,7 @@
 """Packing and unpacking is what generation does to a volume, and nothing else."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,6 +84,16 @@ def test_the_script_makes_a_cohort_that_can_be_measured(root, invoke, tmp_path):
     assert "1 were done before" in invoke(script, "--root", root, "--preset", "demo", "--outdir", out).output
 
 
+def test_one_folder_holds_all_splits_that_were_packed_into_it(root, invoke, tmp_path):
+    shutil.copytree(root / "cropped" / "s0", root / "cropped" / "s1")
+    table = pd.read_csv(root / "cohort.csv")
+    pd.concat([table, table.assign(subject="s1", split="train")]).to_csv(root / "cohort.csv", index=False)
+    for split, there in (("train", ["s1"]), ("test", ["s0", "s1"])):
+        asked = ("--root", root, "--preset", "demo", "--outdir", tmp_path / "out", "--split", split)
+        assert invoke("3_Evaluations/0_pack_reference.py", *asked).exit_code == 0
+        assert pd.read_csv(tmp_path / "out/manifest.csv")["subject"].tolist() == there
+
+
 def other_image(root):
     path = root / "cropped" / "s0" / "CT.nii.gz"
     volume = read_nifti(path)
@@ -91,7 +103,7 @@ def other_image(root):
 OTHERS = {  # what is changed → (arguments, words of the refusal)
     "noise": (("--preset", "demo", "--ct-noise", 30), "ct_noise_hu 0, not with ct_noise_hu 30"),
     "weights": (("--preset", "demo-flow"), "made with weights sha256"),
-    "images": (("--preset", "demo"), "1 result (s0) was made from other files than those given"),
+    "images": (("--preset", "demo"), "1 result (s0) was made from other files or demographics than those given"),
 }
 
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -239,6 +240,18 @@ def test_the_result_of_one_input_is_not_handed_out_for_another_of_its_name(tmp_p
     result = run("bob")
     assert "0 subjects done, 1 were done before" in result.output
     assert "whether they were these is not known" in result.stderr
+
+
+@pytest.mark.parametrize("only", [(), ("--split", "train")])
+def test_what_is_made_of_a_cohort_has_the_splits_of_its_subjects(tmp_path, invoke, only):
+    (tmp_path / "cohort.csv").write_text("subject,split\na,train\nb,test\nc,train\n")
+    for subject in "ab":  # c has no low-dose PET
+        write_nifti(tmp_path / "doses" / subject / "SUV_0.1.nii.gz", pet((8, 8, 8)))
+    asked = [SCRIPT, "--preset", "smoke", "--weights", weights_file(tmp_path / "w.safetensors"), "--dose", 0.1]
+    asked += ["--cohort", tmp_path, "--outdir", tmp_path / "out", "--set", "window=(8,8,8)", "--set", "steps=1"]
+    assert invoke(*asked, *only).exit_code == 0
+    splits = pd.read_csv(tmp_path / "out/manifest.csv").set_index("subject")["split"].to_dict()
+    assert splits == (dict(a="train") if only else dict(a="train", b="test"))
 
 
 def test_a_dicom_series_becomes_a_derived_one(tmp_path, invoke):

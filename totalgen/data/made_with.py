@@ -25,7 +25,7 @@ class MadeWith:
     """path: where the record is kept;  settings: name → JSON value;  cure: how other settings become possible.
 
     subjects: all who may have such results, where a run takes only some of them; None: those of the run;
-    sources: subject → source_of the files that its result is made from.
+    sources: subject → what tells that which its result is made from, such as source_of its files.
     """
 
     path: Path
@@ -53,8 +53,8 @@ class MadeWith:
         if other := [name for name in made if name in self.sources and sources.get(name, self.sources[name])
                      != self.sources[name]]:
             raise InputError(
-                f"{self.path.parent}: {_named(other)} made from other files than those given. Give the same again, or "
-                "remove these results to make them again."
+                f"{self.path.parent}: {_named(other)} made from other files or demographics than those given. Give the "
+                "same again, or remove these results to make them again."
             )
         if made and not kept:
             click.echo(
@@ -77,12 +77,13 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def made_in(
-    folder: Path, settings: dict[str, Any], files: Mapping[str, Sequence[Path]] | None = None, **before: Path
+    folder: Path, settings: dict[str, Any], files: Mapping[str, Sequence[Path]] | None = None,
+    sources: Mapping[str, str] | None = None, **before: Path,
 ) -> MadeWith:  # fmt: skip
     """The record of the results <folder>/<subject>, or <folder>/<subject>.nii.gz, which all share their settings.
 
-    files: subject → those that its result is made from;  before: step → the folder of the results that these are made
-    from. Their settings count as settings of these.
+    files: subject → those that its result is made from;  sources: or subject → another text that tells what it is made
+    from;  before: step → the folder of the results that these are made from. Their settings count as settings of these.
     """
     earlier = {
         f"{step}.{name}": value for step, path in before.items() for name, value in read_record(path / RECORD).items()
@@ -91,7 +92,7 @@ def made_in(
     cure, files = f"remove {folder} to make them again", files or {}
     there = {path.name.removesuffix(".nii.gz") for path in folder.glob("[!.]*")}
     everyone = [*files, *sorted(there.difference(files))] if files else None
-    return MadeWith(folder / RECORD, settings | earlier, cure, everyone, sources_of(files))
+    return MadeWith(folder / RECORD, settings | earlier, cure, everyone, sources or sources_of(files))
 
 
 def sources_of(files: Mapping[str, Sequence[Path]]) -> dict[str, str]:

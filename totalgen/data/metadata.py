@@ -319,6 +319,18 @@ def chosen_files(root: Path, series: pd.DataFrame, subject: str, modality: str) 
     return files
 
 
+def sources_of_studies(series: pd.DataFrame, cohort: pd.DataFrame) -> dict[str, str]:
+    """subject → what tells its PET and CT from those of another choice, or with another SUV: for made_with.MadeWith.
+
+    series: the table <root>/series.csv;  cohort: that of the subjects, by subject.
+    """
+    chosen = series[series["chosen"] == "yes"].groupby("subject")[["series", "slices"]]
+    parts = {subject: rows.sort_values("series").values.tolist() for subject, rows in chosen}
+    people = cohort[["sex", "height_m", "weight_kg"]].astype(str)  # SUV does not depend on the age
+    known = {subject: f"{parts.get(subject)} {row.tolist()}" for subject, row in people.iterrows()}
+    return {subject: hashlib.sha256(text.encode()).hexdigest()[:16] for subject, text in known.items()}
+
+
 def is_hidden(row: pd.Series) -> bool:
     """Whether a row of the table of series is of a subject whose identity is hidden."""
     return row["series"].startswith(identity.HASHED_SERIES)

@@ -8,19 +8,10 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from totalgen.data.choice import choose
 from totalgen.data.dicom import read_series
-from totalgen.data.metadata import (
-    contradictions,
-    demographics,
-    merge_demographics,
-    plain_label,
-    series_label,
-    series_of_one,
-    study_of,
-    unusable,
-)
+from totalgen.data.metadata import contradictions, demographics
 from totalgen.data.plausibility import SUV_DOUBTFUL, SUV_IMPOSSIBLE, check_negative, suv_doubts
+from totalgen.data.study import chosen_in
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
 from totalgen.data.volume import Volume, read_nifti
 from totalgen.errors import InputError
@@ -93,11 +84,7 @@ def _from_npz(path):
 
 
 def _from_dicom(folder):
-    all_series = series_of_one(folder.resolve(), "PET series")
-    pet, _, reasons = choose(all_series)
-    if pet is None:
-        raise unusable(str(folder), all_series, pet, reasons, series_label)
-    values, sources = merge_demographics(study_of(all_series, pet, pet), plain_label)
+    pet, _, values, sources = chosen_in(folder.resolve(), "PET series", pet_alone=True)
     known = values if needs_whole_person(pet.header) else ANYBODY | dict(weight_kg=values["weight_kg"])
     volume, headers = read_series(pet.files)
     found = suv_factors(headers, demographics(known, sources), any_tracer=True)

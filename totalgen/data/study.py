@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from totalgen.data.choice import choose
+from totalgen.data.dicom import Series
 from totalgen.data.files import require_folder
 from totalgen.data.metadata import (
     contradictions,
@@ -31,11 +32,24 @@ def read_study(
     """
     check_voxel_mm(voxel_mm)
     folder = require_folder(folder, "Give the folder that holds the DICOM files of one study.").resolve()
-    all_series = series_of_one(folder, "study")
-    pet, ct, reasons = choose(all_series)
-    if pet is None or ct is None:
-        raise unusable(str(folder), all_series, pet, reasons, series_label)
-    values, sources = merge_demographics(study_of(all_series, pet, ct), plain_label)
+    pet, ct, values, sources = chosen_in(folder, "study")
     person, doubts = demographics(values, sources), contradictions(values, sources)
     ct_volume, suv, report = convert(pet.files, ct.files, person, voxel_mm, any_tracer, doubts)
     return ct_volume, suv, vars(person) | report
+
+
+def chosen_in(
+    folder: Path, what: str, pet_alone: bool = False
+) -> tuple[Series, Series, dict[str, Any], dict[str, str]]:  # fmt: skip
+    """(pet, ct, values, sources) of the one patient below ``folder``: see choose and merge_demographics.
+
+    what: that is wanted, for messages;  pet_alone: needs no CT; ct is pet then, too.
+    Raises InputError for none and several patients, and when there is no PET, or no CT, that can be used.
+    """
+    all_series = series_of_one(folder, what)
+    pet, ct, reasons = choose(all_series)
+    if pet is not None and pet_alone:
+        ct = pet
+    if pet is None or ct is None:
+        raise unusable(str(folder), all_series, pet, reasons, series_label)
+    return pet, ct, *merge_demographics(study_of(all_series, pet, ct), plain_label)

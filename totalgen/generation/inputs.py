@@ -29,8 +29,9 @@ def requests_of(
     assert cohort is not None
     listed = cohort / "cohort.csv"
     table = of_split(read_cohort(listed, person=False), split, listed)
-    files = {subject: cohort / pattern.format(subject) for subject in table["subject"]}
-    found = {subject: file for subject, file in files.items() if file.exists()}
+    splits = table["split"] if "split" in table else [None] * len(table)
+    files = {name: (cohort / pattern.format(name), of) for name, of in zip(table["subject"], splits, strict=True)}
+    found = {name: each for name, each in files.items() if each[0].exists()}
     if not found:
         raise InputError(f"{cohort / pattern.format('*')}: no subject of the cohort has it. Make it in 0_Preprocess.")
-    return [Request(n, dict(row, input=file, split=split), study_seed(seed, n)) for n, file in found.items()]
+    return [Request(n, dict(row, input=file, split=of), study_seed(seed, n)) for n, (file, of) in found.items()]

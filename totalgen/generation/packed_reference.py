@@ -74,7 +74,8 @@ def pack_cohort(
     files = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
     made_with = made_in(outdir, settings, files)
     for_each_subject(outdir, "pack_reference", list(people), work, done, None, workers, scheduler, made_with)
-    table = studies[[done(subject) for subject in studies["subject"]]].drop(columns="folder")
+    everyone = read_studies(root)  # those of other splits, packed before, stay listed
+    table = everyone[[done(subject) for subject in everyone["subject"]]].drop(columns="folder")
     with atomic(outdir / "manifest.csv") as part:
         table.assign(preset=PRESET, ct_noise_hu=ct_noise_hu).to_csv(part, index=False)
     return outdir / "manifest.csv"
