@@ -41,7 +41,7 @@ def source(dicom, tmp_path):
     def make(affine=AFFINES["feet first"], per_slice=None, **tags):
         voxels = np.random.default_rng(0).gamma(1.0, 2000.0, (11, 12, 13)).round()
         scale = 1e-3 if tags.get("Units") == "GML" else 1.0
-        header = {**dicom.pet(**tags), **PERSON, **SECRETS}
+        header = {**SECRETS, **PERSON, **dicom.pet(**tags)}
         folder = tmp_path / "Miller Ada" / "pet"
         dicom.series(folder, voxels * scale, affine, "PT", slopes=[scale] * 13, per_slice=per_slice, **header)
         return read_pet(folder)
@@ -102,6 +102,44 @@ def test_without_the_identity_no_identifier_is_left(source, tmp_path):
     }
     assert len(days) == 1
     assert days.pop().days >= 365
+
+
+def test_no_private_element_or_uid_is_left_in_a_sequence(source, tmp_path):
+    window = pydicom.Dataset()
+    window.EnergyWindowLowerLimit, window.ReferencedSOPInstanceUID = "425", "1.2.840.99.4711"
+    window.private_block(0x0011, "ACME", create=True).add_new(1, "LO", "Ada 1949")
+    pet = source(EnergyWindowRangeSequence=[window])
+    (file, *_) = write_derived_pet(tmp_path / "out/dicom", half(pet), pet, "halved", tmp_path / "out", "about")
+    assert [item.EnergyWindowLowerLimit for item in pydicom.dcmread(file).EnergyWindowRangeSequence] == [425]
+    assert not [secret for secret in (b"Ada 1949", b"1.2.840.99.4711") if secret in file.read_bytes()]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize(("charset", "maker", "name"), [
+    ("ISO_IR 100", "Mädler", "Müller^Jörg"), ("ISO_IR 192", "联影", "张^三"), ("GB18030", "联影", "张^三"),
+])  # fmt: skip
+def test_texts_of_any_character_set_stay_readable(source, tmp_path, charset, maker, name, keep):
+    pet = source(SpecificCharacterSet=charset, Manufacturer=maker, PatientName=name)
+    (file, *_) = write_derived_pet(tmp_path / "out/dicom", half(pet), pet, "halved", tmp_path / "out", "about", keep)
+    read = pydicom.dcmread(file)
+    assert read.Manufacturer == maker
+    if keep:
+        assert read.PatientName == name
+        assert str(read.PatientName.family_name) == name.split("^")[0]
+
+
+@pytest.mark.parametrize("number", ["", None, "ANONYMOUS"])
+def test_two_people_without_a_patient_id_are_not_one(dicom, tmp_path, number):
+    made = []
+    for study in ("1.2.7.1", "1.2.7.2"):
+        tags = {**dicom.pet(), **PERSON, **SECRETS, "PatientID": number, "StudyInstanceUID": study}
+        folder = tmp_path / study
+        dicom.series(folder, np.ones((4, 5, 12)) * 500, AFFINES["feet first"], "PT", slopes=[1.0] * 12, **tags)
+        pet = read_pet(folder)  # flat: the files of one series lie in the folder itself
+        (file, *_) = write_derived_pet(tmp_path / f"out/{study}", half(pet), pet, "halved", tmp_path / "out", "about")
+        made.append((str(pydicom.dcmread(file).PatientID), input_name(folder, tmp_path / "out").rsplit("-", 1)[0]))
+    assert len(set(made)) == 2
+    assert all(patient == name for patient, name in made)
 
 
 def test_with_the_identity_it_is_one_more_series_of_the_study(source, tmp_path):

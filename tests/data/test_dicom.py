@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
 from totalgen.data.dicom import find_series, join, read_series
+from totalgen.data.metadata import scan
 from totalgen.errors import InputError
 
 AFFINE = np.array([[-4.0, 0, 0, 50], [0, -4.0, 0, 60], [0, 0, 3.0, -20], [0, 0, 0, 1]])  # head-first supine
@@ -400,6 +401,20 @@ def test_a_series_in_two_folders_is_one_and_its_copies_count_once(dicom, tmp_pat
     (series,), damaged = join([find_series(tmp_path / "a"), find_series(tmp_path / "b")])
     assert (series.count, len(series.files), series.problem, damaged) == (12, 12, "", [])
     assert np.array_equal(read_series(series.files)[0].voxels, ramp)
+
+
+@pytest.mark.parametrize("number", ["P1", "", None])
+@pytest.mark.parametrize("place", [".", "study", "study/pet"])
+def test_the_files_of_one_folder_are_one_series_whoever_it_is(dicom, tmp_path, ramp, number, place):
+    dicom.series(tmp_path / place, ramp, AFFINE, "CT", PatientID=number)
+    (series,), damaged = scan(tmp_path)
+    assert (series.count, series.problem, damaged) == (12, "", [])
+
+
+def test_equal_series_of_nobody_in_two_folders_are_of_two_people(dicom, tmp_path, ramp):
+    for folder in ("a", "b"):
+        dicom.series(tmp_path / folder, ramp, AFFINE, "CT", PatientID="", SeriesInstanceUID="1.2.5")
+    assert [series.count for series in scan(tmp_path)[0]] == [12, 12]
 
 
 def test_a_file_cut_anywhere_in_its_header_is_damaged_and_never_ends_the_search(dicom, tmp_path, ramp):

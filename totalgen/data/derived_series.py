@@ -32,7 +32,7 @@ PATIENT_AND_STUDY = (  # copied only when the identity is kept
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "OtherPatientIDs", "EthnicGroup"),
     *("StudyInstanceUID", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
     *("FrameOfReferenceUID", "PositionReferenceIndicator", "InstitutionName", "StationName", "DeviceSerialNumber"),
-    *("SpecificCharacterSet", "PatientIdentityRemoved", "DeidentificationMethod"),
+    *("PatientIdentityRemoved", "DeidentificationMethod"),
 )
 SERIES = (  # of the scan, of the patient's body and of each slice; of nobody
     *("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "BodyPartExamined", "PatientPosition"),
@@ -43,7 +43,7 @@ PET_SERIES = (
     *("ReprojectionMethod", "RandomsCorrectionMethod", "AttenuationCorrectionMethod", "ScatterCorrectionMethod"),
     *("ReconstructionMethod", "ConvolutionKernel", "CollimatorType", "AcquisitionStartCondition"),
     *("ActualFrameDuration", "FrameReferenceTime", "DoseCalibrationFactor", "ScatterFractionFactor"),
-    *("DeadTimeFactor", "AxialAcceptance", "AxialMash", "EnergyWindowRangeSequence", "AcquisitionNumber"),
+    *("DeadTimeFactor", "AxialAcceptance", "AxialMash", "AcquisitionNumber"),
 )
 DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 TIMES = ("StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime")
@@ -59,6 +59,7 @@ NEEDED = (  # may be empty, not missing (PS3.3, type 2)
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
 )
+ENERGIES, LIMITS = "EnergyWindowRangeSequence", ("EnergyWindowLowerLimit", "EnergyWindowUpperLimit")
 CODES = ("RadionuclideCodeSequence", "RadiopharmaceuticalCodeSequence")
 MODIFIER = "PatientOrientationModifierCodeSequence"
 CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
@@ -121,7 +122,7 @@ def write_derived(
     headers = _from_the_head(original)
     first = headers[0]
     names = [identity.salt(root), str(first.get("SeriesInstanceUID", "")), about, str(keep_identity)]
-    patient = [str(first.get(keyword, "") or "").strip() for keyword in ("PatientID", "IssuerOfPatientID")]
+    patient = identity.whose(first)
     low, high = SHIFT_DAYS
     days = 0 if keep_identity else low + int(identity.hashed(root, "days", *patient), 16) % (high - low)
     subject = None if keep_identity else identity.hidden_name(root, *patient)
@@ -135,6 +136,8 @@ def write_derived(
         if kind is PET:
             _private(dataset, header, days)
             _position(dataset, header)
+            if windows := [_copied(item, LIMITS) for item in header.get(ENERGIES) or ()]:
+                setattr(dataset, ENERGIES, Items(windows))
             drugs = [_drug(item, days) for item in header.get("RadiopharmaceuticalInformationSequence") or ()]
             dataset.RadiopharmaceuticalInformationSequence = Items(drugs)
             dataset.NumberOfSlices, dataset.ImageIndex = len(headers), number
@@ -163,6 +166,7 @@ def _from_the_head(original):
 def _common(first, kind, description, names, subject):
     """What all slices share. subject: the name that stands for the patient; None keeps the patient's own."""
     ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"  # Unicode: texts come from sources of any other
     if subject is None:
         ds.update(_copied(first, PATIENT_AND_STUDY))
     else:

@@ -230,13 +230,17 @@ def walk(folder: Path) -> tuple[list[Path], list[Damaged]]:
 
 
 def join(parts: Iterable[tuple[list[Series], list[Damaged]]]) -> tuple[list[Series], list[Damaged]]:
-    """What ``find_series`` found in several folders, as if they were one: a series may be in more than one."""
+    """What ``find_series`` found in several folders or files, as if they were one: a series may be in more than one.
+
+    Without a Patient ID only what lies in one folder is one series.
+    """
     series: dict[tuple[str, str], Series] = {}
     damaged: list[Damaged] = []
-    for place_of, (found, bad) in enumerate(parts):
+    for found, bad in parts:
         damaged += bad
         for each in found:
-            first = series.setdefault((str(each.header.get("PatientID", "") or place_of), each.uid), each)
+            patient = str(each.header.get("PatientID", "") or each.files[0].parent)
+            first = series.setdefault((patient, each.uid), each)
             if first is not each:
                 first.fault = first.fault or each.fault
                 first.deidentified &= each.deidentified

@@ -92,6 +92,13 @@ def patient(header: Header, path: Path, dicom: Path) -> tuple[str, str]:
     return patient_id(header) or path.relative_to(dicom).parts[0], issuer
 
 
+def whose(header: Header) -> tuple[str, str]:
+    """(Patient ID, Issuer of Patient ID) of one series; without an ID that says who it is, its study, or else the
+    series itself, stands for the patient: two people without an ID are not one."""
+    study, series = (str(header.get(f"{level}InstanceUID", "") or "").strip() for level in ("Study", "Series"))
+    return patient_id(header) or study or series, str(header.get("IssuerOfPatientID", "") or "").strip()
+
+
 def hashed(root: str | Path, *texts: str) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of the cohort's salt and some texts."""
     return hashlib.sha256("\0".join((salt(root), *texts)).encode()).hexdigest()[:DIGITS]

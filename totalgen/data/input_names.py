@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from totalgen.data.identity import hashed, hidden_name
+from totalgen.data.identity import hashed, hidden_name, whose
 from totalgen.data.metadata import series_of_one
 from totalgen.data.names import check_name
 
@@ -13,8 +13,7 @@ def input_name(path: Path, root: Path, keep_identity: bool = False) -> str:
     if path.is_dir() and not keep_identity:
         all_series = series_of_one(path.resolve(), "PET series")
         if not all(series.deidentified for series in all_series):
-            headers = [series.header for series in all_series]
-            person = [str(headers[0].get(tag, "") or "").strip() for tag in ("PatientID", "IssuerOfPatientID")]
-            return f"{hidden_name(root, *person)}-{hashed(root, *sorted(series.uid for series in all_series))[:6]}"
+            person = hidden_name(root, *whose(all_series[0].header))
+            return f"{person}-{hashed(root, *sorted(series.uid for series in all_series))[:6]}"
     name = path.resolve().name
     return check_name(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz") or "pet", path)
