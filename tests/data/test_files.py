@@ -1,6 +1,7 @@
 """Outputs are complete or absent, and what a killed process left is removed."""
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import platform
@@ -8,7 +9,10 @@ import platform
 import psutil
 import pytest
 
-from totalgen.data.files import atomic, sweep
+from totalgen.data import files
+from totalgen.data.files import atomic, locked, record_failure, sweep
+from totalgen.data.identity import hidden_name
+from totalgen.data.text_files import read_text
 from totalgen.errors import InputError
 
 
@@ -79,3 +83,77 @@ def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path):
     sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
     assert str(process.pid) in left.name
+
+
+@pytest.mark.parametrize("end", ["interrupt", "kill"])
+def test_a_folder_is_never_lost_between_its_two_renames(tmp_path, end, monkeypatch):
+    study, replace = tmp_path / "study", os.replace
+    write_folder(study, CT="old")
+
+    def first_rename_only(source, target):
+        replace(source, target)
+        if end == "kill":
+            os._exit(9)
+        monkeypatch.setattr(files.os, "replace", replace)
+        raise KeyboardInterrupt
+
+    def cut_off():
+        monkeypatch.setattr(files.os, "replace", first_rename_only)
+        write_folder(study, CT="new")
+
+    if end == "kill":
+        process = multiprocessing.get_context("fork").Process(target=cut_off)
+        process.start()
+        process.join()
+        assert not study.exists()
+        write_folder(tmp_path / "other", CT="beside it")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            cut_off()
+    assert (study / "CT").read_text() == "old"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_another_container_is_writing_is_not_swept(tmp_path, monkeypatch):
+    with atomic(tmp_path / "CT.nii.gz") as part:
+        part.write_text("half")
+        monkeypatch.setattr(psutil, "pid_exists", lambda pid: False)  # its number means nothing here
+        sweep(tmp_path)
+        assert part.exists()
+    assert (tmp_path / "CT.nii.gz").read_text() == "half"
+
+
+def test_a_disk_without_locks_is_written_all_the_same(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(os, "link", refuse)
+    write_folder(tmp_path / "study", CT="new")
+    hidden_name(tmp_path, "Ada", "")
+    record_failure(tmp_path, "a", "crop", "why")
+    with locked(tmp_path, "step crop"):
+        assert "its disk has no locks (Function not implemented): start step crop" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"study", ".salt", "failures.csv"}
+
+
+def begin_a_cohort(root, tag, barrier, names):
+    barrier.wait()
+    first = hidden_name(root, "HOSP-4711", "")
+    for k in range(10):
+        record_failure(root, f"{tag}{k}", tag, "why")
+    names += [first, hidden_name(root, "HOSP-4711", "")]
+
+
+def test_two_steps_that_begin_together_agree_on_names_and_list_all_failures(tmp_path):
+    context = multiprocessing.get_context("fork")
+    with context.Manager() as manager:
+        names, barrier = manager.list(), context.Barrier(2)
+        steps = [context.Process(target=begin_a_cohort, args=(tmp_path, tag, barrier, names)) for tag in ("a", "b")]
+        for each in steps:
+            each.start()
+        for each in steps:
+            each.join()
+        assert len(names) == 4
+        assert len(set(names)) == 1
+    assert len(read_text(tmp_path / "failures.csv")) == 20

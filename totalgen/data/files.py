@@ -10,16 +10,18 @@ import platform
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import pandas as pd
 import psutil
 
 from totalgen.data.text_files import read_text
 from totalgen.errors import InputError
 
+MOVE_IT = "Move it, or choose another place."
 ROOM = "Free some space and run the same command again: what was written before is intact."
 PLACES = {  # what may be wrong with the place of an output → cure
     errno.ENOSPC: ROOM,
@@ -40,41 +42,70 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, keep: bool = False) -> Iterator[Path]:
     """Yield a temporary path next to ``path``; on success it is renamed onto ``path``, on error removed.
 
     The name keeps its suffixes, because some writers depend on them (``.nii.gz``). Works for files and folders; a
-    folder is replaced only when it contains no other files than its successor: others are not ours.
-    What killed processes of this machine left in the same folder is removed.
+    folder is replaced only when it contains no entries of other names than its successor: others are not ours.
+    What killed processes of this machine left in the same folder is removed, or put back.
+    keep: a file that another process has made meanwhile stays.
     """
     path = Path(path)
     if path.name in ("", ".."):
         raise InputError(f"{path}: does not end in a name. Give the path of a new file or folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{platform.node()}-{os.getpid()}-", dir=path.parent))
-    part = temporary / path.name
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}{_mark()}{os.getpid()}-", dir=path.parent))
+    part, old = temporary / path.name, temporary / "old"
     try:
-        yield part
-        if part.is_dir() and path.exists():  # a folder cannot be renamed onto a filled one: move the old one away first
-            _check_replaceable(path, part)
-            os.replace(path, temporary / "old")
-        elif path.is_dir():
-            raise InputError(f"{path}: is a folder, where a file is to be written. Move it, or choose another place.")
-        os.replace(part, path)
+        with _flock(temporary):
+            yield part
+            if part.is_dir() and path.exists():  # a folder cannot be renamed onto a filled one: the old one goes first
+                if not path.is_dir():
+                    raise InputError(f"{path}: is a file, where a folder is to be written. {MOVE_IT}")
+                if path.resolve() in [part.resolve(), *part.resolve().parents]:
+                    raise InputError(f"{path}: contains the place of what is to be written. Choose another name.")
+                refuse_loss(path, [entry.name for entry in part.iterdir()])
+                os.replace(path, old)
+            elif path.is_dir():
+                raise InputError(f"{path}: is a folder, where a file is to be written. {MOVE_IT}")
+            _place(part, path, keep)
     finally:
+        _put_back(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_replaceable(path, new):
-    """Raise InputError unless ``path`` is a folder with no other files than the folder ``new``, its successor."""
-    if not path.is_dir():
-        raise InputError(f"{path}: is a file, where a folder is to be written. Move it, or choose another place.")
-    if path.resolve() in [new.resolve(), *new.resolve().parents]:
-        raise InputError(f"{path}: contains the place of what is to be written. Choose another name.")
-    others = sorted({entry.name for entry in path.iterdir()} - {entry.name for entry in new.iterdir()})
+def _place(part, path, keep):
+    if keep:
+        with contextlib.suppress(OSError):  # it is there, or such a disk has no links
+            os.link(part, path)
+    if not (keep and path.exists()):
+        os.replace(part, path)
+
+
+def _put_back(old, path):
+    """The folder ``old`` that was moved away for a successor that has not come."""
+    if old.exists() and not path.exists():
+        os.replace(old, path)
+
+
+def refuse_loss(folder: Path, names: Collection[str]) -> None:
+    """Raise InputError when ``folder`` is there and has entries of other names: a successor would not have them."""
+    others = sorted({entry.name for entry in folder.iterdir()}.difference(names)) if folder.is_dir() else []
     if others:
-        raise InputError(f"{path}: holds {others[0]}, which would be lost. Move the folder, or choose another place.")
+        raise InputError(f"{folder}: holds {others[0]}, which would be lost. Move it, or choose another place.")
+
+
+@contextlib.contextmanager
+def _flock(folder):
+    """Holds the operating system's lock of a folder, which ends with its process, where the disk has such locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 PROBE = 64 * 1024  # bytes that are written to see whether there is room
@@ -103,6 +134,9 @@ def locked(folder: str | Path, what: str) -> Iterator[None]:
             holder = file.read() or "another process"
             file.close()
             raise InputError(f"{folder}: {what} is at work there ({holder}). Wait for it, or use another.") from None
+        except OSError as error:  # some shared disks have none
+            said = f"its disk has no locks ({error.strerror}): start {what} there only once at a time"
+            click.echo(f"Warning: {folder}: {said}.", err=True)
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             break
         file.close()  # its holder has just removed it
@@ -119,11 +153,32 @@ def locked(folder: str | Path, what: str) -> Iterator[None]:
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove the temporary folders of ``atomic`` that killed processes of this machine left in ``folder``."""
-    for left in Path(folder).glob(f".*.{glob.escape(platform.node())}-*-*"):
-        pid = left.name.rsplit("-", 2)[1]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+    """Remove the temporary folders of ``atomic`` that killed processes of this machine left in ``folder``; what one had
+    moved away for its successor is put back."""
+    for left in Path(folder).glob(f".*{glob.escape(_mark())}*-*"):
+        name, pid = left.name[1:].rsplit("-", 1)[0].rsplit(_mark(), 1)
+        if pid.isdigit() and not psutil.pid_exists(int(pid)) and _is_free(left):
+            _put_back(left / "old", left.parent / name)
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _mark():
+    return f".{platform.node()}-"
+
+
+def _is_free(folder):
+    """Whether no process holds the lock of a folder: a process in another container has a number that is not known."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False  # another has just removed it
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
+    finally:
+        os.close(handle)
+    return True
 
 
 @contextlib.contextmanager
@@ -205,11 +260,13 @@ def record_failure(root: str | Path, subject: str, step: str, error: BaseExcepti
     """Append (subject, step, error) to ``<root>/failures.csv``, once for the same triple. error: exception or text."""
     path = Path(root) / "failures.csv"
     row = dict(subject=subject, step=step, error=error_text(error))
-    if path.exists():
-        known = _failures(path)
-        if (known[list(row)] == pd.Series(row)).all(axis=1).any():
-            return
-    append_rows(path, [row])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _flock(path.parent):  # other steps write it, too
+        if path.exists():
+            known = _failures(path)
+            if (known[list(row)] == pd.Series(row)).all(axis=1).any():
+                return
+        append_rows(path, [row])
 
 
 def forget_failures(root: str | Path, step: str, subject: str | None = None) -> None:
@@ -217,14 +274,15 @@ def forget_failures(root: str | Path, step: str, subject: str | None = None) -> 
     path = Path(root) / "failures.csv"
     if not path.exists():
         return
-    table = _failures(path)
-    gone = table["step"] == step
-    if subject is not None:
-        gone &= table["subject"] == subject
-    if not gone.any():
-        return
-    with atomic(path) as part:
-        table[~gone].to_csv(part, index=False)
+    with _flock(path.parent):
+        table = _failures(path)
+        gone = table["step"] == step
+        if subject is not None:
+            gone &= table["subject"] == subject
+        if not gone.any():
+            return
+        with atomic(path) as part:
+            table[~gone].to_csv(part, index=False)
 
 
 def _failures(path):

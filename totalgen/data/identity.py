@@ -113,7 +113,7 @@ def salt(root: str | Path) -> str:
     if not path.exists():
         if cohort.exists() and re.search(rf"^sub-[0-9a-f]{{{DIGITS}}},", cohort.read_text(), re.MULTILINE):
             raise InputError(f"{path}: is gone, and subjects are named with it. Restore it, or use another folder.")
-        with atomic(path) as part:
+        with atomic(path, keep=True) as part:  # that of a process that was faster
             part.touch(mode=0o600)
             part.write_text(secrets.token_hex(16))
     return path.read_text().strip()
