@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+from urllib.request import url2pathname
 
 import imageio.v3 as imageio
 import nibabel
@@ -23,6 +25,7 @@ from totalgen.data.organs import MEASURED
 from totalgen.data.subjects import read_table
 from totalgen.data.volume import Volume, read_nifti
 from totalgen.errors import InputError
+from totalgen.generation.checks import Checks
 from totalgen.generation.cohort import Request, generate_cohort, matched_requests, study_seed
 from totalgen.generation.organ_export import organ_export
 
@@ -31,6 +34,30 @@ MAN = dict(sex="M", age_years=50.0, height_m=1.8, weight_kg=90.0)
 REQUESTS = [Request("a", WOMAN, 1), Request("b", MAN, 2)]
 SCRIPT = Path(__file__).resolve().parents[2] / "2_Tests" / "generate_petct.py"
 RESOURCE = SCRIPT.parents[1] / "Resource"
+
+
+@pytest.fixture
+def doubler():
+    """A pipeline that doubles an image; runs: how often it has."""
+
+    class Doubler:
+        outputs, runs = ("SUV",), 0
+
+        def source(self, row):
+            voxels = np.full((8, 8, 8), row["input"], np.float32)
+            return Volume(voxels, np.diag([6.0, 6.0, 6.0, 1.0]))
+
+        def doubts(self, source):
+            return []
+
+        def describe(self, source):
+            return dict(source="doubled", input="image", input_sha256=source.sha256)
+
+        def run(self, source, seed=0, progress=iter):
+            self.runs += 1
+            return dict(SUV=Volume(2 * source.voxels, source.affine))
+
+    return Doubler()
 
 
 def test_every_subject_gets_its_folder_and_its_row(cascade, tmp_path):
@@ -107,9 +134,71 @@ def test_the_page_of_a_cohort_shows_every_study_and_links_only_to_what_is_there(
     assert "weight 66 kg" in page
     assert "a&lt;b&gt;&amp;" in page
     assert "a<b>" not in page
-    links = [html.unescape(link) for link in re.findall(r'(?:href|src)="([^"]*)"', page)]
+    links = [url2pathname(html.unescape(link)) for link in re.findall(r'(?:href|src)="([^"]*)"', page)]
     assert all((tmp_path / link).exists() for link in links)
     assert "http" not in "".join(links)  # opens without a network
+
+
+@pytest.mark.parametrize("name", ["P#1", "a?b", "PET:1", "50%25", "javascript:alert(1)", "cost $b_$ low"])
+def test_any_name_is_shown_as_it_is_and_linked_to(doubler, tmp_path, name):
+    generate_cohort(doubler, [Request(name, dict(input=1.0), 1)], tmp_path, "x")
+    links = re.findall(r'(?:href|src)="([^"]*)"', (tmp_path / "index.html").read_text())
+    assert (tmp_path / name / "preview.png").exists()
+    base = (tmp_path / "index.html").as_uri()
+    for link in links:
+        assert Path(url2pathname(urlsplit(urljoin(base, link)).path)).exists(), link
+
+
+def test_the_page_says_whose_images_they_are(cascade, doubler, tmp_path):
+    generate_cohort(cascade(), REQUESTS[:1], tmp_path / "invented", "tiny")
+    generate_cohort(doubler, [Request("p", dict(input=1.0), 1)], tmp_path / "brought", "x")
+    pages = [(tmp_path / name / "index.html").read_text() for name in ("invented", "brought")]
+    assert ["These images are of nobody." in page for page in pages] == [True, False]
+    assert "They show the people whose images they were made of" in pages[1]
+
+
+@pytest.mark.parametrize(("file", "text"), [("manifest.csv", "subject,sex\nfoo,F\n"), ("index.html", "my own page")])
+def test_tables_and_pages_of_others_are_never_replaced(doubler, tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(InputError, match=rf"{file}: .*, and would be replaced. Choose another --outdir"):
+        generate_cohort(doubler, [Request("p", dict(input=1.0), 1)], tmp_path, "x")
+    assert {path.name: path.read_text() for path in tmp_path.glob("[!.]*")} == {file: text}
+
+
+def test_a_study_json_of_another_program_is_left_out(doubler, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "study.json").write_text('{"StudyInstanceUID": "1.2"}')
+    generate_cohort(doubler, [Request("p", dict(input=1.0), 1)], tmp_path, "x")
+    assert list(read_table(tmp_path / "manifest.csv")["subject"]) == ["p"]
+
+
+@pytest.mark.parametrize("beside", ["segmented.nii.gz", "dicom"])
+def test_what_a_new_attempt_would_lose_is_said_before_it_is_made(doubler, tmp_path, beside):
+    class Failing(Checks):
+        def judged(self, person, volumes):
+            return ["too light"], 1.0
+
+    requests = [Request(name, dict(input=1.0), 1) for name in "ab"]
+    generate_cohort(doubler, requests, tmp_path, "x", checks=Failing())
+    (tmp_path / "a" / beside).mkdir() if beside == "dicom" else (tmp_path / "a" / beside).write_text("masks")
+    (tmp_path / "a" / "comparison.png").write_text("picture")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()}
+    doubler.runs = 0
+    generate_cohort(doubler, requests, tmp_path, "x", checks=Failing(retry=2))
+    (failure,) = read_table(tmp_path / "failures.csv").to_dict("records")
+    assert (failure["subject"], doubler.runs) == ("a", 3)  # all of them for b
+    assert f"a: holds {beside}, which would be lost" in failure["error"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()} == before
+
+
+def test_further_samples_are_compared_with_their_person(doubler, tmp_path):
+    names = ["a", "a_sample2"]
+    generate_cohort(doubler, [Request("a", dict(input=1.0), 1)], tmp_path / "first", "x")
+    shutil.copytree(tmp_path / "first" / "a", tmp_path / "real" / "cropped" / "a")
+    requests = [Request(name, dict(input=1.0), 1) for name in names]
+    generate_cohort(doubler, requests, tmp_path / "out", "x", compare_with=tmp_path / "real")
+    assert not (tmp_path / "out" / "failures.csv").exists()
+    assert all((tmp_path / "out" / name / "comparison.png").exists() for name in names)
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])

@@ -33,8 +33,8 @@ def fault(name: str) -> str | None:
         return f"is longer than {LONGEST} bytes"
     if name.split(".")[0].lower() in DEVICES:
         return "is the name of a device on Windows"
-    if name.lower().endswith((".csv", ".json", ".zarr")):
-        return "is the name of a table or an archive"
+    if name.lower().endswith((".csv", ".json", ".html", ".zarr")):
+        return "is the name of a table, a page or an archive"
     return None
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from scipy import ndimage
+
+mpl.rcParams["text.parse_math"] = False  # names of subjects and cohorts are no mathematics
 
 CT_WINDOW = (-300.0, 400.0)  # HU: soft tissue; bone and lung still differ
 PET_WINDOW = (0.0, 7.0)  # SUV, shown inverted: dark is active

@@ -18,16 +18,17 @@ import pandas as pd
 
 from totalgen import distributed
 from totalgen.data.demographics import COLUMNS
-from totalgen.data.files import atomic, locked
+from totalgen.data.files import atomic, locked, refuse_loss
+from totalgen.data.names import fault, person_of
 from totalgen.data.parallel import spread
 from totalgen.data.progress import progress
 from totalgen.data.subjects import for_each_subject
-from totalgen.data.text_files import read_json
+from totalgen.data.text_files import read_json, read_text
 from totalgen.data.volume import Volume, is_whole, read_labels, read_nifti
 from totalgen.errors import InputError
 from totalgen.generation.checks import Checks, failed, not_finite
-from totalgen.generation.cohort_page import write_index
-from totalgen.generation.export import caption, write_manifest, write_preview, write_study, write_volume
+from totalgen.generation.cohort_page import TITLE, write_index
+from totalgen.generation.export import WRITTEN, caption, write_manifest, write_preview, write_study, write_volume
 from totalgen.generation.pipeline import Pipeline
 
 WHERE_MADE = ("precision", "totalgen", "torch")  # columns of the manifest: what the machine, not the user, chose
@@ -78,6 +79,7 @@ def generate_cohort(
 
 def _generate(studies, rank, ranks):
     outdir, asked = studies.outdir, studies.requests
+    distributed.first(rank, lambda: refuse_other_tables(outdir))
     distributed.first(rank, lambda: refuse_others(outdir, list(asked), studies.asked))
     if rank == 0:
         report_doubts(studies.pipeline, list(asked.values()))
@@ -155,18 +157,26 @@ class Studies:
         """Write its folder, or what it lacks, and its comparison."""
         folder, row = self.outdir / name, self.described(name)
         if not self.is_made(name):
-            (folder / COMPARISON).unlink(missing_ok=True)
+            refuse_loss(folder, self.written())
             source = self.pipeline.source(self.requests[name].row)
             volumes, more = self._generated(name, source, row["seed"])
             row |= more
             if wrong := not_finite(volumes):
                 cure = "Choose other settings of the sampling, or other weights."
                 raise InputError(f"{' and '.join(wrong)}: holds values that are not finite, and is not kept. {cure}")
+            (folder / COMPARISON).unlink(missing_ok=True)
             write_study(folder, volumes, row, lambda part: self._export(list(self.exports), part, source, volumes, row))
         elif missing := self.missing(name):
             self._complete(name, missing)
         if self.compare_with is not None:
-            compare(self.compare_with / "cropped" / name, folder, row, self.pipeline.outputs)
+            real = self.compare_with / "cropped"
+            person = name if (real / name).is_dir() else person_of(name)  # further samples are of the same person
+            compare(real / person, folder, row, self.pipeline.outputs)
+
+    def written(self) -> set[str]:
+        """The files and folders of a study that is made anew; others in its folder, such as masks, would be lost."""
+        organs = ["organs.nii.gz"] if self.checks is not None and self.checks.label is not None else []
+        return {*(f"{name}.nii.gz" for name in self.pipeline.outputs), *organs, *WRITTEN, COMPARISON, *self.exports}
 
     def _export(self, names, folder, source, volumes, row):
         for each in names:
@@ -262,6 +272,19 @@ def compare(real: Path, generated: Path, row: dict[str, Any], names: Sequence[st
         (text, {name: read_nifti(folder / f"{name}.nii.gz") for name in names}) for folder, text in captions.items()
     ]
     write_preview(generated / COMPARISON, strips)
+
+
+def refuse_other_tables(outdir: Path) -> None:
+    """InputError when manifest.csv or index.html in ``outdir`` are not of generated studies: they would be replaced."""
+    manifest, page = outdir / "manifest.csv", outdir / "index.html"
+    if manifest.exists():
+        table = read_text(manifest)
+        names = [name for name in table.get("subject", []) if fault(name) is None]
+        ours = "totalgen" in table or any((outdir / name / "study.json").exists() for name in names)
+        if not (ours or table.empty):
+            raise InputError(f"{manifest}: lists other studies, and would be replaced. Choose another --outdir.")
+    if page.exists() and TITLE not in page.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"{page}: is another page, and would be replaced. Choose another --outdir.")
 
 
 def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str], dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -21,6 +22,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # of the manifest → 
 }
 FILES = ("CT.nii.gz", "SUV.nii.gz", "MR.nii.gz", "SUV_std.nii.gz", "MR_std.nii.gz", "organs.nii.gz", "organs.csv",
          "dicom", "mip.gif", "surface.png", "study.json")  # fmt: skip
+TITLE = "<title>Generated studies</title>"  # by which the page is known
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
 h1 { font-size: 1.3rem; margin: 0; } p { max-width: 60rem; }
@@ -35,10 +37,14 @@ def write_index(outdir: str | Path, table: pd.DataFrame) -> None:
     """Write <outdir>/index.html of the studies of a manifest; links lead to the files that are there."""
     outdir = Path(outdir)
     sources = " and ".join(sorted(set(table["source"].astype(str)))) if "source" in table else ""
+    invented = "input" not in table or table["input"].isna().all()
+    who = "These images are of nobody." if invented else (
+        "They show the people whose images they were made of, and are as private."
+    )  # fmt: skip
     head = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Generated studies</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{TITLE}'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>\n'
-        f"<h1>Generated studies: {len(table)}</h1>\n<p>Source: {escape(sources)}. These images are of nobody. "
+        f"<h1>Generated studies: {len(table)}</h1>\n<p>Source: {escape(sources)}. {who} "
         'All columns: <a href="manifest.csv">manifest.csv</a></p>\n'
     )
     with atomic(outdir / "index.html") as part:
@@ -51,9 +57,10 @@ def _article(outdir, row):
     known = [(title, write(row[key])) for key, (title, write) in COLUMNS.items() if key in row and pd.notna(row[key])]
     who = ", ".join(f"{title} {value}" for title, value in known)
     there = [file for file in FILES if (outdir / name / file).exists()]
-    links = " ".join(f'<a href="{escape(name, quote=True)}/{file}">{file}</a>' for file in there)
+    place = f"./{quote(name)}"  # not escaped alone: a name may look like a scheme, a query or an anchor
+    links = " ".join(f'<a href="{place}/{file}">{file}</a>' for file in there)
     picture = ""
     if (outdir / name / "preview.png").exists():
         words = escape(f"Slices and projection of {name}", quote=True)
-        picture = f'<img loading="lazy" src="{escape(name, quote=True)}/preview.png" alt="{words}">'
+        picture = f'<img loading="lazy" src="{place}/preview.png" alt="{words}">'
     return f'<article><h2>{escape(name)}</h2><span class="who">{escape(who)}</span><br>{links}{picture}</article>\n'

@@ -18,6 +18,7 @@ from totalgen.data.volume import Volume, canonical, write_nifti
 GIF_FRAMES = 24
 GIF_FRAME_MS = 100
 SCALE_MM = 100.0
+WRITTEN = ("preview.png", "study.json", "mip.gif")  # of a study, besides its volumes
 
 
 def write_study(
@@ -48,10 +49,10 @@ def write_volume(folder: Path, name: str, volume: Volume, row: dict[str, Any]) -
 
 
 def write_manifest(outdir: str | Path) -> pd.DataFrame:
-    """Collect every study.json below ``outdir`` into manifest.csv, a cohort table; returns it."""
+    """Collect every study.json of ours below ``outdir`` into manifest.csv, a cohort table; returns it."""
     again = "Remove its folder: the study is generated again."
     rows = [read_json(path, again) for path in sorted(Path(outdir).glob("*/study.json"))]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([row for row in rows if {"subject", "source"} <= row.keys()])
     with atomic(Path(outdir) / "manifest.csv") as part:
         table.to_csv(part, index=False)
     return table
