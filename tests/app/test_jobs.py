@@ -25,6 +25,7 @@ from totalgen.phantom.phantom_dicom import write_study
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WOMAN = dict(sex="F", age=60, height_cm=165, weight_kg=66)
+UPLOAD = "a1" * 8
 LONG = dict(WOMAN, steps=50_000)  # takes minutes: it is cancelled
 PATIENCE_S = 300  # nothing waits so long on a machine that works
 
@@ -100,7 +101,7 @@ def test_a_killed_server_leaves_no_process_and_starts_again_with_its_results(tmp
 
 def given(results, path):
     """An upload of a file, as receive and unpack leave it."""
-    place = results / "uploads" / path.stem.replace(".", "").replace("-", "")
+    place = results / "uploads" / UPLOAD
     place.mkdir(parents=True)
     shutil.copy(path, place)
     unpack(place)
@@ -160,14 +161,29 @@ def test_the_queue_is_bounded_and_kept(tmp_path, weights, monkeypatch):
 
 def test_an_upload_stays_until_its_last_job_has_ended(tmp_path, weights):
     jobs = Idle(tmp_path, weights)
-    place = tmp_path / "uploads" / "1"
+    place = tmp_path / "uploads" / UPLOAD
     place.mkdir()
     (place / "low.nii").write_bytes(b"1")
-    one, two = (jobs.add("denoise", dict(upload="1", dose=0.1)) for _ in range(2))
+    one, two = (jobs.add("denoise", dict(upload=UPLOAD, dose=0.1)) for _ in range(2))
     jobs.cancel(one.id)
     assert place.exists()
     jobs.cancel(two.id)
     assert not place.exists()
+
+
+@pytest.mark.parametrize("values", [dict(dose=""), dict(dose=0.1, seed=-1), dict(dose=0.1, sex="F")])
+def test_an_upload_whose_form_is_refused_is_removed(tmp_path, weights, values):
+    jobs = Idle(tmp_path, weights)
+    place = tmp_path / "uploads" / UPLOAD
+    place.mkdir()
+    (place / "low.nii").write_bytes(b"1")
+    with pytest.raises(InputError):
+        jobs.add("denoise", dict(values, upload=UPLOAD))
+    assert not place.exists()
+    assert not jobs.jobs
+    with pytest.raises(InputError):  # an id that is a path removes nothing
+        jobs.add("denoise", dict(values, upload="../jobs"))
+    assert (tmp_path / "jobs").is_dir()
 
 
 def test_two_pages_do_not_share_a_folder(tmp_path, weights, run_script):
@@ -187,6 +203,8 @@ def test_a_job_that_cannot_be_started_does_not_stop_the_queue(tmp_path, weights)
                 (tmp_path / "jobs" / f"{job.id}.log").mkdir()
         for job in (first, second):
             assert "Is a directory. It is a folder" in wait(jobs, job, *ENDED).error
+            kept = json.loads((tmp_path / "jobs" / f"{job.id}.json").read_text())
+            assert kept["state"] == "failed"  # and is not begun again by the next server
 
 
 def test_a_report_of_the_cohort_is_linked_where_it_was_written(tmp_path, weights):

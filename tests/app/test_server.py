@@ -2,11 +2,13 @@
 
 import http.client
 import json
+import shutil
 import socket
 
 import pytest
+from starlette.datastructures import Headers
 
-from totalgen.app.server import LARGEST_FORM
+from totalgen.app.server import LARGEST_FORM, OwnOrigin
 
 WOMAN = dict(sex="F", age=60, height_cm=165, weight_kg=66)
 FORM = json.dumps(dict(kind="generate", values=WOMAN)).encode()
@@ -42,6 +44,8 @@ def quiet(served):
     secret.write_text("secret")
     (results / "studies" / "edm" / "one").mkdir(parents=True)
     (results / "studies" / "edm" / "one" / "SUV.nii.gz").write_bytes(b"0123456789")
+    shutil.copytree(results / "studies" / "edm" / "one", results / "studies" / "edm" / ".one")
+    (results / "studies" / "edm" / ".salt").write_text("secret")
     (results / "studies" / "link").symlink_to(results.parent)
     return results, port, jobs
 
@@ -67,6 +71,12 @@ HOSTILE = {
     "link out of the folder": ("GET", "/files/link/secret.txt", None, {}, 404, ""),
     "jobs are not files": ("GET", "/files/../jobs/", None, {}, 404, ""),
     "code of the server": ("GET", "/static/../server.py", None, {}, 404, ""),
+    "salt of a folder": ("GET", "/files/edm/.salt", None, {}, 404, ""),
+    "file in a hidden folder": ("GET", "/files/edm/.one/SUV.nii.gz", None, {}, 404, ""),
+    "archive of a hidden folder": ("GET", "/api/studies/edm/.one/nifti.zip", None, {}, 404, ""),
+    "archive of a long name": ("GET", f"/api/studies/{'a' * 300}/one/nifti.zip", None, {}, 404, ""),
+    "archive of a zero byte": ("GET", "/api/studies/a%00b/one/nifti.zip", None, {}, 404, ""),
+    "long upload": ("POST", "/api/jobs", DENOISE.replace(b"../..", b"a" * 300), JSON, 400, "no such upload"),
     "archive of a folder above": ("GET", "/api/studies/%2e%2e/%2e%2e/nifti.zip", None, {}, 404, ""),
     "archive through a link": ("GET", "/api/studies/link/results/nifti.zip", None, {}, 404, ""),
     "archive of another kind": ("GET", "/api/studies/edm/one/all.zip", None, {}, 404, ""),
@@ -104,6 +114,12 @@ def test_two_hosts_are_refused(quiet):
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nHost: evil.example\r\n\r\n".encode())
         assert connection.recv(1000).split()[1] in (b"400", b"403")
+
+
+def test_a_browser_leaves_the_usual_port_out():
+    named = {port: OwnOrigin(None, port).refusal("GET", Headers({"Host": "localhost"})) for port in (80, 8000)}
+    assert named[80] == ""
+    assert "the Host is not this page" in named[8000]
 
 
 def test_it_listens_on_the_loopback_interface_only(quiet):

@@ -1,10 +1,13 @@
 """Uploads are bounded, and no archive writes outside its folder or makes a link."""
 
 import asyncio
+import contextlib
 import gzip
+import shutil
 import stat
 import zipfile
 
+import numpy as np
 import pytest
 
 from totalgen.app import uploads
@@ -34,9 +37,36 @@ def test_a_zip_becomes_a_folder_of_its_files_under_names_of_our_own(tmp_path):
     place = received(tmp_path / "uploads", "series.zip", content[:50], content[50:])
     unpack(place)
     assert {path.name: path.read_bytes() for path in (place / "series").iterdir()} == {
-        "00001.dcm": b"one", "00002.dcm": b"<script>",
+        "00001": b"one", "00002": b"<script>",
     }  # fmt: skip
     assert [path.name for path in place.iterdir()] == ["series"]
+
+
+def test_what_a_mac_adds_is_left_out_and_what_is_no_dicom_may_lie_there(tmp_path):
+    members = [("s/IM.DCM", b"one"), ("__MACOSX/s/._IM.DCM", b"x"), ("s/.DS_Store", b"x"), ("README.txt", b"read me")]
+    place = received(tmp_path / "uploads", "series.zip", zipped(tmp_path / "a.zip", members))
+    unpack(place)
+    assert {path.name: path.read_bytes() for path in (place / "series").iterdir()} == {
+        "00001.dcm": b"one", "00002": b"read me",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_archive_of_any_kind_is_refused_in_one_line_and_removed(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as archive:
+        archive.writestr("IM1", rng.integers(0, 9, 500).astype(np.uint8).tobytes())
+    whole = np.frombuffer((tmp_path / "a.zip").read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(60):
+        content = whole.copy()
+        content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
+        place = received(tmp_path / "uploads", "a.zip", content.tobytes())
+        with contextlib.suppress(InputError):  # and nothing else
+            unpack(place)
+        refused += not place.exists()
+        shutil.rmtree(place, ignore_errors=True)
+    assert refused > 30
 
 
 def link(name):
@@ -49,6 +79,8 @@ HOSTILE = {
     "leads up": ([("../../x", b"")], "leads out of its folder"),
     "leads up with backslashes": ([("..\\..\\x", b"")], "leads out of its folder"),
     "absolute": ([("/etc/cron.d/x", b"")], "leads out of its folder"),
+    "no name": ([(".", b"x")], "leads out of its folder"),
+    "a dot alone": ([("./", b""), ("x/./y", b"x"), ("..", b"x")], "leads out of its folder"),
     "drive": ([("C:/x", b"")], "leads out of its folder"),
     "link": ([(link("x"), "/etc/passwd")], "is a link or device"),
     "bomb": ([("x", bytes(3 << 20))], "unpacks to more than"),

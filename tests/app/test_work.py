@@ -14,6 +14,7 @@ from totalgen.schema import resolve
 from totalgen.settings import PetDenoisingInferenceSettings, TranslationInferenceSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+UPLOAD = "a1" * 8
 WOMAN = dict(sex="F", age=60, height_cm=165, weight_kg=66)
 
 
@@ -54,7 +55,7 @@ def test_what_the_command_refuses_is_refused_in_one_line(tmp_path, weights, valu
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("upload", ["", "..", "../..", "nothing", "/etc", "0/../.."])
+@pytest.mark.parametrize("upload", ["", "..", "../..", "nothing", "/etc", "0/../..", "a" * 300, "²" * 16, "0" * 16])
 def test_an_upload_is_one_that_was_made_and_no_path(tmp_path, weights, upload):
     (tmp_path / "uploads").mkdir()
     with pytest.raises(InputError, match="no such upload|give either"):
@@ -64,10 +65,10 @@ def test_an_upload_is_one_that_was_made_and_no_path(tmp_path, weights, upload):
 def test_the_shipped_weights_translate_an_uploaded_ct(tmp_path):
     ct = np.full((12, 13, 9), -1000, np.float32)
     ct[2:10, 2:11] = 40
-    path = tmp_path / "uploads" / "a1" / "ct.nii.gz"
+    path = tmp_path / "uploads" / UPLOAD / "ct.nii.gz"
     write_nifti(path, Volume(ct, np.diag([4.0, 4, 4, 1])))
     assert missing_translator(REPOSITORY / "Resource") == ""
-    found = asked(tmp_path, REPOSITORY / "Resource", dict(upload="a1", seed=1), "translate")
+    found = asked(tmp_path, REPOSITORY / "Resource", dict(upload=UPLOAD, seed=1), "translate")
     pipeline, _, _ = found.load()
     mr = pipeline.run(pipeline.source(found.request.row), found.request.seed)["MR"]
     assert mr.shape == ct.shape

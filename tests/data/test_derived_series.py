@@ -8,7 +8,7 @@ import pytest
 
 from totalgen.data.ct_input import read_ct
 from totalgen.data.derived_series import MR, PET, Original, write_derived
-from totalgen.data.input_names import input_name
+from totalgen.data.input_names import discreet_input, input_name
 from totalgen.data.pet_input import Pet, read_pet
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
@@ -187,6 +187,25 @@ def test_a_named_patient_is_hidden_in_the_name_of_the_result(source, tmp_path):
     assert hidden == input_name(folder, tmp_path / "out") != input_name(folder, tmp_path / "other")
     assert input_name(folder, tmp_path / "out", keep_identity=True) == "pet"
     assert input_name(tmp_path / "low.nii.gz", tmp_path) == "low"
+
+
+def test_an_error_of_a_hidden_patient_names_neither_folder_nor_header(dicom, tmp_path):
+    """It is kept in failures.csv beside results that are called sub-…."""
+    folder = tmp_path / "Miller Ada 1949" / "of June"
+    tags = {**SECRETS, **PERSON, "SeriesDescription": "Ada Miller Thorax 7.11.1949"}
+    dicom.series(folder, np.full((8, 8, 13), 40.0), AFFINES["feet first"], "CT", **tags)
+    name = input_name(folder, tmp_path / "out")
+    said = {}
+    for shown in (name, "of June"):  # hidden, and with --keep-identity
+        with pytest.raises(InputError) as caught, discreet_input(folder.parent, shown):
+            read_pet(folder.parent.resolve())
+        said[shown] = str(caught.value)
+    assert "Ada Miller Thorax" in said["of June"]
+    assert said[name].startswith("the input: no PET can be used (")
+    assert not [word for word in ("Miller", "Ada", "1949", "Thorax", str(tmp_path)) if word in said[name]]
+    (folder / "0003.dcm").write_bytes((folder / "0003.dcm").read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"^the input/#1/#4: is cut"), discreet_input(folder.parent, name):
+        read_pet(folder.parent.resolve())
 
 
 def test_weight_alone_is_enough_for_a_body_weight_suv(dicom, tmp_path):

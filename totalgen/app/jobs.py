@@ -4,6 +4,7 @@
 that were given; they are removed when their job has ended.
 """
 
+import contextlib
 import dataclasses
 import json
 import secrets
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from totalgen.app.uploads import is_upload
 from totalgen.app.work import plan
 from totalgen.data.files import atomic, error_text
 from totalgen.data.text_files import read_json
@@ -68,13 +70,17 @@ class Jobs:
     def add(self, kind: str, values: dict[str, Any]) -> Job:
         """Put a job at the end of the queue. Raises InputError for what no job can be made of."""
         job = Job(secrets.token_hex(8), kind, values, created=time.time())
-        job.values = plan(vars(job), self.results, self.weights).values
-        with self.changed:
-            if sum(each.state == "queued" for each in self.jobs.values()) >= LONGEST_QUEUE:
-                raise InputError(f"{LONGEST_QUEUE} jobs are waiting. Wait for one, or cancel one.")
-            self._keep(job)
-            self.jobs[job.id] = job
-            self.changed.notify_all()
+        try:
+            job.values = plan(vars(job), self.results, self.weights).values
+            with self.changed:
+                if sum(each.state == "queued" for each in self.jobs.values()) >= LONGEST_QUEUE:
+                    raise InputError(f"{LONGEST_QUEUE} jobs are waiting. Wait for one, or cancel one.")
+                self._keep(job)
+                self.jobs[job.id] = job
+                self.changed.notify_all()
+        except Exception:
+            self._discard(values.get("upload") if isinstance(values, dict) else None)  # it comes again with the form
+            raise
         return job
 
     def cancel(self, identity: str) -> None:
@@ -116,9 +122,9 @@ class Jobs:
             try:
                 self._do(job)
             except OSError as error:  # such as a full disk: the next job may be smaller
-                with self.changed:
-                    job.state, job.error = "failed", error_text(error)
-                    self.changed.notify_all()
+                with self.changed, contextlib.suppress(OSError):  # what cannot be kept is known here at least
+                    job.error = error_text(error)
+                    self._end(job, "failed")
 
     def _do(self, job):
         """Start the process of a job, unless it has been cancelled, and follow it to its end."""
@@ -179,12 +185,16 @@ class Jobs:
 
     def _end(self, job, state):
         job.state = state
-        self._keep(job)
         self.changed.notify_all()
-        upload = job.values.get("upload")
-        still = {each.values.get("upload") for each in self.jobs.values() if each.state not in ENDED}
-        if upload and upload not in still:
-            shutil.rmtree(self.results / "uploads" / upload, ignore_errors=True)
+        self._discard(job.values.get("upload"))
+        self._keep(job)
+
+    def _discard(self, upload):
+        """Remove an upload that no job waits for."""
+        with self.changed:
+            still = {each.values.get("upload") for each in self.jobs.values() if each.state not in ENDED}
+            if is_upload(upload) and upload not in still:
+                shutil.rmtree(self.results / "uploads" / upload, ignore_errors=True)
 
     def _keep(self, job):
         with atomic(self.results / "jobs" / f"{job.id}.json") as part:

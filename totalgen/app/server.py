@@ -8,6 +8,7 @@ It listens on the loopback interface only. A page of another site cannot use it:
 """
 
 import json
+import os
 import socket
 import tempfile
 import zipfile
@@ -32,6 +33,7 @@ from totalgen.app.uploads import receive, unpack
 from totalgen.app.work import FAMILIES, missing_translator
 from totalgen.data.demographics import RANGES
 from totalgen.data.files import locked
+from totalgen.data.names import fault
 from totalgen.data.organs import ORGANS
 from totalgen.errors import InputError
 from totalgen.weights import load_weights
@@ -59,7 +61,8 @@ class OwnOrigin:
     """
 
     def __init__(self, app: ASGIApp, port: int):
-        self.app, self.hosts = app, {f"{LOOPBACK}:{port}", f"localhost:{port}"}
+        names = (LOOPBACK, "localhost")
+        self.app, self.hosts = app, {f"{name}:{port}" for name in names} | (set(names) if port == 80 else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,6 +90,14 @@ class OwnOrigin:
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and method != "GET":
             return "the request comes from another site. Open the address that was printed."
         return ""
+
+
+class VisibleFiles(StaticFiles):
+    """Static files, but for hidden ones: the salt of a folder is as private as what was uploaded."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        hidden = any(part.startswith(".") for part in Path(path).parts)
+        return ("", None) if hidden else super().lookup_path(path)
 
 
 def create_app(results: Path, weights: Path, port: int) -> Starlette:
@@ -131,7 +142,7 @@ def create_app(results: Path, weights: Path, port: int) -> Starlette:
         Route("/api/uploads", upload, methods=["POST"]),
         Route("/api/studies/{cohort}/{study}/{kind}.zip", archive),
         Mount("/static", StaticFiles(directory=STATIC)),
-        Mount("/files", StaticFiles(directory=jobs.results / "studies")),
+        Mount("/files", VisibleFiles(directory=jobs.results / "studies")),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={InputError: _refused})
     app.state.jobs = jobs
@@ -154,7 +165,8 @@ def zipped(studies: Path, cohort: str, study: str, kind: str) -> Response:
     """The NIfTI or DICOM files of a study as a zip archive, which is removed when it was sent."""
     folder = studies / cohort / study
     patterns = {"nifti": "*.nii.gz", "dicom": "dicom/**/*.dcm"}
-    inside = folder.resolve().is_relative_to(studies.resolve()) and folder.is_dir()
+    names = fault(cohort) is None and fault(study) is None
+    inside = names and folder.resolve().is_relative_to(studies.resolve()) and folder.is_dir()
     files = sorted(folder.glob(patterns[kind])) if inside and kind in patterns else []
     if not files:
         return PlainTextResponse("Error: there is nothing of this kind. Load the page again.\n", 404)

@@ -1,14 +1,15 @@
 """Files that the page receives: one NIfTI file, or the DICOM files of a zip archive, of bounded size.
 
 Members of an archive are written under names of our own, 00001.dcm and so on: no name of an archive becomes a path.
+Hidden ones, such as those that a Mac adds, are left out.
 """
 
 import gzip
+import re
 import secrets
 import shutil
 import stat
 import zipfile
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
 
@@ -20,9 +21,15 @@ LARGEST_UNPACKED_MIB = 2048  # of all that is in it
 MOST_MEMBERS = 5000
 MOST_UPLOADS = 40  # that wait for their job
 BLOCK = 1 << 20
+ID_BYTES = 8
 SUFFIXES = (".nii", ".nii.gz", ".zip")
 TOO_LARGE = f"is larger than {LARGEST_MIB} MiB. Crop it, or use the command line."
 BOMB = f"unpacks to more than {LARGEST_UNPACKED_MIB} MiB. Crop it, or use the command line."
+
+
+def is_upload(identity: object) -> bool:
+    """Whether it can be the id that ``receive`` gave an upload."""
+    return isinstance(identity, str) and re.fullmatch(rf"[0-9a-f]{{{2 * ID_BYTES}}}", identity) is not None
 
 
 def checked_name(name: str) -> tuple[str, str]:
@@ -43,7 +50,7 @@ async def receive(folder: Path, name: str, blocks: AsyncIterator[bytes]) -> Path
     stem, suffix = checked_name(name)
     if sum(1 for _ in folder.iterdir()) >= MOST_UPLOADS:
         raise InputError(f"{MOST_UPLOADS} files wait for their jobs. Wait, or remove them from {folder.name}/.")
-    place = folder / secrets.token_hex(8)
+    place = folder / secrets.token_hex(ID_BYTES)
     place.mkdir()
     size = 0
     try:
@@ -74,12 +81,12 @@ def unpack(place: Path) -> None:
         elif path.suffix.lower() == ".gz":
             with gzip.open(path) as file:
                 _count(file, path.name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-        shutil.rmtree(place, ignore_errors=True)
-        raise InputError(f"{path.name}: cannot be unpacked ({error}). Export it again.") from None
     except InputError:
         shutil.rmtree(place, ignore_errors=True)
         raise
+    except Exception as error:  # zipfile, zlib, lzma and others each raise their own kinds for a damaged file
+        shutil.rmtree(place, ignore_errors=True)
+        raise InputError(f"{path.name}: cannot be unpacked ({error}). Export it again.") from None
 
 
 def _count(file, name, start=0, target=None):
@@ -95,7 +102,7 @@ def _count(file, name, start=0, target=None):
 
 def _unzip(path, folder):
     with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
+        members = [member for member in archive.infolist() if not (member.is_dir() or _is_hidden(member))]
         if not members or len(members) > MOST_MEMBERS:
             raise InputError(f"{path.name}: holds {len(members)} files; 1 to {MOST_MEMBERS} are read. Zip one series.")
         for member in members:
@@ -103,13 +110,19 @@ def _unzip(path, folder):
         folder.mkdir()
         size = 0
         for number, member in enumerate(members, start=1):
-            with archive.open(member) as file, (folder / f"{number:05}.dcm").open("xb") as target:
+            suffix = ".dcm" if member.filename.lower().endswith(".dcm") else ""  # of others only DICOM files are read
+            with archive.open(member) as file, (folder / f"{number:05}{suffix}").open("xb") as target:
                 size = _count(file, path.name, size, target)
+
+
+def _is_hidden(member):
+    parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
 
 
 def _check_member(member, name):
     parts = PurePosixPath(member.filename.replace("\\", "/"))
-    outside = parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]
+    outside = parts.is_absolute() or ".." in parts.parts or not parts.parts or ":" in parts.parts[0]
     kind = stat.S_IFMT(member.external_attr >> 16)
     why = "leads out of its folder" if outside else "is encrypted" if member.flag_bits & 1 else ""
     if kind not in (0, stat.S_IFREG):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from totalgen.app.uploads import is_upload
 from totalgen.data.files import error_text, report_full_disk
 from totalgen.data.names import fault
 from totalgen.data.quality import Reference, study_figures
@@ -163,7 +164,7 @@ def _typed(values, types):
 
 def _uploaded(upload, results):
     """The one file or folder of an upload. Raises InputError unless it is there."""
-    found = list((results / "uploads" / upload).glob("[!.]*")) if upload.isalnum() else []
+    found = list((results / "uploads" / upload).glob("[!.]*")) if is_upload(upload) else []
     if len(found) != 1:
         raise InputError("there is no such upload. Choose the file again.")
     return found[0]

@@ -36,6 +36,7 @@ NO_IDS = re.compile(  # what anonymisers and scanners write where there is no Pa
     re.IGNORECASE,
 )
 DIGITS = 12  # 48 bits: the chance that two of a million patients get the same ones is 0.2 %
+HIDDEN = re.compile(rf"sub-[0-9a-f]{{{DIGITS}}}(?![0-9a-z])")
 SHORTEST = 4  # characters; shorter values of a header are not searched for in a text (names: 3)
 TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UT")  # value representations with free text
 QUOTED_OR_TAG = re.compile(r'("[^"]*"|\([0-9A-Fa-f]{4},[0-9A-Fa-fx]{4}\))')  # parts of a message
@@ -80,6 +81,11 @@ def hidden_name(root: str | Path, name: str, issuer: str) -> str:
     return f"sub-{hashed(root, name, issuer)}"
 
 
+def is_hidden_name(name: str) -> bool:
+    """Whether a name begins as those of ``hidden_name``."""
+    return HIDDEN.match(name) is not None
+
+
 def patient_id(header: Header) -> str:
     """Patient ID; "" for a placeholder, such as ANONYMOUS, that says nothing of who it is."""
     name = str(header.get("PatientID", "") or "").strip()
@@ -111,7 +117,7 @@ def salt(root: str | Path) -> str:
     """
     path, cohort = Path(root) / ".salt", Path(root) / "cohort.csv"
     if not path.exists():
-        if cohort.exists() and re.search(rf"^sub-[0-9a-f]{{{DIGITS}}},", cohort.read_text(), re.MULTILINE):
+        if cohort.exists() and any(is_hidden_name(line) for line in cohort.read_text().splitlines()):
             raise InputError(f"{path}: is gone, and subjects are named with it. Restore it, or use another folder.")
         with atomic(path, keep=True) as part:  # that of a process that was faster
             part.touch(mode=0o600)

@@ -1,8 +1,11 @@
-"""How the result of a file or folder is called, so that its name says no more of a patient than it may."""
+"""How the result of a file or folder is called, and what errors call it, so that neither says more of a patient than it
+may."""
 
+import contextlib
 from pathlib import Path
 
-from totalgen.data.identity import hashed, hidden_name, whose
+from totalgen.data.dicom import find_series
+from totalgen.data.identity import hashed, hidden_name, is_hidden_name, ordinals, scrubbed_errors, scrubber, whose
 from totalgen.data.metadata import series_of_one
 from totalgen.data.names import check_name
 
@@ -17,3 +20,27 @@ def input_name(path: Path, root: Path, keep_identity: bool = False) -> str:
             return f"{person}-{hashed(root, *sorted(series.uid for series in all_series))[:6]}"
     name = path.resolve().name
     return check_name(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz") or "pet", path)
+
+
+def discreet_input(path: Path, name: str) -> contextlib.AbstractContextManager[None]:
+    """A context in which errors, which are kept beside the results, name neither the folder ``path`` nor a file or a
+    value of a header in it, where its ``name`` hides whom it shows. Within it the path is to be given resolved."""
+    if not (path.is_dir() and is_hidden_name(name)):
+        return contextlib.nullcontext()
+    folder = path.resolve()
+
+    def nameless():
+        found, damaged = find_series(folder)
+        files = [*(file for series in found for file in series.files), *(file.path for file in damaged)]
+        below = {each for file in files for each in (file, *file.parents) if folder in each.parents}
+        places = {str(each): ordinals(each, folder).partition("/")[2] for each in below}
+        scrub = scrubber(folder, files, [series.header for series in found])
+
+        def without_names(text):
+            for each in sorted(places, key=len, reverse=True):
+                text = text.replace(each, f"the input/{places[each]}")
+            return scrub(text.replace(str(folder), "the input"))
+
+        return without_names
+
+    return scrubbed_errors(nameless)

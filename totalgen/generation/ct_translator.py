@@ -12,6 +12,7 @@ import torch
 
 from totalgen.data.ct_input import Ct, read_ct
 from totalgen.data.derived_series import MR, Original, write_derived
+from totalgen.data.input_names import discreet_input
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume, canonical, isotropic_grid, resample
 from totalgen.errors import InputError
@@ -93,7 +94,9 @@ class CtTranslator:
         path = Path(row["input"])
         if not path.exists():
             raise InputError(f"{path}: there is no such file or folder. Correct the path.")
-        return CtSource(_last_read(path, path.stat().st_mtime_ns), str(row.get("name") or path.name))
+        name = str(row.get("name") or path.name)
+        with discreet_input(path, name):
+            return CtSource(_last_read(path.resolve(), path.stat().st_mtime_ns), name)
 
     def doubts(self, source: CtSource) -> list[str]:
         """What the reader of the file warns of, and voxels much longer than those that were learnt."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from totalgen.data.derived_series import PET, Original, write_derived
+from totalgen.data.input_names import discreet_input
 from totalgen.data.pet_input import Pet, read_pet
 from totalgen.data.volume import Volume, canonical, isotropic_grid, resample
 from totalgen.errors import InputError
@@ -85,7 +86,9 @@ class PetDenoiser:
         path = Path(row["input"])
         if not path.exists():
             raise InputError(f"{path}: there is no such file or folder. Correct the path.")
-        return Input(_last_read(path, path.stat().st_mtime_ns), dose, str(row.get("name") or path.name))
+        name = str(row.get("name") or path.name)
+        with discreet_input(path, name):
+            return Input(_last_read(path.resolve(), path.stat().st_mtime_ns), dose, name)
 
     def doubts(self, source: Input) -> list[str]:
         """What the reader of the file warns of, and a dose that was not learnt."""
