@@ -4,13 +4,13 @@
 
 Packs <root>/cropped/<subject>/{CT,organs}.nii.gz into <root>/organs.zarr, trains on it as all trainings do and writes
 <outdir>/segmenter.safetensors. The same command continues a run that was stopped. Ends with the Dice of every organ
-over the test split.
+over the test split. torchrun shares the training between processes.
 """
-
 
 import click
 import torch
 
+from totalgen import distributed
 from totalgen.commands import PATH, PLACE, command, device_option, trained
 from totalgen.evaluation.overlap import dice_of_split
 from totalgen.generation.segmenter import Segmenter
@@ -30,6 +30,8 @@ from totalgen.weights import load_weights, save_weights
 def main(root, outdir, preset, init_from, device, changes):
     settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(init_from=init_from, device=device))
     average = train_segmenter(root, outdir, preset, settings)
+    if distributed.own_rank() > 0:
+        return
     weights = outdir / "segmenter.safetensors"
     state, configuration = load_weights(average)
     if not weights.exists() or load_weights(weights)[1].get("progress") != configuration["progress"]:

@@ -152,7 +152,7 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
     chosen = one if stage == "global" else two
     paper = dict(in_channels=chosen.denoiser.network.settings["in_channels"], out_channels=2)
     gflop = cost(paper, FULL[stage])[1] / 1e9 * (1 if stage == "global" else 4)
-    spread = SIGMA_DATA * chosen.task.codec.scale.numpy().reshape(-1, 1, 1, 1)
+    spread = SIGMA_DATA * chosen.task.codec.scale.cpu().numpy().reshape(-1, 1, 1, 1)
     samplings = list(SAMPLINGS[stage])
     if guide is not None:
         samplings += [f"{text} {GUIDANCE}" for text in GUIDED[stage]]

@@ -60,7 +60,8 @@ def volumes_of(archive, rows, codec, random):
 @click.option("--split", type=click.Choice(("test", "train")), default="test", help="Of which.")
 @torch.no_grad()
 def main(root, weights, subjects, split):
-    stages, archive = [load_stage(path, "global") for path in weights], Archive(root / "training.zarr")
+    cpu, archive = torch.device("cpu"), Archive(root / "training.zarr")  # where the Gaussian is
+    stages = [load_stage(path, "global", device=cpu) for path in weights]
     train, chosen = archive.indices("train"), archive.indices(split)[:subjects]
     if min(len(train), len(chosen)) < FEWEST:
         raise InputError(

@@ -62,7 +62,7 @@ def refined(stage, source, column, noise, sampling, window=None, tiling="slabs",
     with autocast(stage.device, stage.precision):
         z = sample(denoiser, lambda tile: stage.task.condition(source, placed(tile), stage.device)[None],
                    own[None].to(stage.device), **vars(sampling)).float()  # fmt: skip
-    return stage.task.compose(stage.task.codec.decode(z)[0], source, whole).numpy(), borders
+    return stage.task.compose(stage.task.codec.decode(z)[0], source, whole).cpu().numpy(), borders
 
 
 def steps_along_z(volume, body):

@@ -269,7 +269,7 @@ def test_json(tmp_path, script, file, raw):
 
 # Settings: values that no training can have.
 SETTINGS = (
-    "batch=0", "batch=-4", "microbatch=0", "checkpoint_steps=0", "picture_steps=0", "snapshot_steps=0",
+    "batch=0", "batch=-4", "microbatch=0", "checkpoint_steps=0", "picture_steps=0", "snapshot_steps=-1",
     "lr_decay_steps=0", "items=0", "items=-5", "items=1e9", "ema=()", "ema=(0,)", "ema=(5.0,)", "ema=(0.1,0.1)",
     "seed=-1", "seed=10**30", "lr=-1", "lr=1e400", "lr=nan", "lr=inf", "lr=fast", "loader_processes=-1", "nonsense=1",
     "batch", "batch=", "=3", "batch=True", "batch=2.5", "batch=[4]", "batch={'a':1}", "precision=float8",

@@ -41,6 +41,16 @@ def test_tensors_and_configuration_survive(tmp_path):
     assert (tmp_path / "w.safetensors").stat().st_mode & 0o044 == 0o044  # others may read it
 
 
+def test_what_a_number_format_cannot_hold_stays_as_it_is(tmp_path):
+    """A codebook that has just begun holds sums near 10⁵."""
+    state = {"codes": torch.tensor([1e5, 1.0]), "weight": torch.tensor([6e4, 1.0])}
+    save_weights(tmp_path / "w.safetensors", state, {}, torch.float16)
+    loaded = load_weights(tmp_path / "w.safetensors")[0]
+    assert [loaded[name].dtype for name in state] == [torch.float32, torch.float16]
+    assert all(torch.equal(loaded[name].float(), value) for name, value in state.items())
+
+
+
 def test_missing_cut_and_foreign_files_are_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(InputError, match="no such weights file"):

@@ -47,7 +47,12 @@ def start(wait_days: float | None = None, device: str | None = None) -> tuple[in
         importlib.import_module("torch.distributed.nn")  # imported later, its default arguments would keep the group
         timeout = None if wait_days is None else datetime.timedelta(days=wait_days)
         torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
-    return int(os.environ.get("RANK", 0)), ranks, found
+    return own_rank(), ranks, found
+
+
+def own_rank() -> int:
+    """The number of this process among those that torchrun started, also after ``stop``."""
+    return int(os.environ.get("RANK", 0))
 
 
 def stop() -> None:

@@ -100,7 +100,9 @@ class RunSettings(Settings):
     seed: int = setting(0, "of weights, items and noise", low=0, high=2**63 - 1)
     loader_processes: int = setting(2, "that load items; 0: the training's own", low=0, high=256, may_change=True)
     checkpoint_steps: int = setting(100, "steps between checkpoints", low=1, may_change=True)
-    snapshot_steps: int = setting(250, "steps between averages kept for reconstruct_ema.py", low=1, may_change=True)
+    snapshot_steps: int = setting(
+        0, "steps between averages kept for reconstruct_ema.py; 0: 250, of long runs a 64th", low=0, may_change=True
+    )
     picture_steps: int = setting(1000, "steps between pictures of samples", low=1, may_change=True)
     weights_dtype: str = setting("float32", "of the weights files", words=("float32", "float16"), may_change=True)
     init_from: Path | None = setting(None, "weights of the same network that a new run starts from", may_change=True)

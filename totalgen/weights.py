@@ -35,15 +35,23 @@ def save_weights(
     path: str | Path, state_dict: dict[str, torch.Tensor], configuration: dict[str, Any],
     dtype: torch.dtype | None = None,
 ) -> None:  # fmt: skip
-    """Write tensors (optionally converted to ``dtype``) and a JSON-serialisable configuration, atomically."""
+    """Write tensors (optionally converted to ``dtype``) and a JSON-serialisable configuration, atomically.
+
+    A tensor with values that ``dtype`` cannot hold, such as a codebook that has just begun, stays as it is.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
     if dtype is not None:
-        tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+        tensors = {name: _as(value, dtype) for name, value in tensors.items()}
     header = {"format_version": str(FORMAT_VERSION), "configuration": json.dumps(configuration)}
     with atomic(path) as part:
         with _system_errors(path):
             safetensors.torch.save_file(tensors, part, metadata=header)
         part.chmod(0o644)  # the library makes files that nobody else can read
+
+
+def _as(value, dtype):
+    fits = value.is_floating_point() and bool((value.abs() <= torch.finfo(dtype).max).all())
+    return value.to(dtype) if fits else value
 
 
 @contextlib.contextmanager

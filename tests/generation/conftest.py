@@ -48,6 +48,12 @@ def stage_files(tmp_path_factory):
     return [write_stage(folder / f"{stage}.safetensors", stage=stage, **tiny) for stage in ("global", "sr")]
 
 
+@pytest.fixture
+def stage_file(tmp_path):
+    """stage_file(**settings) → weights of one more untrained stage."""
+    return lambda **settings: write_stage(tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors", **settings)
+
+
 @pytest.fixture(scope="session")
 def template_file(tmp_path_factory):
     """A global stage that belongs to the sr stage of ``stage_files`` and has a template of two people."""

@@ -1,7 +1,7 @@
 """The cascade puts volumes where and how large they belong, and windows cannot be seen."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from totalgen.data.axial_extent import PUBLISHED
 from totalgen.data.demographics import Demographics
-from totalgen.data.intensity import CT, SUV
+from totalgen.data.intensity import CT, PET_CT, SUV
 from totalgen.data.resolution import phase_offsets, smoothed, subsample
 from totalgen.errors import InputError
 from totalgen.generation.cascade import load_stage
@@ -246,6 +246,25 @@ def test_an_average_of_before_ranges_were_kept_may_guide(cascade, stage_files, t
 def test_what_cannot_be_sampled_is_refused(cascade, change, words):
     with pytest.raises(InputError, match=words):
         cascade(**change)
+
+
+def test_stages_of_other_ranges_do_not_belong_together(cascade, stage_files, tmp_path):
+    data = load_weights(stage_files[1])[1]["data"]
+    hot = {name: asdict(code) for name, code in PET_CT.items()} | {"SUV": dict(kind="log", low=0.0, high=50.0)}
+    other = changed(stage_files[1], tmp_path / "hot.safetensors", dict(data=data | dict(encodings=hot)))
+    with pytest.raises(InputError, match=r"one learnt CT .*, SUV 0 to 25, the other .*SUV 0 to 50. Use two stages"):
+        cascade(sr_weights=other)
+
+
+@pytest.mark.parametrize("given", [dict(slab=32), dict(windows="fused", slab=16, width=16, overlap=4)])
+def test_volumes_that_the_sr_stage_cannot_halve_are_refused_at_once(cascade, stage_file, given):
+    small = dict(shape=(20, 20, 32), channels=4, blocks=1, attention=())
+    low = stage_file(stage="global", multipliers=(1,), **small)
+    deep = dict(stage="sr", patch=(16, 16, 16), multipliers=(1, 1, 1, 1), **small)
+    with pytest.raises(InputError, match=r"20×20×32 voxels, which are not divisible by 8. .* any_shape=True"):
+        cascade(global_weights=low, sr_weights=stage_file(**deep), **given)
+    made = cascade(global_weights=low, sr_weights=stage_file(any_shape=True, **deep), **given)
+    assert made.run(WOMAN, 1)["CT"].shape[:2] == (20, 20)
 
 
 def test_more_steps_than_ddpm_has_are_refused(cascade):

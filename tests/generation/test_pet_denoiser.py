@@ -254,6 +254,17 @@ def test_what_is_made_of_a_cohort_has_the_splits_of_its_subjects(tmp_path, invok
     assert splits == (dict(a="train") if only else dict(a="train", b="test"))
 
 
+@pytest.mark.parametrize(("given", "words"), [
+    (["guidance=2"], "denoiser_sampling: guidance is 2, but it has no guide. Set it to 1"),
+    (["window=(8,8)"], "window is (8, 8); this network has 3 axes. Give one for each"),
+])  # fmt: skip
+def test_settings_that_no_denoiser_has_are_refused_in_one_line(tmp_path, refused, given, words):
+    write_nifti(tmp_path / "low.nii.gz", pet((8, 8, 8)))
+    asked = [SCRIPT, "--preset", "smoke", "--weights", weights_file(tmp_path / "w.safetensors"), "--dose", 0.1]
+    asked += ["--input", tmp_path / "low.nii.gz", "--outdir", tmp_path / "out"]
+    assert words in refused(*asked, *(part for each in given for part in ("--set", each)))
+
+
 def test_a_dicom_series_becomes_a_derived_one(tmp_path, invoke):
     subject = make_subject(WOMAN, seed=3, voxel_mm=16.0)
     write_study(tmp_path / "in", "p", subject, WOMAN, seed=3)

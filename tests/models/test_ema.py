@@ -1,10 +1,13 @@
 """The averaging profile is a power function of the requested width."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from totalgen.models import ema
 from totalgen.models.ema import PowerEMA, combination, gamma, profile
 
 
@@ -89,3 +92,19 @@ def test_an_average_that_was_not_tracked_is_combined_from_those_that_were():
         assert misfit < 0.01
         nearest = min(float((weight - wanted["weight"]).norm()) for weight in kept.values())
         assert float((found - wanted["weight"]).norm()) < 0.05 * nearest
+
+
+def test_a_long_run_is_combined_as_its_single_steps_are(monkeypatch):
+    """4 million steps and a hundred averages would be a matrix of gigabytes."""
+    stored = [(step, rel) for step in range(250, 8001, 250) for rel in (0.05, 0.10)]
+    exact, misfit = combination(stored, 7900, 0.08)
+    monkeypatch.setattr(ema, "GRID", 500)
+    coarse, other = combination(stored, 7900, 0.08)
+    mean = np.array([profile(8000, *each) for each in stored])
+    assert np.linalg.norm((exact - coarse) @ mean) < 2e-3 * np.linalg.norm(exact @ mean)
+    assert other == pytest.approx(misfit, rel=0.05)
+    monkeypatch.undo()
+    tracemalloc.start()
+    combination([(4_000_000 * n // 64, 0.1) for n in range(1, 65)], 4_000_000, 0.08)
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()

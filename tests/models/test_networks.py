@@ -1,5 +1,7 @@
 """The network keeps magnitudes, works in two and three dimensions, and has the published size."""
 
+import math
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -282,3 +284,19 @@ def test_gradients_are_orthogonal_to_the_weights():
     layer(torch.randn(2, 6, 5, 5, 5)).square().sum().backward()
     radial = (layer.weight.grad * layer.weight).flatten(1).sum(1)
     assert float(radial.detach().abs().max()) < 1e-3 * float(layer.weight.grad.norm())
+
+
+@pytest.mark.parametrize("space", [(2, 5, 3), (2, 2, 2), (1, 4, 4), (3, 2, 2), (4, 4, 4)])
+def test_gradients_in_bfloat16_are_those_in_float32(space):
+    """Of 2 voxels along the first axis, torch's own read memory that nothing was written to."""
+    x, layer = torch.randn(2, 16, *space), MPLayer(16, 32, (3, 3, 3))
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        poison = [torch.full((n,), math.nan) for n in (64, 512, 4096, 32768)]
+        del poison  # freed memory holds it
+        layer.weight.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            made = layer(x)
+        made.float().square().mean().backward()
+        gradients.append(layer.weight.grad.clone())
+    assert torch.allclose(*gradients, atol=0.02 * float(gradients[0].abs().max()))

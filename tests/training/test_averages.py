@@ -10,7 +10,7 @@ from totalgen.schema import build
 from totalgen.settings import TrainingSettings
 from totalgen.training.averages import reconstruct, snapshots
 from totalgen.training.diffusion import train_diffusion
-from totalgen.weights import load_weights
+from totalgen.weights import VQVAE_KIND, load_weights, save_weights
 
 RUN = dict(
     stage="global", family="edm", shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=(), batch=2,
@@ -75,6 +75,13 @@ def test_what_cannot_be_reconstructed_is_refused(runs, tmp_path, refused):
     assert "holds no snapshot" in refused("1_Trainings/reconstruct_ema.py", "--run", tmp_path, "--sigma-rel", 0.1)
 
 
+def test_the_average_of_a_run_is_not_replaced_by_one_of_almost_its_width(runs):
+    before = (runs[0] / "ema-0.100.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"is of width 0.1, and 0.1004 would replace it. Move it away"):
+        reconstruct(runs[0], 0.1004)
+    assert (runs[0] / "ema-0.100.safetensors").read_bytes() == before
+
+
 def test_what_is_not_learnt_is_taken_and_not_averaged(runs):
     """Frequencies and phases of the noise embedding are the same numbers in every file."""
     kept, _ = runs
@@ -84,3 +91,18 @@ def test_what_is_not_learnt_is_taken_and_not_averaged(runs):
     names = [name for name in stored if name.endswith("weight")]
     sizes = [torch.stack([state[name].norm() for name in names]) for state in (found, stored)]
     assert torch.allclose(*sizes, rtol=0.05)  # no layer shrinks
+
+
+def test_a_codebook_is_that_of_the_step_that_is_asked_for(tmp_path):
+    """It follows the latents by itself: the one of the end belongs to other weights."""
+    for step in range(2, 61, 2):
+        about = dict(kind=VQVAE_KIND, taken=["codes"], progress=dict(hours=0.0, items=step, steps=step))
+        state = dict(weight=torch.full((2,), float(step)), codes=torch.full((2,), float(step)))
+        for width in (0.05, 0.1):
+            path = tmp_path / "snapshots" / f"step_{step:08d}-{width:.3f}.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            save_weights(path, state, about | dict(progress=about["progress"] | dict(sigma_rel=width)))
+    made, _ = reconstruct(tmp_path, 0.08, step=40)
+    assert load_weights(made)[0]["codes"].tolist() == [40, 40]
+    with pytest.raises(InputError, match="no snapshot is of step 41, and a codebook is not averaged"):
+        reconstruct(tmp_path, 0.08, step=41)

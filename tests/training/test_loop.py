@@ -382,6 +382,31 @@ def as_format_1(outdir):
     (outdir / "log.jsonl").write_text(log.replace('"items"', '"volumes"').replace("items_per_s", "volumes_per_s"))
 
 
+def test_a_long_run_keeps_no_more_than_so_many_averages(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SNAPSHOT_STEPS", 1)
+    for most, steps in ((64, [1, 2, 3, 4, 5]), (2, [3, 5])):
+        monkeypatch.setattr(loop, "MOST_SNAPSHOTS", most)
+        given = TINY | dict(items=5 * TINY["batch"], snapshot_steps=0)
+        train_stage(root, tmp_path / str(most), "tiny", **given)
+        kept = {int(path.stem.split("-")[0][5:]) for path in (tmp_path / str(most) / "snapshots").iterdir()}
+        assert sorted(kept) == steps
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (dict(strides=(2, 2)), r"strides is \(2, 2\); this network has 3 axes"),
+    (dict(strides=(2, 2), any_shape=True), r"strides is \(2, 2\); this network has 3 axes"),
+    (dict(stage="sr", shape=(20, 20, 24), patch=(8, 8, 8), multipliers=(1, 1, 1, 1)), "20×20 voxels are generated at"),
+])  # fmt: skip
+def test_a_network_that_cannot_halve_its_volumes_is_refused_before_it_is_trained(root, tmp_path, change, words):
+    if "shape" in change:
+        shutil.copytree(root, tmp_path / "other", ignore=shutil.ignore_patterns("*.zarr"))
+        root = tmp_path / "other"
+        pack(root, PetCt(shape=change["shape"]))
+    with pytest.raises(InputError, match=words):
+        train_stage(root, tmp_path / "run", "tiny", **TINY | change)
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_of_before_a_setting_existed_start_a_run(root, tmp_path):
     """Those of the first format know no strides; how a network is computed does not matter either."""
     train_stage(root, tmp_path / "first", "tiny", **TINY | dict(items=4))

@@ -1,6 +1,7 @@
 """The segmenter is trained by the loop that trains everything; its patches and its loss are what they should be."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,13 @@ import torch
 from totalgen.data.volume import isotropic_grid, read_nifti, resample, write_nifti
 from totalgen.errors import InputError
 from totalgen.generation.segmenter import Segmenter
+from totalgen.models.organ_network import segmentation_network
 from totalgen.schema import build
 from totalgen.settings import SegmenterSettings
 from totalgen.tasks.organ_patches import SegmentationTask, random_patch
 from totalgen.training import loop
 from totalgen.training.averages import reconstruct
-from totalgen.training.organ_training import class_weights, train_segmenter
+from totalgen.training.organ_training import Segmentation, class_weights, train_segmenter
 from totalgen.weights import load_weights
 
 SCRIPT = "1_Trainings/train_segmenter.py"
@@ -53,7 +55,7 @@ def test_a_run_stopped_and_continued_equals_a_run_without_interruption(cohort, t
 
 
 def test_all_of_it_is_computed_on_its_device(cohort, tmp_path, monkeypatch, elsewhere):
-    monkeypatch.setattr(loop.distributed, "start", lambda **_: (0, 1, elsewhere))
+    monkeypatch.setattr(loop.distributed, "start", lambda *_, **__: (0, 1, elsewhere))
     assert train(cohort, tmp_path / "run", picture_steps=2).exists()
 
 
@@ -109,6 +111,33 @@ def test_an_unreadable_training_subject_is_listed_and_left_out(cohort, tmp_path)
     (cohort / "cropped" / "s1" / "organs.nii.gz").unlink()
     assert load_weights(train(cohort, tmp_path / "run"))[1]["data"]["subjects"] == 2
     assert list(pd.read_csv(cohort / "failures.csv")["subject"]) == ["s1"]
+
+
+@pytest.mark.slow
+def test_two_processes_pack_and_measure_once(cohort, tmp_path, run_script):
+    asked = (SCRIPT, "--root", cohort, "--outdir", tmp_path / "run", "--preset", "smoke", "--set", "items=4")
+    process = run_script(*asked, processes=2)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("Dice kidneys") == 1
+    assert load_weights(tmp_path / "run" / "segmenter.safetensors")[1]["test_subjects"] == 1
+
+
+def test_gradients_in_bfloat16_are_those_in_float32():
+    """The coarsest level of patches of 16 is 2 voxels long, where torch's own read memory that nothing was written to.
+    Adam would hide it: its steps have a size of their own."""
+    torch.manual_seed(0)
+    objective = Segmentation(segmentation_network(4, 3), torch.tensor([0.8, 0.1, 0.1]), 10)
+    batch = torch.randint(0, 3, (1, 1, 16, 16, 16)), torch.randn(1, 1, 16, 16, 16), torch.zeros(1)
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        poison = [torch.full((n,), math.nan) for n in (64, 512, 4096, 32768)]
+        del poison  # freed memory holds it
+        objective.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = objective(*batch)[0]
+        loss.sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in objective.parameters()]))
+    assert torch.allclose(*gradients, atol=0.02 * float(gradients[0].abs().max()))
 
 
 def test_a_cohort_of_two_voxel_sizes_is_refused(cohort, tmp_path):

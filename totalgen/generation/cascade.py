@@ -102,6 +102,13 @@ class Cascade:
                 f"the stages do not belong together: {shapes[0]} voxels of {voxels_mm[0]} mm and "
                 f"{shapes[1]} of {voxels_mm[1]} mm. Use two stages trained on the same archive."
             )
+        codes = [encodings_of(stage.data) for stage in both]
+        if codes[0] != codes[1]:
+            texts = [", ".join(f"{name} {e.low:g} to {e.high:g}" for name, e in each.items()) for each in codes]
+            raise InputError(
+                f"the stages do not belong together: one learnt {texts[0]}, the other {texts[1]}. "
+                "Use two stages trained on the same archive."
+            )
         calibrated(self.global_stage.task, self.calibration_slope)
         stochastic = self.sr_sampling.sampler in STOCHASTIC or self.sr_sampling.churn
         if stochastic and self.tiling.windows == "slabs" and self.tiling.context and len(self.tiles()) > 1:
@@ -111,6 +118,13 @@ class Cascade:
             )
         for stage in filter(None, (self.sr_stage, self.sr_stage.guide)):
             network = stage.denoiser.network
+            slabs = self.tiling.windows == "slabs" and self.tiling.slab < self.shape[2]  # along z they need not fit
+            lengths = self.shape[:2] if slabs else self.shape
+            if not network.any_shape and any(n % stride for n, stride in zip(lengths, network.stride, strict=False)):
+                raise InputError(
+                    f"the sr stage halves {'×'.join(map(str, self.shape))} voxels, which are not divisible by "
+                    f"{max(network.stride)}. Train it with --init-from these weights and --set any_shape=True."
+                )
             for name, stride in (("width", network.stride[0]), ("slab", network.stride[2])):
                 length = getattr(self.tiling, name)
                 if not network.any_shape and length % stride:

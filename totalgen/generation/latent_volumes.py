@@ -12,7 +12,7 @@ from totalgen.data.volume import Volume, moved
 from totalgen.errors import InputError
 from totalgen.models.codec import codec_from
 from totalgen.models.vqvae import VectorQuantised
-from totalgen.weights import VQVAE_KIND, described, load_weights
+from totalgen.weights import VQVAE_KIND, described, filled, load_weights
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class LatentVolumes:
         with described(path):
             codec = codec_from(configuration["codec"])
             assert isinstance(codec, VectorQuantised)
-            tensors = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
-            codec.network.load_state_dict(tensors)
+            codec.network = filled(path, lambda: codec.network, state).eval()
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoding = Encoding(**configuration["data"]["encodings"]["MR"])
         return cls(codec.to(device), encoding, hashlib.sha256(Path(path).read_bytes()).hexdigest(), device)

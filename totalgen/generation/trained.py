@@ -21,6 +21,8 @@ from totalgen.tasks.systems import system_of
 from totalgen.tasks.task import Task
 from totalgen.weights import described, filled, known_data, load_weights, network_arguments
 
+GUIDED = ("global", "sr")  # stages that may have a guide
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -87,6 +89,8 @@ class Trained:
 
         name: of the settings, such as "global" for global_sampling and global_guide.
         """
+        if sampling.guidance != 1 and name not in GUIDED:
+            raise InputError(f"{name}_sampling: guidance is {sampling.guidance:g}, but it has no guide. Set it to 1.")
         if (sampling.guidance != 1) != (self.guide is not None):
             raise InputError(
                 f"{name}_sampling: guidance is {sampling.guidance:g} and {name}_guide is "

@@ -76,6 +76,8 @@ class WindowSampler:
         """
         network = self.trained.denoiser.network
         wanted = self.windows.window or self.trained.task.space
+        if len(wanted) < len(network.stride):
+            raise InputError(f"window is {wanted!r}; this network has {len(network.stride)} axes. Give one for each.")
         up = [n if network.any_shape else -(-n // s) * s for n, s in zip(shape, network.stride, strict=False)]
         window = tuple(min(w, n) for w, n in zip(wanted, up, strict=False))[: len(network.stride)]
         if not network.any_shape and any(w % s for w, s in zip(window, network.stride, strict=True)):

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+GRID = 8192  # intervals that a long run is divided into
+
 
 def gamma(sigma_rel: float) -> float:
     """The exponent γ whose averaging profile has relative width σ_rel (equation 126's positive root).
@@ -21,9 +23,12 @@ def profile(steps: int, step: int, sigma_rel: float) -> np.ndarray:
 
     PowerEMA.update gives the same shares: (i^(γ+1) − (i−1)^(γ+1)) / step^(γ+1) up to ``step``, then 0.
     """
-    power = gamma(sigma_rel) + 1
-    edges = np.minimum(np.arange(steps + 1) / step, 1) ** power
-    return np.diff(edges)
+    return _shares(np.arange(steps + 1), step, sigma_rel)
+
+
+def _shares(edges, step, sigma_rel):
+    """Of the weights between neighbouring edges, in steps."""
+    return np.diff(np.minimum(edges / step, 1) ** (gamma(sigma_rel) + 1))
 
 
 def combination(stored: Sequence[tuple[int, float]], step: int, sigma_rel: float) -> tuple[np.ndarray, float]:
@@ -31,12 +36,15 @@ def combination(stored: Sequence[tuple[int, float]], step: int, sigma_rel: float
 
     stored: n pairs (step, σ_rel) of averages that were saved during training;  step, sigma_rel: of the wanted one.
     misfit: norm of the difference between the combined and the wanted profile, relative to the wanted one.
-    Source: Karras 2024, section 3.2: least squares between profiles, here over the optimiser steps themselves, and
-    scaled to the sum 1, without which all weights would shrink.
+    Source: Karras 2024, section 3.2: least squares between profiles, here over the optimiser steps themselves (of long
+    runs over GRID intervals of them), and scaled to the sum 1, without which all weights would shrink.
     """
-    steps = max(step, *(s for s, _ in stored))
-    basis = np.stack([profile(steps, *pair) for pair in stored], axis=1)
-    wanted = profile(steps, step, sigma_rel)
+    last = max(step, *(s for s, _ in stored))
+    grid = np.linspace(0, last, min(last, GRID) + 1)
+    edges = np.unique([*grid.round(), step, *(s for s, _ in stored)])
+    density = 1 / np.sqrt(np.diff(edges))  # shares² over an interval's length: those of its steps
+    basis = np.stack([_shares(edges, *pair) * density for pair in stored], axis=1)
+    wanted = _shares(edges, step, sigma_rel) * density
     coefficients = np.linalg.lstsq(basis, wanted, rcond=None)[0]
     coefficients /= coefficients.sum()
     return coefficients, float(np.linalg.norm(basis @ coefficients - wanted) / np.linalg.norm(wanted))

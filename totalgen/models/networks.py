@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from torch.utils.flop_counter import FlopCounterMode
 
+from totalgen.models.precision import spoils_gradients
+
 CONVOLUTION = {4: F.conv2d, 5: F.conv3d}  # chosen by weight.ndim
 MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 ONEDNN = torch.backends.mkldnn.is_available()
@@ -96,6 +98,9 @@ def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     directly. torch.compile makes its own choice.
     """
     padding = weight.shape[-1] // 2
+    if padding and spoils_gradients(x):
+        with torch.autocast("cpu", enabled=False):
+            return CONVOLUTION[weight.ndim](x.float(), weight.float(), padding=padding)
     single = x.ndim == 5 and len(x) == 1 and x.device.type == "cpu" and x.dtype == torch.float32
     if single and ONEDNN and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
         ones = [1] * 3

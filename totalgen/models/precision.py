@@ -28,6 +28,15 @@ def resolved(device: torch.device, precision: str = "auto") -> str:
     return ("bfloat16" if has_bf16(device) else "float32") if precision == "auto" else precision
 
 
+def spoils_gradients(x: torch.Tensor) -> bool:
+    """Whether the gradient of the weights of a 3×3×3 convolution of ``x`` [B, C, x, y, z] would be wrong here.
+
+    In bfloat16 on a processor, torch 2.13 reads memory that nothing was written to where the first axis has 2 voxels.
+    """
+    bfloat16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return bfloat16 and x.ndim == 5 and x.shape[2] == 2 and torch.is_grad_enabled()
+
+
 def exact(device: torch.device) -> torch.dtype:
     """float64, or float32 on Apple's GPUs, which lack it."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -12,7 +12,7 @@ from totalgen.errors import InputError
 from totalgen.models.ema import combination
 from totalgen.models.networks import UNet
 from totalgen.settings import EMA_WIDTHS
-from totalgen.weights import load_weights, network_arguments, save_weights
+from totalgen.weights import VQVAE_KIND, load_weights, network_arguments, save_weights
 
 MISFIT_LIMIT = 0.05  # of a combined profile, relative to the wanted one
 
@@ -66,6 +66,14 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
             f"{run}: its snapshots meet an average of width {sigma_rel:g} after step {wanted} within "
             f"{100 * misfit:.0f} % only, {100 * MISFIT_LIMIT:g} % are allowed. Choose a later step or another width."
         )
+    made = average_path(run, sigma_rel, step)
+    there = load_weights(made)[1]["progress"].get("sigma_rel", sigma_rel) if made.exists() else sigma_rel
+    if there != sigma_rel:
+        raise InputError(f"{made}: is of width {there:g}, and {sigma_rel:g} would replace it. Move it away.")
+    nearest = min(paths, key=lambda each: abs(paths[each][0] - wanted))
+    fixed, configuration = load_weights(nearest)
+    if paths[nearest][0] != wanted and configuration["kind"] == VQVAE_KIND:
+        raise InputError(f"{run}: no snapshot is of step {wanted}, and a codebook is not averaged. Choose one that is.")
     total: dict[str, torch.Tensor] = {}
     hours: dict[int, float] = {}
     for path, (at, _), coefficient in zip(paths, stored, coefficients, strict=True):
@@ -75,14 +83,13 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
         for name, value in tensors.items():
             total[name] = total.get(name, 0) + coefficient * value.double()
     taken = configuration["taken"] if "taken" in configuration else buffers(configuration)
-    total |= {name: tensors[name] for name in taken}  # fixed numbers and codebooks, not learnt: as they are
+    total |= {name: fixed[name] for name in taken}  # fixed numbers and codebooks, not learnt: as they are
     dtype = next(iter(tensors.values())).dtype
     items = progress["items"] // progress["steps"] * wanted
     spent = round(float(np.interp(wanted, [0, *hours], [0, *hours.values()])), 3)
     configuration["progress"] = progress | dict(steps=wanted, items=items, hours=spent, sigma_rel=sigma_rel)
-    path = average_path(run, sigma_rel, step)
-    save_weights(path, total, configuration, dtype)
-    return path, misfit
+    save_weights(made, total, configuration, dtype)
+    return made, misfit
 
 
 def buffers(configuration: dict[str, Any]) -> set[str]:

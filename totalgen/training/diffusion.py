@@ -12,6 +12,7 @@ from totalgen.models.networks import UNet, coarsest, cost
 from totalgen.models.processes import Denoiser
 from totalgen.settings import DiffusionSettings
 from totalgen.tasks.items import Items
+from totalgen.tasks.petct import CascadeTask
 from totalgen.tasks.systems import SYSTEMS, kind_of
 from totalgen.training.beginning import configure, initial_weights
 from totalgen.training.loop import fit
@@ -46,12 +47,16 @@ def make_items(root: Path, settings: DiffusionSettings, split: str = "train") ->
     items = Items(task, archive, split, settings.run.seed)
     task.prepare(archive, archive.indices("train", task.partial))
     network = settings.network
+    if len(network.strides) not in (0, task.dims):
+        raise InputError(f"strides is {network.strides!r}; this network has {task.dims} axes. Give one for each.")
     stride = coarsest(network.multipliers, network.strides, task.dims)
-    if not network.any_shape and any(n % s for n, s in zip(task.space, stride, strict=True)):
-        raise InputError(
-            f"{'×'.join(map(str, task.space))} voxels are learnt at a time, not divisible by {max(stride)}. "
-            "Use fewer levels, or --set any_shape=True."
-        )
+    wide = task.shape[:2] if isinstance(task, CascadeTask) else ()  # the sr stage goes over whole slices
+    for space, what in ((task.space, "learnt"), (wide, "generated")):
+        if not network.any_shape and any(n % s for n, s in zip(space, stride, strict=False)):
+            raise InputError(
+                f"{'×'.join(map(str, space))} voxels are {what} at a time, not divisible by {max(stride)}. "
+                "Use fewer levels, or --set any_shape=True."
+            )
     return items
 
 

@@ -48,6 +48,7 @@ from totalgen.weights import FORMAT_VERSION, converted, known_data, save_weights
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam on the sum of the loss over the values of an item (Karras 2024)
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 PICTURE_ITEMS = 4
+SNAPSHOT_STEPS, MOST_SNAPSHOTS = 250, 64  # a snapshot of a published network is 300 MB to a GB
 PATIENCE = 100  # steps in a row with a non-finite gradient before the run stops
 
 
@@ -91,12 +92,13 @@ def _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
     state = State(outdir, trainer, configuration, settings)
     done, steps = state.resume(), math.ceil(settings.run.items / settings.run.batch)
     watch = Watch(outdir, done, steps, settings.run.batch, rank)
+    between_snapshots = settings.run.snapshot_steps or max(SNAPSHOT_STEPS, math.ceil(steps / MOST_SNAPSHOTS))
     numbered = Numbered(items, objective.extras, settings.run.seed)
     batches = load(numbered, Order(share, done, steps), settings.run.loader_processes, device)
     for step in range(done + 1, steps + 1):
         figures, rate, bad = trainer.step(step, batches)
         state.seconds += watch.report(step, figures, rate, bad, state.seconds, device)
-        if rank == 0 and _due(step, steps, settings.run.snapshot_steps):
+        if rank == 0 and _due(step, steps, between_snapshots):
             state.save_averages(step, functools.partial(snapshot_path, outdir, step))
         if rank == 0 and _due(step, steps, settings.run.picture_steps):
             watch.picture(step, sample_picture(trainer, items, settings.run.seed))

@@ -9,11 +9,13 @@ from monai.losses import DiceLoss
 from torch import nn
 from torch.nn import functional
 
+from totalgen import distributed
 from totalgen.data.archive import Archive, pack
 from totalgen.data.files import report_full_disk
 from totalgen.data.recipes import ORGANS
 from totalgen.models.organ_network import segmentation_network
-from totalgen.settings import SegmenterSettings
+from totalgen.models.precision import spoils_gradients
+from totalgen.settings import SEGMENTER_STRIDE, SegmenterSettings
 from totalgen.tasks.items import Items
 from totalgen.tasks.organ_patches import SegmentationTask, anatomy
 from totalgen.training.beginning import configure, initial_weights
@@ -39,7 +41,9 @@ def train_segmenter(root: Path, outdir: Path, preset: str, settings: SegmenterSe
     A subject that cannot be packed is listed in failures.csv and left out. Returns the path of the weights.
     Raises InputError for a cohort without masks, or an ``outdir`` that contains a run with other settings.
     """
-    archive = Archive(pack(root, ORGANS)[0])
+    rank, _, _ = distributed.start(7, settings.compute.device)  # days: a cohort takes long to pack
+    distributed.first(rank, lambda: pack(root, ORGANS))
+    archive = Archive(root / f"{ORGANS.name}.zarr")
     found = anatomy(archive, archive.indices("train", partial=True))
     task = SegmentationTask(settings.patch, found["ids"])
     items = Items(task, archive, "train", settings.run.seed)
@@ -76,7 +80,9 @@ class Segmentation(Objective):
 
     def forward(self, *batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         classes, ct, progress = batch
-        logits = self.model(ct.to(memory_format=torch.channels_last_3d)).float()
+        coarsest = ct[:, :, ::SEGMENTER_STRIDE]  # as long as what the coarsest convolutions see
+        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not spoils_gradients(coarsest)):
+            logits = self.model(ct.to(memory_format=torch.channels_last_3d)).float()
         weights = class_weights(self.shares, float(progress.mean()))
         dice = self.dice(logits, classes)
         loss = dice + functional.cross_entropy(logits, classes[:, 0].long(), weight=weights)

@@ -55,7 +55,8 @@ class Compression(Objective):
 
     def forward(self, *batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         target, _ = batch
-        made, commitment = self.model(target)
+        with torch.autocast("cpu", enabled=False):  # MONAI looks codes up in float32 on CUDA alone
+            made, commitment = self.model(target)
         error = (made.float() - target).square().flatten(1).mean(1)
         return error + commitment, dict(loss=error, commitment=commitment.expand(len(target)))
 
