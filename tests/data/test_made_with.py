@@ -1,11 +1,13 @@
 """Results of one step share their settings: others are named and refused, and nothing is skipped or overwritten."""
 
+import gzip
+import itertools
 import re
 
 import pytest
 
 from totalgen.data.files import atomic
-from totalgen.data.made_with import RECORD, MadeWith, fingerprint, made_in, read_record, sources_of
+from totalgen.data.made_with import RECORD, MadeWith, differ, fingerprint, made_in, read_record, sources_of
 from totalgen.data.subjects import for_each_subject
 from totalgen.errors import InputError
 
@@ -51,12 +53,23 @@ def test_other_sources_are_refused_subject_by_subject_and_those_of_others_are_ke
 
 
 def test_files_are_known_by_what_they_hold_and_not_by_where_they_lie(tmp_path):
-    for name, raw in (("a", b"1"), ("b", b"1"), ("c", b"2"), ("d", b"1" * 200_000), ("e", b"1" * 199_999 + b"2")):
+    inside = b"1" * 100_000 + b"2" + b"1" * 99_999  # not compressed, and changed far from both ends
+    files = dict(a=b"1", b=b"1", c=b"2", d=b"1" * 200_000, e=b"1" * 199_999 + b"2", f=inside, g=gzip.compress(inside))
+    for name, raw in files.items():
         (tmp_path / name).write_bytes(raw)
-    found = sources_of({name: [tmp_path / name] for name in "abcdef"})
-    assert found["a"] == found["b"]
-    assert len(set(found.values())) == 4
-    assert "f" not in found
+    found = sources_of({name: [tmp_path / name] for name in "abcdefgh"})
+    assert not differ(found["a"], found["b"])
+    assert all(differ(found[one], found[other]) for one, other in itertools.combinations("bcdefg", 2))
+    assert "h" not in found
+
+
+def test_a_source_is_compared_in_what_both_know(step, tmp_path):
+    """An earlier version knew the ends of a file only; files may be gone."""
+    step(["a"], sources=dict(a="1"))
+    step(["a"], sources=dict(a="1 whole=2"))
+    step(["a"], sources=dict(a="1"))
+    with pytest.raises(InputError, match="made from other files"):
+        step(["a"], sources=dict(a="1 whole=3"))
 
 
 def test_without_results_settings_are_free(step, tmp_path):

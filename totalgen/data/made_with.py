@@ -18,6 +18,7 @@ from totalgen.errors import InputError
 RECORD = ".made-with.json"  # in the folder of the results
 SOURCES = "sources"  # in a record: subject → source_of the files that its result was made from
 ENDS = 64 * 1024  # bytes
+GZIP = b"\x1f\x8b"  # how a file begins that gzip compressed
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class MadeWith:
     """path: where the record is kept;  settings: name → JSON value;  cure: how other settings become possible.
 
     subjects: all who may have such results, where a run takes only some of them; None: those of the run;
-    sources: subject → what tells that which its result is made from, such as source_of its files.
+    sources: subject → what tells that which its result is made from, such as source_of its files, in parts (``differ``).
     """
 
     path: Path
@@ -39,7 +40,7 @@ class MadeWith:
         InputError.
 
         Results without a record, of an earlier version or put there, from then on count as made with these settings,
-        with a warning. A setting or source that only one of the two knows is not compared.
+        with a warning. A setting or part of a source that only one of the two knows is not compared.
         """
         kept = read_record(self.path)
         sources = kept.pop(SOURCES, {})
@@ -50,8 +51,7 @@ class MadeWith:
                 f"{self.path.parent}: {_named(made)} made with {theirs}, not with {ours}. Give the same again, or "
                 f"{self.cure}."
             )
-        if other := [name for name in made if name in self.sources and sources.get(name, self.sources[name])
-                     != self.sources[name]]:
+        if other := [name for name in made if differ(sources.get(name, ""), self.sources.get(name, ""))]:
             raise InputError(
                 f"{self.path.parent}: {_named(other)} made from other files or demographics than those given. Give the "
                 "same again, or remove these results to make them again."
@@ -62,7 +62,8 @@ class MadeWith:
                 f"with {_text(self.settings)}. If not, {self.cure}.", err=True,
             )  # fmt: skip
         current = (kept if made else {}) | self.settings
-        if everything := sources | self.sources:
+        stay = {name: sources[name] for name in made if name in sources}
+        if everything := sources | {name: merged(stay.get(name, ""), text) for name, text in self.sources.items()}:
             current[SOURCES] = everything
         if current != read_record(self.path):
             with atomic(self.path) as part:
@@ -100,20 +101,54 @@ def sources_of(files: Mapping[str, Sequence[Path]]) -> dict[str, str]:
     return {subject: source_of(paths) for subject, paths in files.items() if all(path.is_file() for path in paths)}
 
 
-def source_of(paths: Iterable[Path]) -> str:
-    """What tells these files from others, wherever they lie, without reading them whole: size, beginning and end.
+def source_of(paths: Iterable[Path], part: str = "") -> str:
+    """What tells these files from others, wherever they lie: size, beginning and end, and all of a file that is not
+    compressed by gzip: such a one ends with a checksum of what it holds, and is not read whole.
 
-    A file that is compressed by gzip ends with a checksum of all that it holds.
+    part: name of what the files are, where a source has several parts (``differ``).
     """
-    found = hashlib.sha256()
+    ends, whole = hashlib.sha256(), hashlib.sha256()
+    plain = False
     for path in paths:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            found.update(f"{size} ".encode())
+            ends.update(f"{size} ".encode())
             for start in (0, max(size - ENDS, 0)):
                 file.seek(start)
-                found.update(file.read(ENDS))
-    return found.hexdigest()[:16]
+                ends.update(file.read(ENDS))
+            file.seek(0)
+            if file.read(len(GZIP)) != GZIP:
+                plain = True
+                file.seek(0)
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return _text_of({part: _short(ends)} | ({f"{part}whole": _short(whole)} if plain else {}))
+
+
+def differ(one: str, other: str) -> bool:
+    """Whether two sources differ in a part that both know.
+
+    A source is of parts, name=value, with a space between; one has no name and "=", the only one that earlier versions
+    knew.
+    """
+    parts, others = _parts(one), _parts(other)
+    return any(parts[name] != others[name] for name in parts.keys() & others.keys())
+
+
+def merged(one: str, other: str) -> str:
+    """A source with the parts of both, those of the other where both know one."""
+    return _text_of(_parts(one) | _parts(other))
+
+
+def _parts(source):
+    return {name: value for name, _, value in (part.rpartition("=") for part in source.split())}
+
+
+def _text_of(parts):
+    return " ".join(f"{name}={value}" if name else value for name, value in parts.items())
+
+
+def _short(digest):
+    return digest.hexdigest()[:16]
 
 
 def fingerprint(path: str | Path) -> str:
