@@ -51,7 +51,7 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
         return (root / "resampled" / subject).is_dir()
 
     check_same_voxels(root / "resampled", [subject for subject in cohort.index if done(subject)], voxel_mm)
-    sources = sources_of_studies(series, cohort)
+    sources = sources_of_studies(root, series, cohort)
     made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm), sources=sources)
     for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler, made_with)
     backend = "given" if (root / "given").is_dir() else "totalsegmentator"

@@ -26,7 +26,7 @@ class MadeWith:
     """path: where the record is kept;  settings: name → JSON value;  cure: how other settings become possible.
 
     subjects: all who may have such results, where a run takes only some of them; None: those of the run;
-    sources: subject → what tells that which its result is made from, such as source_of its files, in parts (``differ``).
+    sources: subject → what tells that which its result is made from, such as ``source_of`` its files.
     """
 
     path: Path
@@ -96,9 +96,10 @@ def made_in(
     return MadeWith(folder / RECORD, settings | earlier, cure, everyone, sources or sources_of(files))
 
 
-def sources_of(files: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+def sources_of(files: Mapping[str, Sequence[Path]], part: str = "") -> dict[str, str]:
     """subject → source_of its files, of the subjects whose files are all there."""
-    return {subject: source_of(paths) for subject, paths in files.items() if all(path.is_file() for path in paths)}
+    there = {subject: paths for subject, paths in files.items() if all(path.is_file() for path in paths)}
+    return {subject: source_of(paths, part) for subject, paths in there.items()}
 
 
 def source_of(paths: Iterable[Path], part: str = "") -> str:
