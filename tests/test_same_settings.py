@@ -116,6 +116,8 @@ STEPS = {  # script → (arguments of (root, weights), of the same again, of oth
     "import, voxels": (IMPORT, lambda r, w: images(r), lambda r, w: (*images(r), "--voxel-mm", 15), "voxels of 12"),
     "organs, CT": (ORGANS, lambda r, w: (),
                    lambda r, w: change(r / "resampled" / "s0" / "CT.nii.gz"), "from other files"),
+    "organs, labels": (ORGANS, lambda r, w: (),
+                       lambda r, w: change(r / "given" / "s0" / "organs.nii.gz"), "from other files"),
     "crop, CT": (CROP, lambda r, w: (), lambda r, w: change(r / "resampled" / "s0" / "CT.nii.gz"), "from other files"),
     "crop, labels": (CROP, lambda r, w: (), lambda r, w: label(r), "from other files"),
     "segment, CT": (SEGMENT, lambda r, w: ("--weights", w(0), "--masks", "m"),
