@@ -106,6 +106,8 @@ STEPS = {  # script → (arguments of (root, weights), of the same again, of oth
     "crop, margin": (CROP, lambda r, w: (), lambda r, w: ("--margin-mm", 20), "margin_mm 40, not with margin_mm 20"),
     "dose, noise": (DOSE, lambda r, w: ("--dose", 0.1), lambda r, w: ("--dose", 0.1, "--noise", 0.3), "with noise 0.3"),
     "dose, seed": (DOSE, lambda r, w: ("--dose", 0.1), lambda r, w: ("--dose", 0.1, "--seed", 5), "seed 1, not with"),
+    "dose, another": (DOSE, lambda r, w: ("--dose", 0.1), lambda r, w: ("--dose", 0.2, "--noise", 0.3),
+                      "not with noise 0.3"),
     "pair, voxels": (PAIR, lambda r, w: (), lambda r, w: ("--voxel-mm", 10), "voxel_mm 12, not with voxel_mm 10"),
     "pair, scale": (PAIR, lambda r, w: (), lambda r, w: ("--percentile", 99), "percentile None, not with percent"),
     "pair, MR": (PAIR, lambda r, w: (), lambda r, w: ("--mr", other_mr(r)), "1 result (a) was made from other files"),

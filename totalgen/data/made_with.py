@@ -4,7 +4,7 @@ others are given."""
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ class MadeWith:
     """path: where the record is kept;  settings: name → JSON value;  cure: how other settings become possible.
 
     subjects: all who may have such results, where a run takes only some of them; None: those of the run;
-    sources: subject → what tells that which its result is made from, such as ``source_of`` its files.
+    sources: subject → what tells that which its result is made from, such as ``source_of`` its files;
+    there: who has anything among the results, perhaps not all that a run makes: it has the same settings.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class MadeWith:
     cure: str
     subjects: Sequence[str] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    there: Collection[str] = ()
 
     def check(self, made: Sequence[str]) -> None:
         """Keep settings and sources, unless results are there, of the subjects ``made``, that have others: then
@@ -42,13 +44,13 @@ class MadeWith:
         Results without a record, of an earlier version or put there, from then on count as made with these settings,
         with a warning. A setting or part of a source that only one of the two knows is not compared.
         """
-        kept = read_record(self.path)
+        kept, present = read_record(self.path), [*made, *sorted(set(self.there).difference(made))]
         sources = kept.pop(SOURCES, {})
         changed = [name for name, value in self.settings.items() if name in kept and kept[name] != value]
-        if made and changed:
+        if present and changed:
             theirs, ours = (_text({name: each[name] for name in changed}) for each in (kept, self.settings))
             raise InputError(
-                f"{self.path.parent}: {_named(made)} made with {theirs}, not with {ours}. Give the same again, or "
+                f"{self.path.parent}: {_named(present)} made with {theirs}, not with {ours}. Give the same again, or "
                 f"{self.cure}."
             )
         if other := [name for name in made if differ(sources.get(name, ""), self.sources.get(name, ""))]:
@@ -56,18 +58,23 @@ class MadeWith:
                 f"{self.path.parent}: {_named(other)} made from other files or demographics than those given. Give the "
                 "same again, or remove these results to make them again."
             )
-        if made and not kept:
+        if present and not kept:
             click.echo(
-                f"Warning: {self.path.parent}: {_named(made)} made without a note of the settings; taken to be made "
+                f"Warning: {self.path.parent}: {_named(present)} made without a note of the settings; taken to be made "
                 f"with {_text(self.settings)}. If not, {self.cure}.", err=True,
             )  # fmt: skip
-        current = (kept if made else {}) | self.settings
+        current = (kept if present else {}) | self.settings
         stay = {name: sources[name] for name in made if name in sources}
         if everything := sources | {name: merged(stay.get(name, ""), text) for name, text in self.sources.items()}:
             current[SOURCES] = everything
-        if current != read_record(self.path):
-            with atomic(self.path) as part:
-                part.write_text(json.dumps(current, indent=1))
+        write_record(self.path, current)
+
+    def put_back(self, earlier: Mapping[str, str], failed: Sequence[str]) -> None:
+        """The sources that were kept ``earlier`` of those who have no new result: what they have is of these."""
+        record = read_record(self.path)
+        sources = {name: text for name, text in record.pop(SOURCES, {}).items() if name not in set(failed)}
+        sources |= {name: earlier[name] for name in failed if name in earlier}
+        write_record(self.path, record | ({SOURCES: sources} if sources else {}))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -75,6 +82,13 @@ def read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     return read_json(path, "Remove it: the settings of the next run are taken for those of the results.")
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Keep a record, if it is another than the one that is there."""
+    if record != read_record(path):
+        with atomic(path) as part:
+            part.write_text(json.dumps(record, indent=1))
 
 
 def made_in(
@@ -91,9 +105,10 @@ def made_in(
         if name != SOURCES
     }  # fmt: skip
     cure, files = f"remove {folder} to make them again", files or {}
-    there = {path.name.removesuffix(".nii.gz") for path in folder.glob("[!.]*")}
+    filled = (path for path in folder.glob("[!.]*") if path.is_file() or any(path.iterdir()))
+    there = {path.name.removesuffix(".nii.gz") for path in filled}
     everyone = [*files, *sorted(there.difference(files))] if files else None
-    return MadeWith(folder / RECORD, settings | earlier, cure, everyone, sources or sources_of(files))
+    return MadeWith(folder / RECORD, settings | earlier, cure, everyone, sources or sources_of(files), there)
 
 
 def sources_of(files: Mapping[str, Sequence[Path]], part: str = "") -> dict[str, str]:

@@ -3,13 +3,12 @@
 Beside a table lies a hidden ``.<table>.made-with.json`` with the source of each subject's files (``made_with``).
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from totalgen.data.files import atomic, locked
-from totalgen.data.made_with import RECORD, SOURCES, MadeWith, differ, read_record, sources_of
+from totalgen.data.files import locked
+from totalgen.data.made_with import RECORD, SOURCES, MadeWith, differ, read_record, sources_of, write_record
 from totalgen.data.subjects import Outdated, drop_rows, for_each_subject, read_table
 
 
@@ -59,11 +58,8 @@ def _outdated(table: Path, files: Mapping[str, Sequence[Path]], sources: Mapping
 def _keep(table: Path, sources: Mapping[str, str]) -> None:
     """Note the sources of the rows that are there, unless they are being replaced."""
     rows: Collection[str] = set(read_table(table)["subject"]) - Outdated(table).subjects
-    known = read_record(_record(table))
-    found = {SOURCES: {subject: source for subject, source in sources.items() if subject in rows}}
-    if found != known and (rows or known):
-        with atomic(_record(table)) as part:
-            part.write_text(json.dumps(found, indent=1))
+    found = {subject: source for subject, source in sources.items() if subject in rows}
+    write_record(_record(table), {SOURCES: found} if found else {})
 
 
 def _record(table):
