@@ -125,6 +125,7 @@ BAD_FEATURES = {  # table → words of the refusal
     "nan": ("subject,a,b\ns0,1,nan\ns1,3,4\n", r"row 2 \(s0\): b is empty or not finite"),
     "a text": ("subject,a,b\ns0,1,2\ns1,3,4 mm\n", r'row 3 \(s1\): b is "4 mm", which is no number'),
     "an empty column": ("subject,a,b\ns0,1,\ns1,3,\n", r"row 2 \(s0\): b is empty or not finite"),
+    "an empty cell below a blank row": ("subject,a,b\n\ns0,1,2\ns1,,4\n", r"row 4 \(s1\): a is empty"),
     "a subject twice": (GOOD + "s1,5,6\n", "row 4: subject 's1' is in row 3 already"),
     "a subject without a name": (GOOD + ",5,6\n", "row 4: subject ''"),
     "another column": ("subject,a,c\ns0,1,2\ns1,3,4\n", "column b is in this file or in .*P.csv, not in both"),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from totalgen.data.files import atomic
 from totalgen.data.names import check_subjects
-from totalgen.data.text_files import check_numbers, read_csv, read_text
+from totalgen.data.text_files import check_numbers, read_csv, read_text, spreadsheet_row
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
@@ -71,13 +71,17 @@ class Demographics:
         """From a row of a cohort table, or a dict of its columns."""
         numbers = []
         for name in ("age_years", "height_m", "weight_kg"):
+            value = row.get(name, np.nan)  # an archive lacks what was empty
             try:
-                numbers.append(float(row[name]))
-            except ValueError:
-                raise InputError(f'{name} is "{row[name]}", not a number. Correct the table.') from None
+                numbers.append(float(value))
+            except (ValueError, TypeError):
+                raise InputError(f'{name} is "{value}", not a number. Correct the table.') from None
             if np.isnan(numbers[-1]):
                 raise InputError(f"{name} is empty. Fill it in.")
-        return cls(row["sex"], *numbers)
+        sex = row.get("sex", np.nan)
+        if pd.isna(sex):
+            raise InputError("sex is empty. Fill it in.")
+        return cls(sex, *numbers)
 
 
 RANGES = {"age_years": (1, "years"), "height_m": (100, "cm"), "weight_kg": (1, "kg")}  # name: factor to the unit shown
@@ -133,7 +137,7 @@ def check_people(table: pd.DataFrame, path: str | Path) -> None:
         try:
             Demographics.from_row(row)
         except InputError as error:
-            raise InputError(f"{path}, row {int(str(index)) + 2}, subject {row['subject']}: {error}") from None
+            raise InputError(f"{path}, row {spreadsheet_row(index)}, subject {row['subject']}: {error}") from None
 
 
 def of_split(table: pd.DataFrame, split: str | None, path: str | Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from scipy import linalg
 
 from totalgen.data.crop import body_mask
 from totalgen.data.names import check_subjects
-from totalgen.data.text_files import check_numbers, read_csv
+from totalgen.data.text_files import check_numbers, read_csv, spreadsheet_row
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
 from totalgen.evaluation.figures import STYLES, write
@@ -106,7 +106,7 @@ def read_features(files: Mapping[str, str]) -> dict[str, pd.DataFrame]:
         for name in names:
             if not (finite := np.isfinite(table[name].to_numpy(float))).all():
                 row = int(finite.argmin())
-                who = f"row {row + 2} ({table['subject'][row]})"
+                who = f"row {spreadsheet_row(table.index[row])} ({table['subject'].iloc[row]})"
                 raise InputError(f"{path}: {who}: {name} is empty or not finite. Correct the table.")
         first = next(iter(found.values()), table.set_index("subject"))
         if odd := sorted(set(names) ^ set(first)):
