@@ -90,6 +90,17 @@ def test_comparing_says_when_a_table_is_of_other_masks(cohort, capsys):
     )
 
 
+@pytest.mark.parametrize(("column", "value", "words"), [("sex", "f", "sex is .f."), ("weight_kg", "", "is empty")])
+def test_who_no_column_of_table_1_would_count_is_named(cohort, column, value, words):
+    measure_cohort(cohort)
+    table = pd.read_csv(cohort / "cohort.csv", dtype=str)
+    table.loc[table["subject"] == "s3", column] = value
+    table.to_csv(cohort / "cohort.csv", index=False)
+    for split in (None, "test"):
+        with pytest.raises(InputError, match=f"cohort.csv, row 5, subject s3: {words}"):
+            load_cohort("R", cohort, split)
+
+
 def test_a_cohort_is_measured_once_and_again_when_a_mask_is_another(cohort, monkeypatch):
     path = measure_cohort(cohort)
     table = pd.read_csv(path)

@@ -9,6 +9,7 @@ last: what they do not list is not in the archive. What was damaged later is not
 the archive is used, and packed again; by its checksum where that is asked for.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -69,14 +70,20 @@ def pack(
         raise InputError(f"{path}: holds {gone[0]}, who is not in the cohort. Give --overwrite to pack it again.")
     notes = {name: read_table(root / f"{name}.csv").set_index("subject") for name in ("suv", "crop")}
 
-    def work(subject):
+    def check(subject):
         if recipe.person:
             Demographics.from_row(ready.loc[subject])
+
+    def work(subject):
+        check(subject)
         made_from = {name: n.loc[subject].dropna().to_dict() for name, n in notes.items() if subject in n.index}
         write_subject(path / subject, folder / subject, recipe, made_from)
 
     def done(subject):
-        return is_current(path / subject, folder / subject, recipe)
+        with contextlib.suppress(InputError):  # a person that the table lacks since is listed by work
+            check(subject)
+            return is_current(path / subject, folder / subject, recipe)
+        return False
 
     subjects = [*packed, *(subject for subject in ready.index if subject not in packed)]
     failed = for_each_subject(root, f"pack_{recipe.name}", subjects, work, done, None, workers, scheduler)
@@ -350,8 +357,11 @@ class Archive:
         return chosen(self.subjects, split, partial)
 
     def demographics(self, index: int) -> Demographics:
-        """Demographics of a row."""
-        return Demographics.from_row(self.subjects[index])
+        """Demographics of a row. Raises InputError that names the subject."""
+        try:
+            return Demographics.from_row(self.subjects[index])
+        except InputError as error:
+            raise InputError(f"{self.path}: {self.subjects[index]['subject']}: {error} {AGAIN}") from None
 
 
 def _from_version_2(attributes):

@@ -10,10 +10,11 @@ import click
 import numpy as np
 import pandas as pd
 
+from totalgen.data.demographics import check_people
 from totalgen.data.measures import MEASURES
 from totalgen.data.measuring import outdated
 from totalgen.data.names import person_of
-from totalgen.data.studies import read_studies
+from totalgen.data.studies import read_studies, table_of
 from totalgen.data.text_files import read_csv
 from totalgen.errors import InputError
 from totalgen.evaluation.design import DEMOGRAPHICS, SEX
@@ -199,7 +200,9 @@ def load_cohort(
     measured = read_measured(root, split, masks)
     again = measured.duplicated(["subject", "organ"])
     doubled = tuple(measured.loc[again, ["subject", "organ"]].itertuples(index=False, name=None))
-    unmeasured = len(read_studies(root, split)) - measured["subject"].nunique()
+    studies = read_studies(root, split)
+    check_people(studies, table_of(root))  # else who is neither F nor M would be in no row
+    unmeasured = len(studies) - measured["subject"].nunique()
     return Cohort(
         name, measured[~again].reset_index(drop=True), unmeasured, role, doubled, read_bodies(root, split), Path(root)
     )
