@@ -33,7 +33,7 @@ def main(root):
     check_numbers(crops, ("z_extent_mm",), root / "crop.csv")
     both = cohort.drop(columns=list(CROPPED), errors="ignore").merge(crops[["subject", *CROPPED]], on="subject")
     whole_torso = both[COVERAGE].astype(str) == "True"
-    train = both["split"].fillna("train") == "train" if "split" in both else True
+    train = both["split"] == "train" if "split" in both else True
     used = both[whole_torso & train]
     check_people(cohort[cohort["subject"].isin(used["subject"])], root / "cohort.csv")
     if (empty := used.loc[used["z_extent_mm"].isna(), "subject"]).any():

@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import psutil
 import torch
 import zarr
 
-from totalgen.data.demographics import COLUMNS, COVERAGE, Demographics, read_cohort
+from totalgen.data.demographics import COLUMNS, COVERAGE, SPLITS, Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
 from totalgen.data.recipes import PetCt, Recipe, recipe_from, statistics
@@ -113,6 +114,19 @@ def report_cuts(path: Path, subjects: Sequence[str]) -> None:
         click.echo(
             f"Warning: {path}: its shape cuts the bodies of {len(lost)} of {len(cut)} subjects, of {worst} most "
             f"({100 * lost[worst]:.1f} % of the voxels). Give a larger --shape, with --overwrite.", err=True,
+        )  # fmt: skip
+
+
+def report_splits(path: Path) -> None:
+    """A line with the number of subjects of every split of an archive, and one on standard error for a split that is
+    none of SPLITS, such as Train: nothing learns from it."""
+    counts = Counter(row.get("split", SPLITS[0]) for row in Archive(path).subjects)
+    shown = ", ".join(f"{count} {split}" for split, count in counts.items())
+    click.echo(f"Splits: {shown}; trainings learn from {SPLITS[0]}.")
+    if odd := sorted(set(counts).difference(SPLITS)):
+        click.echo(
+            f"Warning: {path}: split {', '.join(odd)} is none of {', '.join(SPLITS)}, and no training uses it. Correct "
+            "cohort.csv and run this step again.", err=True,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ MANIFEST = "manifest.csv"  # the cohort table of a folder of generated studies
 TEST_FRACTION = 0.26  # share of test subjects: 200 of 765 in the paper
 COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
 SEXES = ("F", "M")
+SPLITS = ("train", "validation", "test")  # trainings learn from the first
 HEIGHT_M = (1.0, 2.3)
 WEIGHT_KG = (20.0, 300.0)
 AGE_YEARS = (1.0, 120.0)
@@ -108,7 +109,8 @@ def outside(person: Demographics, known: dict[str, list[float]]) -> list[str]:
 def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
     """A cohort table as a DataFrame, subject and split as text.
 
-    person: whether sex, age, height and weight must be there.
+    person: whether sex, age, height and weight must be there. An empty split is train, since trainings take it; not of
+    a manifest.csv, whose studies nothing was trained on.
     Raises InputError when it is missing, empty or without a column, and when a subject occurs twice or cannot be the
     name of a folder.
     """
@@ -123,6 +125,8 @@ def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
         raise InputError(f"{path}: column {', '.join(missing)} is missing. A cohort table has {', '.join(COLUMNS)}.")
     if table.empty:
         raise InputError(f"{path}: lists no subject. Read the reasons in failures.csv in the same folder.")
+    if "split" in table and path.name != MANIFEST:
+        table["split"] = table["split"].fillna(SPLITS[0])
     check_subjects(table["subject"], path, unique=True)
     check_numbers(table, ("age_years", "height_m", "weight_kg"), path)
     return table
