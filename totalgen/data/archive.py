@@ -27,6 +27,7 @@ import psutil
 import torch
 import zarr
 
+from totalgen.data.axial_extent import warn_of_other_rows
 from totalgen.data.demographics import COLUMNS, COVERAGE, SPLITS, Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
@@ -69,7 +70,10 @@ def pack(
     packed = packed_subjects(path, recipe)
     if gone := [subject for subject in packed if subject not in ready.index]:
         raise InputError(f"{path}: holds {gone[0]}, who is not in the cohort. Give --overwrite to pack it again.")
-    notes = {name: read_table(root / f"{name}.csv").set_index("subject") for name in ("suv", "crop")}
+    tables = {name: read_table(root / f"{name}.csv") for name in ("suv", "crop")}
+    if isinstance(recipe, PetCt):
+        warn_of_other_rows(root, table, tables["crop"])
+    notes = {name: found.set_index("subject") for name, found in tables.items()}
 
     def check(subject):
         if recipe.person:
