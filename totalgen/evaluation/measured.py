@@ -58,7 +58,7 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
     measured = read_table(path)
-    table = _joined(root, split, measured)
+    table = joined(root, split, measured)
     _check(measured, ("organ", "flag"), tuple(MEASURES), path)
     table["flag"] = table["flag"].astype(object).fillna("")
     if table.empty:
@@ -103,7 +103,7 @@ def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
         return NO_BODIES.copy()
     measured = read_table(path)
     _check(measured, (), BODY_COLUMNS, path)
-    return _joined(root, split, measured.drop_duplicates("subject"))
+    return joined(root, split, measured.drop_duplicates("subject"))
 
 
 def _check(measured, texts, numbers, path):
@@ -112,7 +112,7 @@ def _check(measured, texts, numbers, path):
     check_numbers(measured, (*numbers, "z_share"), path)
 
 
-def _joined(root, split, measured):
+def joined(root: str | Path, split: str | None, measured: pd.DataFrame) -> pd.DataFrame:
     """The table of the studies with what was measured, which takes the place of columns of the same name there."""
     studies = read_studies(root, split)
     known = ["folder", *(name for name in studies.columns if name in measured and name != "subject")]

@@ -17,6 +17,7 @@ from totalgen.data.studies import read_studies
 from totalgen.data.subjects import read_table
 from totalgen.data.volume import read_labels, read_nifti
 from totalgen.errors import InputError
+from totalgen.evaluation.measured import joined
 
 FEWEST = 10  # subjects of a sex: a range of fewer is chance
 WINDOW_HU = (CT.low, CT.high)
@@ -91,7 +92,7 @@ def measure_quality(
 
     everyone = list(studies.index)
     measure_each(root, "quality", files, work, path, everyone, workers, scheduler, usable=same.__contains__)
-    return studies.reset_index().merge(read_table(path), on="subject")
+    return joined(root, None, read_table(path))
 
 
 def fitted(rows: pd.DataFrame) -> SexReference:
