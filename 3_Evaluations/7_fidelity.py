@@ -26,6 +26,7 @@ from totalgen.errors import InputError
 from totalgen.evaluation.sections import write_section
 from totalgen.evaluation.volume_fidelity import (
     FEATURE,
+    check_voxels,
     describe_study,
     fidelity_section,
     figures_of,
@@ -85,6 +86,7 @@ def main(reference, candidates, weights, features, split, seed, device, outdir, 
     if files and files.keys() != folders.keys():
         raise InputError(f"--features names {', '.join(files)}; one file for each of {', '.join(folders)} is needed.")
     given = read_features(files)
+    check_voxels(folders, split)
     if weights is not None:
         segmenter_of_process(weights, device)  # an error here concerns no single study
     tables = {name: described(root, split, weights, device, workers, scheduler) for name, root in folders.items()}
