@@ -5,7 +5,8 @@
 Reads <root>/cohort.csv and <root>/series.csv. The grid covers the PET's field of view where PET and CT both reach along
 the body; CT outside its own field of view is −1000 HU.
 Writes <root>/resampled/<subject>/{CT,SUV}.nii.gz and <root>/suv.csv (subject, factor, suv_max_native, reference,
-warnings). Subjects that are done are skipped; one that fails is listed in failures.csv and the others continue.
+warnings). Subjects that are done are skipped; one that fails is listed in failures.csv and the others continue. What
+was made for another weight, height or sex, of other series or other headers is refused; DICOM may be gone by then.
 """
 
 import click

@@ -5,8 +5,8 @@
 Backends: `given` takes <root>/given/<subject>/organs.nii.gz (the phantom's own truth, or labels made elsewhere);
 `totalsegmentator` calls TotalSegmentator (pip install -e .[totalsegmentator]); `network` calls a segmenter trained
 with 1_Trainings/train_segmenter.py, whose weights are named with --weights.
-Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped; labels of another backend, or of other
-weights, are refused.
+Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped; labels of another backend, of other
+weights, or made from other images or given labels, are refused.
 """
 
 

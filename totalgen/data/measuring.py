@@ -58,7 +58,8 @@ def _outdated(table: Path, files: Mapping[str, Sequence[Path]], sources: Mapping
 def _keep(table: Path, sources: Mapping[str, str]) -> None:
     """Note the sources of the rows that are there, unless they are being replaced."""
     rows: Collection[str] = set(read_table(table)["subject"]) - Outdated(table).subjects
-    found = {subject: source for subject, source in sources.items() if subject in rows}
+    known = read_record(_record(table)).get(SOURCES, {})
+    found = {subject: source for subject, source in {**known, **sources}.items() if subject in rows}
     write_record(_record(table), {SOURCES: found} if found else {})
 
 

@@ -73,12 +73,14 @@ def measure_bodies(
 
     mass_kg: measures.mass_of_field_kg, empty where there is no body;  extent_mm: of the volume along z;
     suv_field_mean: SUV over the whole field, its voxels outside the body included. As ``measure_cohort`` otherwise.
+    Rows of studies whose CT is gone stay.
     Returns the path, None without any CT.
     """
     root, path = Path(root), Path(root) / BODIES
     folders = read_studies(root).set_index("subject")["folder"]
-    files = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
-    chosen = [subject for subject in read_studies(root, split)["subject"] if files[subject][0].exists()]
+    every = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
+    files = {subject: paths for subject, paths in every.items() if paths[0].exists()}
+    chosen = [subject for subject in read_studies(root, split)["subject"] if subject in files]
     if not chosen:
         return None
 
