@@ -5,7 +5,8 @@
 Reads <root>/cohort.csv and <root>/series.csv. The grid covers the PET's field of view where PET and CT both reach along
 the body; CT outside its own field of view is −1000 HU.
 Writes <root>/resampled/<subject>/{CT,SUV}.nii.gz and <root>/suv.csv (subject, factor, suv_max_native, reference,
-warnings). Subjects that are done are skipped; one that fails is listed in failures.csv and the others continue.
+warnings). Subjects that are done are skipped; one that fails is listed in failures.csv and the others continue. What
+was made for another weight, height or sex, of other series or other headers is refused; DICOM may be gone by then.
 """
 
 import click
@@ -51,7 +52,7 @@ def main(root, voxel_mm, any_tracer, workers, scheduler):
         return (root / "resampled" / subject).is_dir()
 
     check_same_voxels(root / "resampled", [subject for subject in cohort.index if done(subject)], voxel_mm)
-    sources = sources_of_studies(series, cohort)
+    sources = sources_of_studies(root, series, cohort)
     made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm), sources=sources)
     for_each_subject(root, "resample", list(cohort.index), work, done, root / "suv.csv", workers, scheduler, made_with)
     backend = "given" if (root / "given").is_dir() else "totalsegmentator"

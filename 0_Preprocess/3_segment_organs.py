@@ -5,8 +5,8 @@
 Backends: `given` takes <root>/given/<subject>/organs.nii.gz (the phantom's own truth, or labels made elsewhere);
 `totalsegmentator` calls TotalSegmentator (pip install -e .[totalsegmentator]); `network` calls a segmenter trained
 with 1_Trainings/train_segmenter.py, whose weights are named with --weights.
-Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped; labels of another backend, or of other
-weights, are refused.
+Writes <root>/organs/<subject>.nii.gz. Subjects that have one are skipped; labels of another backend, of other
+weights, or made from other images or given labels, are refused.
 """
 
 
@@ -14,7 +14,7 @@ import click
 
 from totalgen.commands import PATH, PLACE, command, device_option, ended, spread_options
 from totalgen.data import segmentation
-from totalgen.data.made_with import fingerprint, made_in
+from totalgen.data.made_with import fingerprint, made_in, merged, sources_of
 from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import read_nifti, write_nifti
 from totalgen.errors import InputError
@@ -61,7 +61,11 @@ def main(root, backend, weights, device, workers, scheduler):
 
     settings = dict(backend=backend) | (dict(weights=fingerprint(weights)) if backend == "network" else {})
     files = {subject: [root / "resampled" / subject / "CT.nii.gz"] for subject in subjects}
-    made_with = made_in(root / "organs", settings, files, resampled=root / "resampled")
+    sources = sources_of(files)
+    if backend == "given":
+        labels = sources_of({subject: [segmentation.given_file(root, subject)] for subject in subjects}, "labels")
+        sources = {subject: merged(source, labels.get(subject, "")) for subject, source in sources.items()}
+    made_with = made_in(root / "organs", settings, files, sources, resampled=root / "resampled")
     for_each_subject(root, "organs", subjects, work, done, None, workers, scheduler, made_with)
     ended(root / "organs", "0_Preprocess/4_crop_torso.py", "--root", root)
 

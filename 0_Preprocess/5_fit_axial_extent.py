@@ -12,14 +12,13 @@ import click
 
 from totalgen.commands import PLACE, command, ended
 from totalgen.data import axial_extent
-from totalgen.data.demographics import COVERAGE, check_people, read_cohort
+from totalgen.data.demographics import check_people, read_cohort
 from totalgen.data.subjects import read_table
 from totalgen.data.text_files import check_columns, check_numbers
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 
 LENGTHS = {80: 128, 224: 384}  # voxels along x and y → along z, of the presets demo-… and paper-…
-CROPPED = (COVERAGE, "z_extent_mm")  # columns of crop.csv
 
 
 @command(__doc__)
@@ -29,12 +28,9 @@ def main(root):
     crops = read_table(root / "crop.csv")
     if crops.empty:
         raise InputError(f"{root / 'crop.csv'}: lists no cropped subject. Run 4_crop_torso.py first.")
-    check_columns(crops, CROPPED, root / "crop.csv", "Run 4_crop_torso.py again.")
+    check_columns(crops, axial_extent.CROPPED, root / "crop.csv", "Run 4_crop_torso.py again.")
     check_numbers(crops, ("z_extent_mm",), root / "crop.csv")
-    both = cohort.drop(columns=list(CROPPED), errors="ignore").merge(crops[["subject", *CROPPED]], on="subject")
-    whole_torso = both[COVERAGE].astype(str) == "True"
-    train = both["split"].fillna("train") == "train" if "split" in both else True
-    used = both[whole_torso & train]
+    used = axial_extent.rows_of_line(cohort, crops)
     check_people(cohort[cohort["subject"].isin(used["subject"])], root / "cohort.csv")
     if (empty := used.loc[used["z_extent_mm"].isna(), "subject"]).any():
         raise InputError(f"{root / 'crop.csv'}: z_extent_mm of {empty.iloc[0]} is empty. Run 4_crop_torso.py again.")
@@ -44,7 +40,8 @@ def main(root):
     except InputError as reason:
         line = axial_extent.PUBLISHED
         click.echo(f"The published cohort's line is used instead of a fit: {reason}", err=True)
-    axial_extent.write_axial_extent(root / "axial_extent.json", line)
+    fitted = None if line is axial_extent.PUBLISHED else used
+    axial_extent.write_axial_extent(root / "axial_extent.json", line, fitted)
     axial_extent.scatter(root / "axial_extent.png", height_m, extent_mm, line)
     spread = "" if line.residual_std_mm is None else f", ± {line.residual_std_mm:.0f} mm around it"
     click.echo(f"extent_mm = {line.slope_mm_per_m:.1f} · height_m + {line.intercept_mm:.1f}{spread} ({line.source})")

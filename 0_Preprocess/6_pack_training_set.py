@@ -13,7 +13,7 @@ noise-free truth), or of --folder, for the denoiser; --recipe pairs packs <root>
 import click
 
 from totalgen.commands import PATH, command, ended, spread_options
-from totalgen.data.archive import pack, verify_archive
+from totalgen.data.archive import pack, report_splits, verify_archive
 from totalgen.data.files import check_place
 from totalgen.data.intensity import CT, SUV, Encoding
 from totalgen.data.names import check_below
@@ -74,6 +74,7 @@ def main(root, recipe, overwrite, verify, workers, scheduler, **options):
         return
     check_place(root)
     path, packed, failed = pack(root, chosen, overwrite, workers, scheduler)
+    report_splits(path)
     files = f"{path} ({packed} subjects; {failed} failed)"
     script, preset = training_of(recipe, options["shape"])
     ended(files, f"1_Trainings/{script}", "--preset", preset, "--root", root, "--outdir", f"runs/{preset}")

@@ -14,14 +14,14 @@ import click
 import pandas as pd
 
 from totalgen.commands import PATH, PLACE, command, ended, named, spread_options
-from totalgen.data.demographics import TEST_FRACTION, write_with_others
+from totalgen.data.demographics import COLUMNS, TEST_FRACTION, write_with_others
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
 from totalgen.data.metadata import share
 from totalgen.data.names import file_of, matching
 from totalgen.data.nifti_studies import person_of, read_people, read_study
 from totalgen.data.pair import check_same_voxels
-from totalgen.data.subjects import for_each_subject
+from totalgen.data.subjects import for_each_subject, say_doubts
 from totalgen.data.volume import write_nifti
 from totalgen.errors import InputError
 
@@ -67,12 +67,17 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
     files = {subject: [Path(file_of(path, subject)) for path in (ct, suv, organs) if path] for subject in subjects}
     made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm), files)
     failed = for_each_subject(root, "import", subjects, work, done, root / "import.csv", workers, scheduler, made_with)
-    rows = [
-        dict(subject=subject, **vars(person_of(people, subject)), source=source,
-             split="test" if share(seed, subject) < test_fraction else "train")
-        for subject in subjects if subject not in failed
-    ]  # fmt: skip
-    written = write_with_others(root / "cohort.csv", pd.DataFrame(rows))
+    rows, doubts = [], {}
+    for subject in (subject for subject in subjects if subject not in failed):
+        try:
+            person = vars(person_of(people, subject))
+        except InputError as error:  # imported before, with another table
+            doubts[subject] = f"{subject} is not added to cohort.csv: {str(error).rstrip('.')}"
+            continue
+        split = "test" if share(seed, subject) < test_fraction else "train"
+        rows.append(dict(subject=subject, **person, source=source, split=split))
+    written = write_with_others(root / "cohort.csv", pd.DataFrame(rows, columns=COLUMNS))
+    say_doubts([doubt for subject, doubt in doubts.items() if subject not in set(written["subject"])], table)
     click.echo(f"{len(written)} subjects in {root / 'cohort.csv'}.")
     step = ("4_crop_torso.py",) if organs else ("3_segment_organs.py", "--backend", "totalsegmentator")
     ended(f"{root}/resampled, cohort.csv and import.csv", f"0_Preprocess/{step[0]}", "--root", root, *step[1:])

@@ -49,7 +49,7 @@ def subjects_of(paths, cohort, split):
 @click.option("--cohort", type=PATH, help="Cohort table that lists the subjects.")
 @click.option("--split", help="Only subjects of this split of that table.")
 @click.option("--std", metavar="NAME=PATTERN", help="Standard deviation of a candidate's samples, to calibrate.")
-@click.option("--samples", type=click.IntRange(min=1), default=1, help="How many samples that is of.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, help="How many samples --std is of, 2 or more.")
 @click.option("--picture", "pictured", multiple=True, metavar="SUBJECT", help="Show this subject; repeatable.")
 @click.option("--given", metavar="NAME=PATTERN", help="What the candidates were made of, for those pictures: a CT.")
 @click.option("--inverted", is_flag=True, help="In pictures high values are dark, as in PET.")
@@ -68,6 +68,10 @@ def main(
     every = [files.reference, *paths.values(), *masks.values(), *(path for path in files[2:5] if path), *also]
     if std and spread[0] not in paths:
         raise InputError(f'--std names "{spread[0]}", which is no --candidate. Give NAME=PATTERN of one.')
+    if std and samples < 2:
+        raise InputError(f"--samples is {samples}; a standard deviation needs two. Say how many samples --std is of.")
+    if split and cohort is None:
+        raise InputError(f"--split {split} is of a table. Give it with --cohort.")
     if value_range[0] >= value_range[1]:
         raise InputError(f"--range {value_range[0]:g} {value_range[1]:g}: the first is not below. Change one.")
     subjects = subjects_of(every, cohort, split)

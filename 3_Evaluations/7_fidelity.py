@@ -17,14 +17,16 @@ import pandas as pd
 from totalgen.commands import PATH, PLACE, command, device_option, named, section_ended, spread_options
 from totalgen.data.files import atomic
 from totalgen.data.made_with import MadeWith, fingerprint
+from totalgen.data.measuring import measure_each
 from totalgen.data.studies import read_studies
-from totalgen.data.subjects import for_each_subject, read_table
+from totalgen.data.subjects import read_table
 from totalgen.data.text_files import read_csv
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.sections import write_section
 from totalgen.evaluation.volume_fidelity import (
     FEATURE,
+    check_voxels,
     describe_study,
     fidelity_section,
     figures_of,
@@ -39,13 +41,14 @@ TABLE = "volume_features.csv"  # in a cohort's folder
 
 
 def described(root, split, weights, device, workers, scheduler):
-    """One row per study of a folder, kept in its volume_features.csv; studies measured since they changed stay.
+    """One row per study of a folder, kept in its volume_features.csv; those measured in the files that are there stay.
 
     With weights, rows without features are measured again. Raises InputError for features of other weights.
     """
     folders, chosen = (read_studies(root, part).set_index("subject")["folder"] for part in (None, split))
     path = Path(root) / TABLE
-    written, kept = path.stat().st_mtime if path.exists() else 0, read_table(path).set_index("subject")
+    files = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
+    kept = read_table(path).set_index("subject")
     featured = set(kept.index[kept.filter(regex=f"^{FEATURE}").notna().any(axis=1)])
     made_with = weights and MadeWith(
         Path(root) / ".volume_features.made-with.json", dict(weights=fingerprint(weights)),
@@ -53,16 +56,15 @@ def described(root, split, weights, device, workers, scheduler):
     )  # fmt: skip
 
     def work(subject):
-        ct, suv = (read_nifti(folders[subject] / f"{name}.nii.gz") for name in ("CT", "SUV"))
+        ct, suv = (read_nifti(file) for file in files[subject])
         segmenter = weights and segmenter_of_process(weights, device)
         return describe_study(ct, suv, segmenter and (lambda volume: bottleneck_features(segmenter, volume)))
 
-    def done(subject):
-        files = [folders[subject] / f"{name}.nii.gz" for name in ("CT", "SUV")]
-        current = all(file.exists() and file.stat().st_mtime <= written for file in files)
-        return current and (weights is None or subject in featured)
+    def usable(subject):
+        return weights is None or subject in featured
 
-    for_each_subject(root, "volume_features", list(chosen.index), work, done, path, workers, scheduler, made_with)
+    both = (workers, scheduler)
+    measure_each(root, "volume_features", files, work, path, list(chosen.index), *both, made_with, usable)
     table = read_csv(path, dtype=dict(subject=str))
     table = table[table["subject"].isin(chosen.index)].reset_index(drop=True)
     return table if weights else table[[name for name in table if not name.startswith(FEATURE)]]
@@ -84,6 +86,7 @@ def main(reference, candidates, weights, features, split, seed, device, outdir, 
     if files and files.keys() != folders.keys():
         raise InputError(f"--features names {', '.join(files)}; one file for each of {', '.join(folders)} is needed.")
     given = read_features(files)
+    check_voxels(folders, split)
     if weights is not None:
         segmenter_of_process(weights, device)  # an error here concerns no single study
     tables = {name: described(root, split, weights, device, workers, scheduler) for name, root in folders.items()}

@@ -143,6 +143,19 @@ def test_a_study_that_changed_is_encoded_again_and_a_split_only_noted(tmp_path, 
     assert SUV.decode(archive.tensor(1, "high", 1).numpy()) == pytest.approx(suv.voxels.clip(0, 50) / 2, abs=0.01)
 
 
+@pytest.mark.parametrize(("column", "value"), [("weight_kg", None), ("sex", "X"), ("sex", None), ("height_m", 170)])
+def test_a_person_who_is_none_any_more_is_listed_and_not_learnt_from(tmp_path, cropped_cohort, column, value):
+    """As one who is packed for the first time: trainings would end in a KeyError."""
+    cropped_cohort(tmp_path)
+    path, *_ = pack(tmp_path, PetCt(shape=SHAPE))
+    table = pd.read_csv(tmp_path / "cohort.csv").astype({column: object})
+    table.loc[table["subject"] == "s1", column] = value
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    assert pack(tmp_path, PetCt(shape=SHAPE))[1:] == (2, 1)
+    assert [row["subject"] for row in Archive(path).subjects] == ["s0", "s2"]
+    assert pd.read_csv(tmp_path / "failures.csv")["subject"].tolist() == ["s1"]
+
+
 def test_a_subject_that_left_the_cohort_requires_a_new_archive(tmp_path, cropped_cohort):
     cropped_cohort(tmp_path)
     path, *_ = pack(tmp_path, PetCt(shape=SHAPE))

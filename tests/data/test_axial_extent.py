@@ -6,7 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from totalgen.data.axial_extent import PUBLISHED, AxialExtent, fit, read_axial_extent, scatter, write_axial_extent
+from totalgen.data.archive import pack
+from totalgen.data.axial_extent import (
+    PUBLISHED,
+    AxialExtent,
+    fit,
+    read_axial_extent,
+    rows_of_line,
+    scatter,
+    write_axial_extent,
+)
+from totalgen.data.recipes import PetCt
 from totalgen.errors import InputError
 
 
@@ -120,5 +130,32 @@ def test_only_subjects_of_split_train_decide(tmp_path, invoke):
     result = invoke("0_Preprocess/5_fit_axial_extent.py", "--root", tmp_path)
     assert result.exit_code == 0, result.output
     line = read_axial_extent(tmp_path / "axial_extent.json")
+    assert "fitted_to" in json.loads((tmp_path / "axial_extent.json").read_text())
     assert line.n == 40
     assert line.mm(1.75) == pytest.approx(732.5, abs=6)
+
+
+OTHER_ROWS = {  # column → its table
+    "height_m": "cohort", "split": "cohort", "subject": "crop", "z_extent_mm": "crop", "covers_torso": "crop",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("column", [*OTHER_ROWS, "as it was", "published", "earlier"])
+def test_a_line_of_other_crops_is_said_when_it_is_packed(tmp_path, cropped_cohort, capsys, column):
+    cropped_cohort(tmp_path)
+    table = pd.read_csv(tmp_path / "cohort.csv")
+    crop = pd.DataFrame(dict(subject=table["subject"], covers_torso=True, z_extent_mm=[500.0, 600.0, 700.0]))
+    path = tmp_path / "axial_extent.json"
+    if column != "earlier":
+        write_axial_extent(path, PUBLISHED, None if column == "published" else rows_of_line(table, crop))
+    assert read_axial_extent(path) == PUBLISHED
+    if column in OTHER_ROWS:
+        changed = dict(cohort=table, crop=crop)[OTHER_ROWS[column]]
+        values = dict(height_m=1.8, split="test", subject="other", z_extent_mm=650, covers_torso=False)
+        changed[column] = changed[column].astype(object).where(changed["subject"] != "s1", values[column])
+    else:
+        crop = crop[::-1].astype(dict(z_extent_mm=int))  # as a spreadsheet may save it
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    crop.to_csv(tmp_path / "crop.csv", index=False)
+    assert pack(tmp_path, PetCt(shape=(16, 16, 24)))[1] == 3
+    assert ("fitted to other heights or extents" in capsys.readouterr().err) == (column in OTHER_ROWS)

@@ -1,11 +1,13 @@
 """Results of one step share their settings: others are named and refused, and nothing is skipped or overwritten."""
 
+import gzip
+import itertools
 import re
 
 import pytest
 
 from totalgen.data.files import atomic
-from totalgen.data.made_with import RECORD, MadeWith, fingerprint, made_in, read_record, sources_of
+from totalgen.data.made_with import RECORD, MadeWith, differ, fingerprint, made_in, read_record, sources_of
 from totalgen.data.subjects import for_each_subject
 from totalgen.errors import InputError
 
@@ -50,13 +52,48 @@ def test_other_sources_are_refused_subject_by_subject_and_those_of_others_are_ke
     assert read_record(tmp_path / "results" / RECORD) == dict(sources=dict(a="4", b="2", c="3"))
 
 
+def test_results_that_stay_when_a_run_fails_keep_their_record(tmp_path):
+    """Such as step 7 with a further dose: what is there has its settings and its sources, whatever the run wanted."""
+
+    def run(subjects, dose, noise, sources, work=None):
+        def done(subject):
+            return (tmp_path / "results" / subject / dose).exists()
+
+        def write(subject):
+            (tmp_path / "results" / subject / dose).mkdir(parents=True)
+
+        made_with = made_in(tmp_path / "results", dict(noise=noise), sources=sources)
+        return for_each_subject(tmp_path, "step", subjects, work or write, done, made_with=made_with)
+
+    run(["a"], "0.1", 0.1, dict(a="1"))
+    first = read_record(tmp_path / "results" / RECORD)
+    with pytest.raises(InputError, match=r"1 result \(a\) was made with noise 0.1, not with noise 0.3"):
+        run(["a", "b"], "0.2", 0.3, dict(a="1", b="2"))
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        run(["a", "b"], "0.2", 0.1, dict(a="3", b="2"), lambda subject: 1 / 0)
+    assert read_record(tmp_path / "results" / RECORD) == first
+    with pytest.raises(InputError, match="made from other files"):
+        run(["a"], "0.1", 0.1, dict(a="3"))
+
+
 def test_files_are_known_by_what_they_hold_and_not_by_where_they_lie(tmp_path):
-    for name, raw in (("a", b"1"), ("b", b"1"), ("c", b"2"), ("d", b"1" * 200_000), ("e", b"1" * 199_999 + b"2")):
+    inside = b"1" * 100_000 + b"2" + b"1" * 99_999  # not compressed, and changed far from both ends
+    files = dict(a=b"1", b=b"1", c=b"2", d=b"1" * 200_000, e=b"1" * 199_999 + b"2", f=inside, g=gzip.compress(inside))
+    for name, raw in files.items():
         (tmp_path / name).write_bytes(raw)
-    found = sources_of({name: [tmp_path / name] for name in "abcdef"})
-    assert found["a"] == found["b"]
-    assert len(set(found.values())) == 4
-    assert "f" not in found
+    found = sources_of({name: [tmp_path / name] for name in "abcdefgh"})
+    assert not differ(found["a"], found["b"])
+    assert all(differ(found[one], found[other]) for one, other in itertools.combinations("bcdefg", 2))
+    assert "h" not in found
+
+
+def test_a_source_is_compared_in_what_both_know(step, tmp_path):
+    """An earlier version knew the ends of a file only; files may be gone."""
+    step(["a"], sources=dict(a="1"))
+    step(["a"], sources=dict(a="1 whole=2"))
+    step(["a"], sources=dict(a="1"))
+    with pytest.raises(InputError, match="made from other files"):
+        step(["a"], sources=dict(a="1 whole=3"))
 
 
 def test_without_results_settings_are_free(step, tmp_path):

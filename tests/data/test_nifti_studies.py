@@ -140,6 +140,23 @@ def test_a_second_import_adds_to_the_cohort_and_labels_may_come_later(tmp_path, 
     assert "holds voxels of 8 mm. Remove it, or use that size" in result.output
 
 
+def test_a_second_import_may_name_the_new_people_only(tmp_path, script):
+    """Those of the first stay in cohort.csv; who is imported and in no table is named."""
+    study(tmp_path / "data" / "a")
+    assert script(*asked(tmp_path, "--voxel-mm", 8)).exit_code == 0
+    study(tmp_path / "data" / "b")
+    arguments = asked(tmp_path, "--voxel-mm", 8)
+    head, *rows = TABLE.splitlines()
+    (tmp_path / "people.csv").write_text("\n".join([head, *(row for row in rows if not row.startswith("a,"))]) + "\n")
+    assert script(*arguments).exit_code == 0
+    assert list(pd.read_csv(tmp_path / "out/cohort.csv")["subject"]) == ["a", "b"]
+    (tmp_path / "out/cohort.csv").unlink()
+    result = script(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "Warning: a is not added to cohort.csv: has no row in the table of people. Give it one." in result.stderr
+    assert list(pd.read_csv(tmp_path / "out/cohort.csv")["subject"]) == ["b"]
+
+
 def test_the_table_of_step_1_states_people_whose_table_lacks_height_and_weight(dicom, tmp_path, script):
     """AutoPET's height and weight are in the DICOM headers of its PET alone."""
     dicom.study(tmp_path, subject="a")

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from totalgen.data.volume import Volume, read_nifti, write_nifti
@@ -89,6 +90,57 @@ def test_a_study_made_for_another_weight_or_of_another_series_is_refused(dicom, 
     else:
         assert "(A) was made from other files or demographics than those given" in error_line(result)
     assert {p: p.read_bytes() for p in before} == before
+
+
+def correct(root, modality, **tags):
+    """Other values in the headers of files that stay where they are; dose: Radionuclide Total Dose."""
+    dose = tags.pop("dose", None)
+    for path in (root / "dicom").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        if dataset.Modality != modality:
+            continue
+        for name, value in tags.items():
+            setattr(dataset, name, value)
+        if dose is not None:
+            dataset.RadiopharmaceuticalInformationSequence[0].RadionuclideTotalDose = dose
+        dataset.save_as(path)
+
+
+def rewrite(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+REFUSED = {
+    "dose": lambda root: correct(root, "PT", dose=150e6),
+    "CT": lambda root: correct(root, "CT", RescaleIntercept=-1000),
+    "one slice": lambda root: max((root / "dicom").rglob("*.dcm")).unlink(),
+}
+GO_ON = {
+    "weight written 70": lambda root: rewrite(root / "cohort.csv", "70.0", "70"),
+    "files gone": lambda root: shutil.rmtree(root / "dicom"),
+    "folder renamed": lambda root: (root / "dicom" / "A" / "study").rename(root / "dicom" / "A" / "one"),
+    "times": lambda root: [path.touch() for path in root.rglob("*.dcm")],
+}
+
+
+@pytest.mark.parametrize("identity", ["YES", "NO"])
+@pytest.mark.parametrize("lie", ["folders", "flat"])
+@pytest.mark.parametrize("name", [*REFUSED, *GO_ON])
+def test_a_suv_is_of_the_headers_that_are_there(dicom, script, tmp_path, name, identity, lie):
+    """Not of where files lie and how a table is saved; a subject whose files were removed after step 2 goes on."""
+    dicom.study(tmp_path, "A", PatientIdentityRemoved=identity)
+    if lie == "flat":  # a series is told from the other by its headers alone
+        for path in list((tmp_path / "dicom").rglob("*.dcm")):
+            path.rename(path.parents[1] / f"{path.parent.name}-{path.name}")
+    script("1", "--root", tmp_path)
+    assert script("2", "--root", tmp_path, "--voxel-mm", 5).exit_code == 0
+    {**REFUSED, **GO_ON}[name](tmp_path)
+    result = script("2", "--root", tmp_path, "--voxel-mm", 5)
+    if name in REFUSED:
+        assert "was made from other files or demographics than those given" in error_line(result)
+    else:
+        assert result.exit_code == 0, result.output
+        assert "1 were done before" in result.output
 
 
 def test_rows_added_by_hand_stay(dicom, script, tmp_path):

@@ -516,6 +516,24 @@ TIMES = [
         ],
         [70_000 / (350e6 * 0.5 ** (3600 / 6586.2))] * 2,
     ),
+    *(
+        Variant(
+            f"beds on both sides of midnight without dates, series at {series} of day {day}",
+            lambda pet, series=series, day=day: [
+                pet(
+                    RadiopharmaceuticalStartTime="225500",
+                    SeriesTime=series,
+                    SeriesDate=f"2020010{day}",
+                    AcquisitionDate=None,
+                    AcquisitionTime=t,
+                )
+                for t in ("000100", "235500")
+            ],
+            [70_000 / (350e6 * 0.5 ** (3600 / 6586.2))] * 2,
+            warns="without a date, 23:55:00 to 00:01:00, taken for a scan over midnight",
+        )
+        for series, day in (("235500", 1), ("235800", 1), ("001500", 2), ("140000", 2))
+    ),
     Variant(
         "NONE with frames on both sides of midnight",
         lambda pet: [

@@ -6,7 +6,7 @@ import os
 import pandas as pd
 import pytest
 
-from totalgen.data.demographics import read_cohort
+from totalgen.data.demographics import check_people, read_cohort
 from totalgen.data.subjects import read_table
 from totalgen.data.text_files import read_csv, read_json, read_json_lines, read_text
 from totalgen.errors import InputError
@@ -84,6 +84,22 @@ def test_a_cell_that_is_no_number_is_named(tmp_path, cell, column):
     words = cell.replace("?", "[?]")
     with pytest.raises(InputError, match=rf'row 2 \(p1\): {column} is "{words}", which is no number'):
         read_cohort(tmp_path / "t.csv")
+
+
+WRONG_ROWS = {  # row → words
+    "p2,F,old,1.65,66,test": 'row 4 \\(p2\\): age_years is "old"',
+    "p2,F,60,165,66,test": "row 4, subject p2: height is 165 m",
+    "p1,F,60,1.65,66,test": "row 4: subject 'p1' is in row 2 already",
+}
+
+
+@pytest.mark.parametrize("blank", ["", ",,,,,", "  , ,,,,"])
+@pytest.mark.parametrize("row", WRONG_ROWS)
+def test_blank_rows_count_where_a_row_is_named(tmp_path, blank, row):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{HEAD}p1,F,60,1.65,66,test\n{blank}\n{row}\n")
+    with pytest.raises(InputError, match=WRONG_ROWS[row]):
+        check_people(read_cohort(path), path)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[1, 2]", b"\xff\xfe{}", b"\x89PNG", b"{\"a\": 1} x"])

@@ -128,6 +128,8 @@ def test_bodies_of_a_folder_are_measured_once_and_where_there_is_a_ct(cohort):
     assert read_bodies(cohort)["mass_kg"].isna().tolist() == [False, True, False, False]
     for path in cohort.glob("cropped/*/CT.nii.gz"):
         path.unlink()
+        measure_bodies(cohort)
+        assert len(read_bodies(cohort)) == 4
     assert measure_bodies(cohort) is None
 
 

@@ -246,6 +246,8 @@ def test_options_that_cannot_be_followed_are_refused_before_anything_is_measured
         (["--given", "CT"], "does not contain {} once"),
         (["--given", f"CT={pairs}/none/{{}}.nii.gz", "--picture", "s1"], "no subject has all files"),
         (["--std", f"near={pairs}/far/{{}}.nii.gz"], 'names "near", which is no --candidate'),
+        (["--std", f"far={pairs}/far/{{}}.nii.gz"], "--samples is 1; a standard deviation needs two"),
+        (["--split", "test"], "--split test is of a table. Give it with --cohort"),
     ):
         result = invoke(*asked, *wrong)
         assert result.exit_code == 2

@@ -66,6 +66,15 @@ def test_what_is_measured_is_kept_until_it_is_outdated(cohort, capsys):
     assert "4 subjects done, 0 were done before" in capsys.readouterr().out
 
 
+def test_a_generated_folder_whose_manifest_has_the_mass_is_measured(cohort):
+    table = pd.read_csv(cohort / "cohort.csv")
+    for path in (cohort / "cropped").iterdir():
+        path.rename(cohort / path.name)
+    table.assign(mass_kg=1.0).to_csv(cohort / "manifest.csv", index=False)
+    (cohort / "cohort.csv").unlink()
+    assert measure_quality(cohort)["mass_kg"].between(10, 25).all()
+
+
 @pytest.mark.parametrize("window", [(500, -500), (40, 40)])
 def test_a_window_that_is_none_is_refused(cohort, tmp_path, refused, window):
     line = refused(

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from totalgen.data.volume import Volume
+from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.sections import read_section
 from totalgen.evaluation.volume_fidelity import (
@@ -125,6 +125,7 @@ BAD_FEATURES = {  # table → words of the refusal
     "nan": ("subject,a,b\ns0,1,nan\ns1,3,4\n", r"row 2 \(s0\): b is empty or not finite"),
     "a text": ("subject,a,b\ns0,1,2\ns1,3,4 mm\n", r'row 3 \(s1\): b is "4 mm", which is no number'),
     "an empty column": ("subject,a,b\ns0,1,\ns1,3,\n", r"row 2 \(s0\): b is empty or not finite"),
+    "an empty cell below a blank row": ("subject,a,b\n\ns0,1,2\ns1,,4\n", r"row 4 \(s1\): a is empty"),
     "a subject twice": (GOOD + "s1,5,6\n", "row 4: subject 's1' is in row 3 already"),
     "a subject without a name": (GOOD + ",5,6\n", "row 4: subject ''"),
     "another column": ("subject,a,c\ns0,1,2\ns1,3,4\n", "column b is in this file or in .*P.csv, not in both"),
@@ -201,6 +202,16 @@ def test_features_are_of_the_weights_that_are_named(fidelity, cohort, generated,
     assert "Features: none" in read_section(tmp_path / "out").notes[0]
     assert len(read_section(tmp_path / "out").scores) == 4  # no distance of features that were not asked for
     assert "0 subjects done, 4 were done before" in without.output
+
+
+def test_cohorts_of_other_voxels_are_refused_before_anything_is_measured(fidelity, generated):
+    for path in generated.glob("*/*.nii.gz"):
+        volume = read_nifti(path)
+        write_nifti(path, Volume(volume.voxels[::2, ::2, ::2], volume.affine @ np.diag([2, 2, 2, 1])))
+    result = fidelity(None)
+    assert result.exit_code == 2
+    assert "G: has voxels of 24×24×24 mm, P of 12×12×12. Resample one of the cohorts." in result.stderr
+    assert not (generated / "volume_features.csv").exists()
 
 
 def test_subjects_of_another_split_cannot_bring_features_of_other_weights(fidelity, cohort, generated):

@@ -105,6 +105,7 @@ OTHERS = {  # what is changed → (arguments, words of the refusal)
     "weights": (("--preset", "demo-flow"), "made with weights sha256"),
     "images": (("--preset", "demo"), "1 result (s0) was made from other files or demographics than those given"),
 }
+OTHERS["height"] = OTHERS["images"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -114,6 +115,9 @@ def test_what_is_there_was_packed_as_asked_for_or_is_refused(root, invoke, refus
     made = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     if name == "images":
         other_image(root)
+    if name == "height":
+        table = pd.read_csv(root / "cohort.csv")
+        table.assign(height_m=table["height_m"] + 0.1).to_csv(root / "cohort.csv", index=False)
     arguments, words = OTHERS[name]
     assert words in refused(script, "--root", root, "--outdir", out, *arguments)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == made

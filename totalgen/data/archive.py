@@ -9,11 +9,13 @@ last: what they do not list is not in the archive. What was damaged later is not
 the archive is used, and packed again; by its checksum where that is asked for.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ import psutil
 import torch
 import zarr
 
-from totalgen.data.demographics import COLUMNS, COVERAGE, Demographics, read_cohort
+from totalgen.data.axial_extent import warn_of_other_rows
+from totalgen.data.demographics import COLUMNS, COVERAGE, SPLITS, Demographics, read_cohort
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
 from totalgen.data.recipes import PetCt, Recipe, recipe_from, statistics
@@ -67,16 +70,25 @@ def pack(
     packed = packed_subjects(path, recipe)
     if gone := [subject for subject in packed if subject not in ready.index]:
         raise InputError(f"{path}: holds {gone[0]}, who is not in the cohort. Give --overwrite to pack it again.")
-    notes = {name: read_table(root / f"{name}.csv").set_index("subject") for name in ("suv", "crop")}
+    tables = {name: read_table(root / f"{name}.csv") for name in ("suv", "crop")}
+    if isinstance(recipe, PetCt):
+        warn_of_other_rows(root, table, tables["crop"])
+    notes = {name: found.set_index("subject") for name, found in tables.items()}
 
-    def work(subject):
+    def check(subject):
         if recipe.person:
             Demographics.from_row(ready.loc[subject])
+
+    def work(subject):
+        check(subject)
         made_from = {name: n.loc[subject].dropna().to_dict() for name, n in notes.items() if subject in n.index}
         write_subject(path / subject, folder / subject, recipe, made_from)
 
     def done(subject):
-        return is_current(path / subject, folder / subject, recipe)
+        with contextlib.suppress(InputError):  # a person that the table lacks since is listed by work
+            check(subject)
+            return is_current(path / subject, folder / subject, recipe)
+        return False
 
     subjects = [*packed, *(subject for subject in ready.index if subject not in packed)]
     failed = for_each_subject(root, f"pack_{recipe.name}", subjects, work, done, None, workers, scheduler)
@@ -106,6 +118,19 @@ def report_cuts(path: Path, subjects: Sequence[str]) -> None:
         click.echo(
             f"Warning: {path}: its shape cuts the bodies of {len(lost)} of {len(cut)} subjects, of {worst} most "
             f"({100 * lost[worst]:.1f} % of the voxels). Give a larger --shape, with --overwrite.", err=True,
+        )  # fmt: skip
+
+
+def report_splits(path: Path) -> None:
+    """A line with the number of subjects of every split of an archive, and one on standard error for a split that is
+    none of SPLITS, such as Train: nothing learns from it."""
+    counts = Counter(row.get("split", SPLITS[0]) for row in Archive(path).subjects)
+    shown = ", ".join(f"{count} {split}" for split, count in counts.items())
+    click.echo(f"Splits: {shown}; trainings learn from {SPLITS[0]}.")
+    if odd := sorted(set(counts).difference(SPLITS)):
+        click.echo(
+            f"Warning: {path}: split {', '.join(odd)} is none of {', '.join(SPLITS)}, and no training uses it. Correct "
+            "cohort.csv and run this step again.", err=True,
         )  # fmt: skip
 
 
@@ -350,8 +375,11 @@ class Archive:
         return chosen(self.subjects, split, partial)
 
     def demographics(self, index: int) -> Demographics:
-        """Demographics of a row."""
-        return Demographics.from_row(self.subjects[index])
+        """Demographics of a row. Raises InputError that names the subject."""
+        try:
+            return Demographics.from_row(self.subjects[index])
+        except InputError as error:
+            raise InputError(f"{self.path}: {self.subjects[index]['subject']}: {error} {AGAIN}") from None
 
 
 def _from_version_2(attributes):

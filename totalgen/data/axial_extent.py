@@ -1,15 +1,18 @@
 """How long a torso is: the axial extent of a cropped volume as a straight line in the height of its subject."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import click
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LinearRegression, RANSACRegressor
 
-from totalgen.data.demographics import HEIGHT_M
+from totalgen.data.demographics import COVERAGE, HEIGHT_M
 from totalgen.data.files import atomic
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
@@ -17,6 +20,8 @@ from totalgen.errors import InputError
 Numbers = TypeVar("Numbers", float, np.ndarray)
 
 FEWEST = 10  # subjects below which a line is not fitted
+CROPPED = (COVERAGE, "z_extent_mm")  # columns of crop.csv
+ROWS = "fitted_to"  # in the file: rows_hash
 HEIGHTS_APART_M = 0.05  # heights with a smaller range than this do not determine a slope
 
 
@@ -115,7 +120,8 @@ def read_axial_extent(path: str | Path) -> AxialExtent:
     if not path.exists():
         raise InputError(f"{path}: no such file. Run 0_Preprocess/5_fit_axial_extent.py on its folder first.")
     try:
-        line = AxialExtent.from_dict(read_json(path, "Run 0_Preprocess/5_fit_axial_extent.py."))
+        about = read_json(path, "Run 0_Preprocess/5_fit_axial_extent.py.")
+        line = AxialExtent.from_dict({name: value for name, value in about.items() if name != ROWS})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: is not an axial extent ({error}). Run 0_Preprocess/5_fit_axial_extent.py.") from None
     try:
@@ -124,10 +130,41 @@ def read_axial_extent(path: str | Path) -> AxialExtent:
         raise InputError(f"{path}: {error} Run 0_Preprocess/5_fit_axial_extent.py again.") from None
 
 
-def write_axial_extent(path: str | Path, line: AxialExtent) -> None:
-    """Write an AxialExtent as JSON, atomically."""
+def write_axial_extent(path: str | Path, line: AxialExtent, rows: pd.DataFrame | None = None) -> None:
+    """Write an AxialExtent as JSON, atomically, with what tells the ``rows`` that it was fitted to."""
+    about = {} if rows is None else {ROWS: rows_hash(rows)}
     with atomic(path) as part:
-        part.write_text(json.dumps(line.to_dict(), indent=2) + "\n")
+        part.write_text(json.dumps(line.to_dict() | about, indent=2) + "\n")
+
+
+def rows_of_line(cohort: pd.DataFrame, crops: pd.DataFrame) -> pd.DataFrame:
+    """The subjects that a line is fitted to: of split train, with the whole torso in the scan.
+
+    cohort: of ``read_cohort``;  crops: the table crop.csv, with the columns CROPPED.
+    """
+    both = cohort.drop(columns=list(CROPPED), errors="ignore").merge(crops[["subject", *CROPPED]], on="subject")
+    train = both["split"] == "train" if "split" in both else True
+    return both[(both[COVERAGE].astype(str) == "True") & train]
+
+
+def rows_hash(rows: pd.DataFrame) -> str:
+    """What tells the subjects, heights and extents of ``rows_of_line`` from others, in whatever order."""
+    numbers = [pd.to_numeric(rows[name], errors="coerce") for name in ("height_m", "z_extent_mm")]
+    told = sorted(f"{s} {height:g} {mm:g}" for s, height, mm in zip(rows["subject"], *numbers, strict=True))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
+def warn_of_other_rows(root: Path, cohort: pd.DataFrame, crops: pd.DataFrame) -> None:
+    """A line on standard error when <root>/axial_extent.json was fitted to other heights and extents than those of the
+    tables. The published line was fitted to none of them, one of an earlier version does not say."""
+    kept = read_json(root / "axial_extent.json").get(ROWS)
+    if kept is None or not {*CROPPED, "subject"}.issubset(crops):
+        return
+    if kept != rows_hash(rows_of_line(cohort, crops)):
+        click.echo(
+            f"Warning: {root / 'axial_extent.json'}: was fitted to other heights or extents than are in cohort.csv "
+            "and crop.csv. Run 0_Preprocess/5_fit_axial_extent.py again, and this step after it.", err=True,
+        )  # fmt: skip
 
 
 def scatter(path: str | Path, height_m: ArrayLike, extent_mm: ArrayLike, line: AxialExtent) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from totalgen.data.files import atomic
 from totalgen.data.names import check_subjects
-from totalgen.data.text_files import check_numbers, read_csv, read_text
+from totalgen.data.text_files import check_numbers, read_csv, read_text, spreadsheet_row
 from totalgen.errors import InputError
 
 COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "source")
@@ -18,6 +18,7 @@ MANIFEST = "manifest.csv"  # the cohort table of a folder of generated studies
 TEST_FRACTION = 0.26  # share of test subjects: 200 of 765 in the paper
 COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
 SEXES = ("F", "M")
+SPLITS = ("train", "validation", "test")  # trainings learn from the first
 HEIGHT_M = (1.0, 2.3)
 WEIGHT_KG = (20.0, 300.0)
 AGE_YEARS = (1.0, 120.0)
@@ -71,13 +72,17 @@ class Demographics:
         """From a row of a cohort table, or a dict of its columns."""
         numbers = []
         for name in ("age_years", "height_m", "weight_kg"):
+            value = row.get(name, np.nan)  # an archive lacks what was empty
             try:
-                numbers.append(float(row[name]))
-            except ValueError:
-                raise InputError(f'{name} is "{row[name]}", not a number. Correct the table.') from None
+                numbers.append(float(value))
+            except (ValueError, TypeError):
+                raise InputError(f'{name} is "{value}", not a number. Correct the table.') from None
             if np.isnan(numbers[-1]):
                 raise InputError(f"{name} is empty. Fill it in.")
-        return cls(row["sex"], *numbers)
+        sex = row.get("sex", np.nan)
+        if pd.isna(sex):
+            raise InputError("sex is empty. Fill it in.")
+        return cls(sex, *numbers)
 
 
 RANGES = {"age_years": (1, "years"), "height_m": (100, "cm"), "weight_kg": (1, "kg")}  # name: factor to the unit shown
@@ -104,7 +109,8 @@ def outside(person: Demographics, known: dict[str, list[float]]) -> list[str]:
 def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
     """A cohort table as a DataFrame, subject and split as text.
 
-    person: whether sex, age, height and weight must be there.
+    person: whether sex, age, height and weight must be there. An empty split is train, since trainings take it; not of
+    a manifest.csv, whose studies nothing was trained on.
     Raises InputError when it is missing, empty or without a column, and when a subject occurs twice or cannot be the
     name of a folder.
     """
@@ -119,6 +125,8 @@ def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
         raise InputError(f"{path}: column {', '.join(missing)} is missing. A cohort table has {', '.join(COLUMNS)}.")
     if table.empty:
         raise InputError(f"{path}: lists no subject. Read the reasons in failures.csv in the same folder.")
+    if "split" in table and path.name != MANIFEST:
+        table["split"] = table["split"].fillna(SPLITS[0])
     check_subjects(table["subject"], path, unique=True)
     check_numbers(table, ("age_years", "height_m", "weight_kg"), path)
     return table
@@ -133,7 +141,7 @@ def check_people(table: pd.DataFrame, path: str | Path) -> None:
         try:
             Demographics.from_row(row)
         except InputError as error:
-            raise InputError(f"{path}, row {int(str(index)) + 2}, subject {row['subject']}: {error}") from None
+            raise InputError(f"{path}, row {spreadsheet_row(index)}, subject {row['subject']}: {error}") from None
 
 
 def of_split(table: pd.DataFrame, split: str | None, path: str | Path) -> pd.DataFrame:

@@ -16,9 +16,10 @@ from pydicom import Dataset
 from totalgen.data import identity
 from totalgen.data.choice import choose
 from totalgen.data.demographics import AGE_YEARS, COLUMNS, HEIGHT_M, WEIGHT_KG, Demographics
-from totalgen.data.dicom import Damaged, Series, find_series, join, read_file
+from totalgen.data.dicom import Damaged, Series, find_series, join, read_file, series_uid, walk
 from totalgen.data.files import error_text
 from totalgen.data.header_numbers import number
+from totalgen.data.made_with import ENDS
 from totalgen.data.parallel import spread
 from totalgen.data.progress import progress
 from totalgen.data.subjects import read_table
@@ -302,38 +303,64 @@ def chosen_files(root: Path, series: pd.DataFrame, subject: str, modality: str) 
     if rows.empty:
         raise InputError(f"{root / 'series.csv'}: {subject} has no chosen {modality} series. See its reasons there.")
     row = rows.iloc[0]
-
-    def is_it(uid):
-        return (identity.written_uid(root, uid) if is_hidden(row) else uid) == row["series"]
-
     found, damaged = find_series(_place(root, row))  # nothing, when the folder is gone
-    matching = [s.files for s in found if is_it(s.uid)]
+    matching = [s.files for s in found if _is_it(root, row, s.uid)]
     if len(matching) > 1:
         raise InputError(f"{root / row['path']}: series of several patients have one UID here. Give each a folder.")
     files = matching[0] if matching else []
     for file in damaged:
-        if is_it(file.series) if file.series else file.path.parent in {f.parent for f in files}:
+        if _is_it(root, row, file.series) if file.series else file.path.parent in {f.parent for f in files}:
             raise InputError(f"{file.path}: {file.why}")
     if not files:
         raise InputError(f"{root / row['path']}: changed since step 1. Run 1_dicom_to_metadata.py again.")
     return files
 
 
-def sources_of_studies(series: pd.DataFrame, cohort: pd.DataFrame) -> dict[str, str]:
-    """subject → what tells its PET and CT from those of another choice, or with another SUV: for made_with.MadeWith.
+def sources_of_studies(root: Path, series: pd.DataFrame, cohort: pd.DataFrame) -> dict[str, str]:
+    """subject → what tells its PET and CT from those of another choice, with other headers, or with another SUV: for
+    made_with.MadeWith. Files that are gone, as those that were removed after step 2, have no part in it.
 
     series: the table <root>/series.csv;  cohort: that of the subjects, by subject.
     """
-    chosen = series[series["chosen"] == "yes"].groupby("subject")[["series", "slices"]]
-    parts = {subject: rows.sort_values("series").values.tolist() for subject, rows in chosen}
-    people = cohort[["sex", "height_m", "weight_kg"]].astype(str)  # SUV does not depend on the age
-    known = {subject: f"{parts.get(subject)} {row.tolist()}" for subject, row in people.iterrows()}
-    return {subject: hashlib.sha256(text.encode()).hexdigest()[:16] for subject, text in known.items()}
+    chosen = dict(iter(series[series["chosen"] == "yes"].sort_values("series").groupby("subject")))
+    found: dict[str, str] = {}
+    for subject, person in progress(list(cohort.iterrows()), "sources", "subject"):
+        rows = chosen.get(subject, series[:0])
+        known = [*rows[["series", "slices"]].to_numpy().ravel(), *person[["sex", "height_m", "weight_kg"]]]
+        told = " ".join(str(v) if isinstance(v, str) else f"{v:g}" for v in known)  # SUV does not depend on the age
+        found[subject] = f"study={hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        for _, row in rows.iterrows():
+            with contextlib.suppress(InputError, OSError):
+                found[subject] += f" {row['modality']}={headers_of(_files_of(root, series, row))}"
+    return found
+
+
+def headers_of(files: Sequence[Path]) -> str:
+    """What tells DICOM files from others by size and beginning, where their headers are; not their names and order."""
+    found = []
+    for path in files:
+        with path.open("rb") as file:
+            found.append(hashlib.sha256(f"{path.stat().st_size} ".encode() + file.read(ENDS)).digest())
+    return hashlib.sha256(b"".join(sorted(found))).hexdigest()[:16]
+
+
+def _files_of(root, series, row):
+    """Those of a chosen series. Where its folder holds as many files as it has slices, one of them tells that they are
+    its own: a cohort has half a million."""
+    files = walk(_place(root, row))[0]
+    header = read_file(files[0])[0] if len(files) == row["slices"] else None
+    if header is not None and _is_it(root, row, series_uid(header, files[0])):
+        return files
+    return chosen_files(root, series, row["subject"], row["modality"])
 
 
 def is_hidden(row: pd.Series) -> bool:
     """Whether a row of the table of series is of a subject whose identity is hidden."""
     return row["series"].startswith(identity.HASHED_SERIES)
+
+
+def _is_it(root, row, uid):
+    return (identity.written_uid(root, uid) if is_hidden(row) else uid) == row["series"]
 
 
 def _place(root, row):

@@ -6,6 +6,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+
+from totalgen.data.text_files import spreadsheet_row
 from totalgen.errors import InputError
 
 LONGEST = 100  # bytes: suffixes and the names of temporary folders must fit into 255 as well
@@ -41,10 +44,11 @@ def fault(name: str) -> str | None:
 def check_subjects(subjects: Iterable[object], path: str | Path, unique: bool = False) -> None:
     """Raise InputError naming the table ``path`` and the row of the first subject that cannot name a folder.
 
-    Rows count as in a spreadsheet, the header being row 1. unique: refuse a subject that occurs again, too.
+    subjects: a column of ``read_csv``, or any others, of rows without gaps;  unique: refuse one that occurs again, too.
     """
     seen: dict[str, int] = {}
-    for row, subject in enumerate(subjects, start=2):
+    for index, subject in subjects.items() if isinstance(subjects, pd.Series) else enumerate(subjects):
+        row = spreadsheet_row(index)
         name = subject if isinstance(subject, str) else ""
         if (why := fault(name)) is not None:
             raise InputError(f"{path}, row {row}: subject {name!r} {why}. Give it a plain name.")

@@ -28,11 +28,16 @@ LAST_ID = 117  # of TotalSegmentator's `total` task, version 2
 FAST_MM = 3.0  # its `fast` network works at this voxel size: finer input than this deserves the full one
 
 
+def given_file(root: str | Path, subject: str) -> Path:
+    """The labels that were supplied with a cohort."""
+    return Path(root) / "given" / subject / "organs.nii.gz"
+
+
 def given(root: str | Path) -> Backend:
     """Backend that takes ``<root>/given/<subject>/organs.nii.gz``, on any grid with a true affine."""
 
     def backend(subject, ct):
-        path = Path(root) / "given" / subject / "organs.nii.gz"
+        path = given_file(root, subject)
         return on_grid_of(ct, read_labels(path), path)
 
     return backend

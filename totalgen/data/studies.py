@@ -14,6 +14,15 @@ LAYOUTS = {  # table: folder, relative to the table, that contains one folder pe
 }
 
 
+def table_of(root: str | Path) -> Path:
+    """The table of a cohort root or of a folder of generated studies. Raises InputError where there is none."""
+    root = require_folder(root, "Give the root of a cohort or the output folder of 2_Tests/generate_petct.py.")
+    name = next((name for name in LAYOUTS if (root / name).exists()), None)
+    if name is None:
+        raise InputError(f"{root}: has neither {' nor '.join(LAYOUTS)}. Give a cohort root or a generated folder.")
+    return root / name
+
+
 def read_studies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     """The cohort table of ``root`` with one more column, ``folder``: where a subject's CT, SUV and organs are.
 
@@ -21,10 +30,7 @@ def read_studies(root: str | Path, split: str | None = None) -> pd.DataFrame:
     ``<subject>/``).  split: keep the rows of this split, as ``of_split``.
     Raises InputError when the folder is neither of the two or no row is left.
     """
-    root = require_folder(root, "Give the root of a cohort or the output folder of 2_Tests/generate_petct.py.")
-    name = next((name for name in LAYOUTS if (root / name).exists()), None)
-    if name is None:
-        raise InputError(f"{root}: has neither {' nor '.join(LAYOUTS)}. Give a cohort root or a generated folder.")
-    table = read_cohort(root / name)
-    table["folder"] = [root / LAYOUTS[name] / subject for subject in table["subject"]]
-    return of_split(table, split, root / name).reset_index(drop=True)
+    path = table_of(root)
+    table = read_cohort(path)
+    table["folder"] = [path.parent / LAYOUTS[path.name] / subject for subject in table["subject"]]
+    return of_split(table, split, path)

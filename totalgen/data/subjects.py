@@ -8,7 +8,7 @@ import click
 import pandas as pd
 
 from totalgen.data.files import append_rows, atomic, forget_failures, locked, record_failure, require_folder, sweep
-from totalgen.data.made_with import MadeWith
+from totalgen.data.made_with import SOURCES, MadeWith, read_record
 from totalgen.data.names import check_subjects
 from totalgen.data.parallel import spread
 from totalgen.data.progress import progress
@@ -48,9 +48,14 @@ def for_each_subject(
     """
     root, subjects = Path(root), list(subjects)
     with locked(root, f"step {step}"):
-        if made_with is not None:
-            made_with.check([subject for subject in made_with.subjects or subjects if done(subject)])
-        return _each(root, step, subjects, work, done, table, workers, scheduler)
+        if made_with is None:
+            return _each(root, step, subjects, work, done, table, workers, scheduler)
+        earlier = read_record(made_with.path).get(SOURCES, {})
+        made_with.check([subject for subject in made_with.subjects or subjects if done(subject)])
+        try:
+            return _each(root, step, subjects, work, done, table, workers, scheduler)
+        finally:
+            made_with.put_back(earlier, [subject for subject in subjects if not done(subject)])
 
 
 def _each(root, step, subjects, work, done, table, workers, scheduler):

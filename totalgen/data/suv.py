@@ -4,6 +4,7 @@ Source: QIBA FDG-PET/CT profile (vendor-neutral SUV pseudo-code), IBSI's SUV gui
 is activity concentration (Bq/mL) · weight (g) / dose (Bq) decayed to the time the activity was corrected to.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ AGREED_OF_DRUG = (
     *("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime"),
 )
 SAME_CLOCK_S = 60.0  # how far two statements of the injection's time of day may differ
+SAME_SESSION_S = 3600.0  # by which the first acquisition may be later than the series time
 MIDNIGHT, DAY_S = time_of_day(0), 24 * 3600
 ZONE_MINUTES = (-12 * 60, 14 * 60)  # from UTC, of all places on earth
 NO_DATE = date(1900, 1, 2)  # used where a header has a time but no date
@@ -260,7 +262,9 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
         ((time, i) for i, h in enumerate(headers) if (time := _moment(h, "Acquisition")) is not None),
     )
     series = _moment(headers[0], "Series")
+    acquired, over_midnight = _over_midnight(headers, acquired, series)
     start, warnings = _stated_start(headers, acquired, series, half_life)
+    warnings = over_midnight + warnings
     if start is None and not acquired and series is None:
         raise SUVError("neither Series Time (0008,0031) nor Acquisition Time (0008,0032) is in the header. Add one.")
     if acquired and series is not None:
@@ -279,6 +283,22 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
         start, source, more = _start_before_processing(headers, acquired, series, half_life)
         warnings += more
     return start, source, warnings + _decay_factor_disagrees(headers, acquired, start, half_life)
+
+
+def _over_midnight(headers, acquired, series):
+    """(acquired, warnings): times of slices that state no date, sorted; those before a gap of half a day, which is in
+    no scan, are of the day after the others. The others are of the last day on which they are not after ``series``."""
+    dated = any(header.get("AcquisitionDate") or header.get("AcquisitionDateTime") for header in headers)
+    gaps = [(late - early).total_seconds() for (early, _), (late, _) in itertools.pairwise(acquired)]
+    if dated or max(gaps, default=0) <= DAY_S / 2:
+        return acquired, []
+    first = gaps.index(max(gaps)) + 1
+    evening, night = acquired[first:], acquired[:first]
+    before = series is not None and (evening[0][0] - series).total_seconds() > SAME_SESSION_S
+    moved = [(time - timedelta(days=before), index) for time, index in evening]
+    moved += [(time + timedelta(days=1 - before), index) for time, index in night]
+    times = f"{evening[0][0]:%H:%M:%S} to {night[-1][0]:%H:%M:%S}"
+    return moved, [f"acquisitions without a date, {times}, taken for a scan over midnight"]
 
 
 def _stated_start(headers, acquired, series, half_life):

@@ -50,7 +50,7 @@ def text_of(path: str | Path, cure: str = CURE) -> str:
 
 
 def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
-    """A CSV table, with the ``options`` of pandas.read_csv; blank rows are left out.
+    """A CSV table, with the ``options`` of pandas.read_csv; blank rows are left out, and counted in its index, from 0.
 
     Raises InputError as ``text_of``, for an empty file, another separator than the comma, a column that is named twice
     and a row of another length than the first, with its line.
@@ -64,8 +64,9 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
             raise InputError(f"{path}: its columns are separated by {name}. {CURE}")
     try:
         rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-        names = next(rows)
-        for row in rows:
+        names, numbers = next(rows), []
+        for number, row in enumerate(rows):
+            numbers += [number] if row else []
             if row and len(row) != len(names):
                 raise InputError(f"{path}: line {rows.line_num} has {len(row)} cells, the first {len(names)}. {CURE}")
         twice = [name for name in names if name and names.count(name) > 1]
@@ -77,13 +78,20 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
             raise
         why = " ".join(str(error).replace("Error tokenizing data. C error: ", "").split())
         raise InputError(f"{path}: cannot be read as a table ({why}). {CURE}") from None
+    if len(numbers) == len(table):
+        table.index = pd.Index(numbers, dtype=int)
     empty = table.isna() | (table.astype(str).apply(lambda column: column.str.strip()) == "")
-    return table[~empty.all(axis=1)].reset_index(drop=True)
+    return table[~empty.all(axis=1)]
 
 
 def read_text(path: str | Path) -> pd.DataFrame:
     """A CSV table as a DataFrame of text, exactly as it is written: for what is only carried over."""
     return read_csv(path, dtype=str, keep_default_na=False)
+
+
+def spreadsheet_row(index: Any) -> int:
+    """The row of a spreadsheet, whose row 1 is the header, that an index of ``read_csv`` stands for."""
+    return int(index) + 2
 
 
 def check_columns(table: pd.DataFrame, columns: Collection[str], path: str | Path, cure: str) -> None:
@@ -94,10 +102,7 @@ def check_columns(table: pd.DataFrame, columns: Collection[str], path: str | Pat
 
 
 def check_numbers(table: pd.DataFrame, columns: tuple[str, ...], path: str | Path) -> None:
-    """Raises InputError, naming row and column, for a text where a number is expected. Empty cells are left alone.
-
-    Rows count as in a spreadsheet, the header being row 1.
-    """
+    """Raises InputError, naming row and column, for a text where a number is expected. Empty cells are left alone."""
     for name in columns:
         if name not in table:
             continue
@@ -106,7 +111,8 @@ def check_numbers(table: pd.DataFrame, columns: tuple[str, ...], path: str | Pat
             row = int(wrong.to_numpy().argmax())
             who = f" ({table['subject'].iloc[row]})" if "subject" in table else ""
             value = table[name].iloc[row]
-            raise InputError(f'{path}, row {row + 2}{who}: {name} is "{value}", which is no number. Correct the table.')
+            line = spreadsheet_row(table.index[row])
+            raise InputError(f'{path}, row {line}{who}: {name} is "{value}", which is no number. Correct the table.')
 
 
 def read_json(path: str | Path, cure: str = "Restore the file.") -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 
 from totalgen.data.measures import MEASURES, mass_of_field_kg, measure_landmarks, measure_study
+from totalgen.data.measuring import measure_each
 from totalgen.data.names import check_masks
 from totalgen.data.studies import read_studies
-from totalgen.data.subjects import drop_rows, for_each_subject, read_table
+from totalgen.data.subjects import read_table
 from totalgen.data.text_files import check_columns, check_numbers
 from totalgen.data.volume import read_labels, read_nifti
 from totalgen.errors import InputError
@@ -24,29 +25,28 @@ def measure_cohort(
     """Measure every study of ``root`` into ``<root>/<masks>.csv``: subject and the columns of ``measure_study``,
     with the rows of ``measure_landmarks`` below them.
 
-    masks: name of the mask file in a study's folder, without suffix. Subjects measured since their files were last
-    written are not measured again; a subject that fails is listed in failures.csv (subjects.for_each_subject).
-    split: only the subjects of this split; others keep their rows unless their files are newer or gone.
+    masks: name of the mask file in a study's folder, without suffix. Subjects whose files are still those that they
+    were measured in are not measured again; one that fails is listed in failures.csv (measuring.measure_each).
+    split: only the subjects of this split; others keep their rows unless their files are others or gone.
     Returns the path of the table. Raises InputError when no study could be measured.
     """
     root = Path(root)
-    folders = read_studies(root).set_index("subject")["folder"]
-    chosen = list(read_studies(root, split)["subject"])
-    path = root / f"{check_masks(masks)}.csv"
-    written = path.stat().st_mtime if path.exists() else 0
+    path, files = measured_files(root, masks)
 
     def work(subject: str) -> list[dict[str, Any]]:
-        organs = read_labels(folders[subject] / f"{masks}.nii.gz")
-        rows = measure_study(read_nifti(folders[subject] / "SUV.nii.gz"), organs) + measure_landmarks(organs)
+        suv, organs = read_nifti(files[subject][0]), read_labels(files[subject][1])
+        rows = measure_study(suv, organs) + measure_landmarks(organs)
         return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
-    def done(subject: str) -> bool:
-        files = [folders[subject] / "SUV.nii.gz", folders[subject] / f"{masks}.nii.gz"]
-        return all(file.exists() and file.stat().st_mtime <= written for file in files)
-
-    drop_rows(path, [s for s in folders.index if s not in chosen and not done(s)])  # else they would count as current
-    for_each_subject(root, "measure", chosen, work, done, path, workers, scheduler)
+    measure_each(root, "measure", files, work, path, list(read_studies(root, split)["subject"]), workers, scheduler)
     return path
+
+
+def measured_files(root: Path, masks: str) -> tuple[Path, dict[str, list[Path]]]:
+    """(path of the table of organs, subject → files that its rows are measured in), of all studies of ``root``."""
+    folders = read_studies(root).set_index("subject")["folder"]
+    names = ("SUV.nii.gz", f"{check_masks(masks)}.nii.gz")
+    return root / f"{masks}.csv", {subject: [folder / name for name in names] for subject, folder in folders.items()}
 
 
 def read_measured(root: str | Path, split: str | None = None, masks: str = "organs") -> pd.DataFrame:
@@ -58,7 +58,7 @@ def read_measured(root: str | Path, split: str | None = None, masks: str = "orga
     if not path.exists():
         raise InputError(f"{path}: no such table. Run 3_Evaluations/2_measure_organs.py --root {root} first.")
     measured = read_table(path)
-    table = _joined(root, split, measured)
+    table = joined(root, split, measured)
     _check(measured, ("organ", "flag"), tuple(MEASURES), path)
     table["flag"] = table["flag"].astype(object).fillna("")
     if table.empty:
@@ -72,19 +72,20 @@ def measure_bodies(
     """Measure the body of every study of ``root`` that has a CT into <root>/bodies.csv: subject and BODY_COLUMNS.
 
     mass_kg: measures.mass_of_field_kg, empty where there is no body;  extent_mm: of the volume along z;
-    suv_field_mean: SUV over the whole field, its voxels outside the body included. Other subjects keep their rows.
+    suv_field_mean: SUV over the whole field, its voxels outside the body included. As ``measure_cohort`` otherwise.
+    Rows of studies whose CT is gone stay.
     Returns the path, None without any CT.
     """
-    root = Path(root)
-    studies = read_studies(root, split).set_index("subject")["folder"]
-    folders = {subject: folder for subject, folder in studies.items() if (folder / "CT.nii.gz").exists()}
-    path = root / BODIES
-    written = path.stat().st_mtime if path.exists() else 0
-    if not folders:
+    root, path = Path(root), Path(root) / BODIES
+    folders = read_studies(root).set_index("subject")["folder"]
+    every = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
+    files = {subject: paths for subject, paths in every.items() if paths[0].exists()}
+    chosen = [subject for subject in read_studies(root, split)["subject"] if subject in files]
+    if not chosen:
         return None
 
     def work(subject: str) -> dict[str, Any]:
-        ct, suv = (read_nifti(folders[subject] / f"{name}.nii.gz") for name in ("CT", "SUV"))
+        ct, suv = (read_nifti(path) for path in files[subject])
         extent = ct.shape[2] * ct.voxel_mm[2]
         try:
             mass = mass_of_field_kg(ct)
@@ -93,11 +94,7 @@ def measure_bodies(
         found = (mass, extent, suv.voxels.mean(dtype=float))
         return {name: float(f"{value:.6g}") for name, value in zip(BODY_COLUMNS, found, strict=True)}
 
-    def done(subject: str) -> bool:
-        files = (folders[subject] / f"{name}.nii.gz" for name in ("CT", "SUV"))
-        return all(file.exists() and file.stat().st_mtime <= written for file in files)
-
-    for_each_subject(root, "measure_body", list(folders), work, done, path, workers, scheduler)
+    measure_each(root, "measure_body", files, work, path, chosen, workers, scheduler)
     return path
 
 
@@ -108,7 +105,7 @@ def read_bodies(root: str | Path, split: str | None = None) -> pd.DataFrame:
         return NO_BODIES.copy()
     measured = read_table(path)
     _check(measured, (), BODY_COLUMNS, path)
-    return _joined(root, split, measured.drop_duplicates("subject"))
+    return joined(root, split, measured.drop_duplicates("subject"))
 
 
 def _check(measured, texts, numbers, path):
@@ -117,7 +114,7 @@ def _check(measured, texts, numbers, path):
     check_numbers(measured, (*numbers, "z_share"), path)
 
 
-def _joined(root, split, measured):
+def joined(root: str | Path, split: str | None, measured: pd.DataFrame) -> pd.DataFrame:
     """The table of the studies with what was measured, which takes the place of columns of the same name there."""
     studies = read_studies(root, split)
     known = ["folder", *(name for name in studies.columns if name in measured and name != "subject")]

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pandas as pd
 
+from totalgen.data.demographics import check_people
 from totalgen.data.measures import MEASURES
+from totalgen.data.measuring import outdated
 from totalgen.data.names import person_of
-from totalgen.data.studies import read_studies
+from totalgen.data.studies import read_studies, table_of
 from totalgen.data.text_files import read_csv
 from totalgen.errors import InputError
 from totalgen.evaluation.design import DEMOGRAPHICS, SEX
-from totalgen.evaluation.measured import NO_BODIES, read_bodies, read_measured
+from totalgen.evaluation.measured import NO_BODIES, measured_files, read_bodies, read_measured
 from totalgen.evaluation.statistics import Summary, body_std, summary
 
 FLAGS = ("missing", "tiny", "not finite")  # why an organ is not averaged
@@ -186,11 +189,20 @@ class PrintedColumn:
 def load_cohort(
     name: str, root: str | Path, split: str | None = None, masks: str = "organs", role: str = "candidate"
 ) -> Cohort:
-    """A measured cohort root or generated folder as a Cohort. Raises InputError when it has not been measured."""
+    """A measured cohort root or generated folder as a Cohort. Raises InputError when it has not been measured. A
+    line on standard error says when it was measured in other files than are there now."""
+    if others := outdated(*measured_files(Path(root), masks)):
+        first = ", ".join([*others[:3], *["…"] * (len(others) > 3)])
+        click.echo(
+            f"Warning: {Path(root) / masks}.csv: {len(others)} of its subjects ({first}) were measured in other files "
+            "than are there now. Run 3_Evaluations/2_measure_organs.py again.", err=True,
+        )  # fmt: skip
     measured = read_measured(root, split, masks)
     again = measured.duplicated(["subject", "organ"])
     doubled = tuple(measured.loc[again, ["subject", "organ"]].itertuples(index=False, name=None))
-    unmeasured = len(read_studies(root, split)) - measured["subject"].nunique()
+    studies = read_studies(root, split)
+    check_people(studies, table_of(root))  # else who is neither F nor M would be in no row
+    unmeasured = len(studies) - measured["subject"].nunique()
     return Cohort(
         name, measured[~again].reset_index(drop=True), unmeasured, role, doubled, read_bodies(root, split), Path(root)
     )

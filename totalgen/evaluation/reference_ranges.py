@@ -10,12 +10,14 @@ import pandas as pd
 from totalgen.data.demographics import COVERAGE, Demographics, of_split
 from totalgen.data.files import atomic, check_place
 from totalgen.data.intensity import CT
+from totalgen.data.measuring import measure_each
 from totalgen.data.names import check_masks
 from totalgen.data.quality import FORMAT_VERSION, MARGIN, MASS, Reference, SexReference, study_figures
 from totalgen.data.studies import read_studies
-from totalgen.data.subjects import for_each_subject, read_table
+from totalgen.data.subjects import read_table
 from totalgen.data.volume import read_labels, read_nifti
 from totalgen.errors import InputError
+from totalgen.evaluation.measured import joined
 
 FEWEST = 10  # subjects of a sex: a range of fewer is chance
 WINDOW_HU = (CT.low, CT.high)
@@ -73,28 +75,24 @@ def measure_quality(
     root: str | Path, masks: str = "organs", window_hu: tuple = WINDOW_HU, workers: int = 1,
     scheduler: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Rows of read_studies with ``study_figures`` of each, kept in <root>/<masks>_quality.csv; what is newer than that
-    table is measured again."""
+    """Rows of read_studies with ``study_figures`` of each, kept in <root>/<masks>_quality.csv; what was measured in
+    other files than are there now is measured again."""
     studies = read_studies(root).set_index("subject")
     path = Path(root) / f"{check_masks(masks)}_quality.csv"
-    written = path.stat().st_mtime if path.exists() else 0
-
-    def files(subject: str) -> list[Path]:
-        return [studies["folder"][subject] / f"{name}.nii.gz" for name in ("CT", "SUV", masks)]
+    names = [f"{name}.nii.gz" for name in ("CT", "SUV", masks)]
+    files = {subject: [folder / name for name in names] for subject, folder in studies["folder"].items()}
 
     def work(subject: str) -> dict[str, Any]:
-        ct, suv, organs = files(subject)
+        ct, suv, organs = files[subject]
         found = study_figures(read_nifti(ct), read_nifti(suv), read_labels(organs), window_hu)
         return dict(window_hu=str(window_hu)) | {name: float(f"{value:.6g}") for name, value in found.items()}
 
     known = read_table(path)
     same = set(known["subject"][known["window_hu"] == str(window_hu)]) if "window_hu" in known else set()
 
-    def done(subject: str) -> bool:
-        return subject in same and all(f.exists() and f.stat().st_mtime <= written for f in files(subject))
-
-    for_each_subject(root, "quality", list(studies.index), work, done, path, workers, scheduler)
-    return studies.reset_index().merge(read_table(path), on="subject")
+    everyone = list(studies.index)
+    measure_each(root, "quality", files, work, path, everyone, workers, scheduler, usable=same.__contains__)
+    return joined(root, None, read_table(path))
 
 
 def fitted(rows: pd.DataFrame) -> SexReference:

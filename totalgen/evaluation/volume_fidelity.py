@@ -13,8 +13,9 @@ from scipy import linalg
 
 from totalgen.data.crop import body_mask
 from totalgen.data.names import check_subjects
-from totalgen.data.text_files import check_numbers, read_csv
-from totalgen.data.volume import Volume
+from totalgen.data.studies import read_studies
+from totalgen.data.text_files import check_numbers, read_csv, spreadsheet_row
+from totalgen.data.volume import Volume, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.figures import STYLES, write
 from totalgen.evaluation.sections import Score, Section
@@ -22,6 +23,7 @@ from totalgen.evaluation.sections import Score, Section
 REPEATS = 100  # random halves and subsets
 FEWEST = 4  # studies of a half
 COMPONENTS_PER_STUDY = 0.25  # principal components of the Fréchet distance: more have no covariance at this number
+SAME_VOXELS = 0.01  # relative difference of their edges
 BANDS = 12  # of the power spectrum, of equal width up to one cycle per two voxels
 WINDOWS = {"CT": np.linspace(-500, 500, 51), "SUV": np.geomspace(0.1, 25, 51)}  # edges of the histograms
 FEATURE, SPECTRUM, HISTOGRAM = "feature_", "spectrum_", "histogram_"  # beginnings of columns
@@ -54,6 +56,21 @@ def describe_study(ct: Volume, suv: Volume, features: Callable[[Volume], np.ndar
         counts = np.histogram(np.clip(volume.voxels[body], edges[0], edges[-1]), edges)[0]
         row |= {f"{HISTOGRAM}{name}_{n}": float(v) for n, v in enumerate(counts / max(counts.sum(), 1))}
     return {name: float(f"{value:.6g}") for name, value in row.items()}
+
+
+def check_voxels(cohorts: Mapping[str, str], split: str | None = None) -> None:
+    """Raises InputError when the first CT of one cohort has other voxels than that of another: bands of the spectra are
+    per voxel. cohorts: name → folder."""
+    first: tuple[str, np.ndarray] | None = None
+    for name, root in cohorts.items():
+        paths = [folder / "CT.nii.gz" for folder in read_studies(root, split)["folder"]]
+        if not (there := [path for path in paths if path.exists()]):
+            continue
+        found = read_nifti(there[0]).voxel_mm
+        first = first or (name, found)
+        if np.abs(found / first[1] - 1).max() > SAME_VOXELS:
+            ours, theirs = ("×".join(f"{mm:g}" for mm in each) for each in (found, first[1]))
+            raise InputError(f"{name}: has voxels of {ours} mm, {first[0]} of {theirs}. Resample one of the cohorts.")
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -106,7 +123,7 @@ def read_features(files: Mapping[str, str]) -> dict[str, pd.DataFrame]:
         for name in names:
             if not (finite := np.isfinite(table[name].to_numpy(float))).all():
                 row = int(finite.argmin())
-                who = f"row {row + 2} ({table['subject'][row]})"
+                who = f"row {spreadsheet_row(table.index[row])} ({table['subject'].iloc[row]})"
                 raise InputError(f"{path}: {who}: {name} is empty or not finite. Correct the table.")
         first = next(iter(found.values()), table.set_index("subject"))
         if odd := sorted(set(names) ^ set(first)):

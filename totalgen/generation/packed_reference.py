@@ -6,7 +6,7 @@ import numpy as np
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.files import atomic
-from totalgen.data.made_with import made_in
+from totalgen.data.made_with import made_in, merged, sources_of
 from totalgen.data.recipes import PetCt
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
@@ -53,7 +53,7 @@ def pack_cohort(
 
     Subjects that are there are not made again; one that fails is listed in <outdir>/failures.csv. Returns the manifest.
     Raises InputError for an ``outdir`` among the studies of ``root`` or with others, and for subjects that are there
-    and were made with other weights, with other noise or from other images.
+    and were made with other weights, other noise, from other images or for another height.
     """
     studies = read_studies(root, split)
     _check_outdir(outdir, root, studies["folder"])
@@ -72,7 +72,9 @@ def pack_cohort(
 
     settings = dict(weights=f"sha256 {cascade.global_stage.sha256[:16]}", ct_noise_hu=ct_noise_hu)
     files = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
-    made_with = made_in(outdir, settings, files)
+    heights = {subject: f"height_m={person.height_m:g}" for subject, person in people.items()}  # which set the length
+    sources = {subject: merged(source, heights[subject]) for subject, source in sources_of(files).items()}
+    made_with = made_in(outdir, settings, files, sources)
     for_each_subject(outdir, "pack_reference", list(people), work, done, None, workers, scheduler, made_with)
     everyone = read_studies(root)  # those of other splits, packed before, stay listed
     table = everyone[[done(subject) for subject in everyone["subject"]]].drop(columns="folder")
