@@ -98,9 +98,9 @@ def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dic
     found = organ_export(organs, HERE / SHIPPED.format("demo-segmenter"), cascade.trained_on, device)
     known = reference_beside(settings.weights.global_weights, given["reference"])
     checks = Checks(found and found.label, found and found.by, known, given["retry"])
-    asked = {"organs.csv": found, "dicom": dicom and write_dicom, "surface.png": given["surface"] and write_surface}
-    exports = {name: export for name, export in asked.items() if export}
-    generate_cohort(cascade, requests, outdir, preset, rank, ranks, given["compare_with"], exports, checks)
+    exports = ({"organs.csv": found} if found else {}) | {"dicom": write_dicom, "surface.png": write_surface}
+    asked = {"organs.csv", *(["dicom"] if dicom else []), *(["surface.png"] if given["surface"] else [])}
+    generate_cohort(cascade, requests, outdir, preset, rank, ranks, given["compare_with"], exports, checks, asked)
     distributed.stop()
     if rank == 0:
         click.echo(written(outdir, requests))

@@ -151,7 +151,8 @@ def test_what_is_asked_for_later_is_made_of_the_volumes_that_are_there(tmp_path)
     made = (tmp_path / "later/a/CT.nii.gz").read_bytes()
     generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports={"list": listing}, checks=known)
     assert "False" in (tmp_path / "later/a/list/names.txt").read_text()
-    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=checks)
+    organs = ["organs.csv", "highest.txt"]  # what else is there is made again though not asked for:
+    generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=checks, asked=organs)
     assert "True" in (tmp_path / "later/a/list/names.txt").read_text()  # it shows what comes before it
     files = {path.relative_to(tmp_path / "once"): path for path in (tmp_path / "once").rglob("*") if path.is_file()}
     assert len(files) > 12
@@ -164,6 +165,17 @@ def test_what_is_asked_for_later_is_made_of_the_volumes_that_are_there(tmp_path)
     others = Checks(label_all, "somebody else", KNOWN)
     with pytest.raises(InputError, match="a: was made with another segmenter"):
         generate_cohort(pipeline, REQUESTS, tmp_path / "later", "x", exports=exports, checks=others)
+
+
+def test_an_export_that_nobody_asks_for_is_made_again_with_its_study_but_not_written_first(tmp_path):
+    exports = {"highest.txt": highest}
+    generate_cohort(Blocks(), REQUESTS, tmp_path, "x", exports=exports, asked=[])
+    assert not (tmp_path / "a/highest.txt").exists()
+    generate_cohort(Blocks(), REQUESTS, tmp_path, "x", exports=exports)
+    (tmp_path / "a/SUV.nii.gz").unlink()
+    generate_cohort(Blocks(), REQUESTS, tmp_path, "x", exports=exports, asked=[])
+    assert (tmp_path / "a/highest.txt").exists()
+    assert (tmp_path / "a/SUV.nii.gz").exists()
 
 
 def test_what_is_not_finite_fails_without_a_reference():

@@ -7,7 +7,7 @@ import itertools
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,7 @@ class Request(NamedTuple):
 def generate_cohort(
     pipeline: Pipeline, requests: Sequence[Request], outdir: str | Path, preset: str, rank: int = 0, ranks: int = 1,
     compare_with: str | Path | None = None, exports: Mapping[str, Export] | None = None, checks: Checks | None = None,
+    asked: Collection[str] | None = None,
 ) -> None:  # fmt: skip
     """Write <outdir>/<name>/ for every request that is not there yet, and manifest.csv.
 
@@ -64,13 +65,15 @@ def generate_cohort(
     the tables;  compare_with: cohort root whose study of the same name is shown above the generated one in
     <name>/comparison.png;  exports: file or folder in a study's folder → what writes it, in this order, each of what
     was written before it; what a study lacks is made of its volumes, which are kept;  checks: label organs, check each
-    study, and generate it again where it fails and attempts are left, now or before.
+    study, and generate it again where it fails and attempts are left, now or before;  asked: the exports to write, all
+    by default; another one that a study has is made again with those before it, which it may show.
     A subject that fails is listed in <outdir>/failures.csv and does not stop the others. Raises InputError when all of
     them failed, and when a study that is there was made with other settings.
     """
     studies = Studies(
         pipeline, {request.name: request for request in requests}, Path(outdir), preset,
         None if compare_with is None else Path(compare_with), dict(exports or {}), checks,
+        set((exports or {}) if asked is None else asked),
     )  # fmt: skip
     studies.outdir.mkdir(parents=True, exist_ok=True)
     with locked(studies.outdir, "step generate") if rank == 0 else contextlib.nullcontext():
@@ -122,6 +125,7 @@ class Studies:
     compare_with: Path | None
     exports: dict[str, Export]
     checks: Checks | None
+    asked_exports: set[str]
 
     def described(self, name: str) -> dict[str, Any]:
         """Its row of the manifest, but for what the check adds."""
@@ -139,9 +143,13 @@ class Studies:
             return False
         return self.checks is None or not self.checks.wanting(read_json(path, REMOVE))
 
+    def wanted(self, name: str) -> list[str]:
+        """The exports that are asked for, and those that it has."""
+        return [each for each in self.exports if each in self.asked_exports or (self.outdir / name / each).exists()]
+
     def missing(self, name: str) -> list[str]:
         """The first of the exports that it lacks, and those after it, which may show the first."""
-        return list(itertools.dropwhile(lambda each: (self.outdir / name / each).exists(), self.exports))
+        return list(itertools.dropwhile(lambda each: (self.outdir / name / each).exists(), self.wanted(name)))
 
     def is_complete(self, name: str) -> bool:
         """Whether it is made with all exports, and compared where that is asked for."""
@@ -165,7 +173,8 @@ class Studies:
                 cure = "Choose other settings of the sampling, or other weights."
                 raise InputError(f"{' and '.join(wrong)}: holds values that are not finite, and is not kept. {cure}")
             (folder / COMPARISON).unlink(missing_ok=True)
-            write_study(folder, volumes, row, lambda part: self._export(list(self.exports), part, source, volumes, row))
+            wanted = self.wanted(name)
+            write_study(folder, volumes, row, lambda part: self._export(wanted, part, source, volumes, row))
         elif missing := self.missing(name):
             self._complete(name, missing)
         if self.compare_with is not None:
