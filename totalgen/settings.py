@@ -138,6 +138,8 @@ class SamplingSettings(Settings):
     guidance: float = setting(1.0, "weight of the network against its guide; 1: no guide", low=-100, high=100)
     churn: float = setting(0.0, "noise that heun adds again along the way (S_churn of Karras 2022)", low=0, high=1000)
     noise_scale: float = setting(1.0, "its scale, and that of sde_dpm_solver's noise (S_noise)", low=0.5, high=2)
+    time_shift: float = setting(1.0, "noise level that the network is told, over that of the sample", low=0.5, high=4)
+    time_shift_sigma: float = setting(80.0, "highest noise level at which it is told another", above=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

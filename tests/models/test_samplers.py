@@ -67,6 +67,30 @@ def test_the_scale_of_the_noise_reaches_every_stochastic_sampler():
         SamplingSettings(sampler="dpm_solver", noise_scale=1.1)
 
 
+def test_a_shifted_level_is_what_the_denoiser_is_told():
+    """An exact one that takes z for noisier than it is makes samples of less spread around the same mean."""
+    noise, told, real = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(3)), [], []
+
+    def denoiser(z, sigma, condition):
+        told.append(float(sigma[0]))
+        return gaussian(z, sigma[0])
+
+    def amend(clean, level):
+        real.append(level)
+        return clean
+
+    usual, calmer = (sample(denoiser, None, noise, "dpm_solver", 24, time_shift=shift, time_shift_sigma=10, amend=amend)
+                     for shift in (1.0, 1.3))  # fmt: skip
+    levels = karras_sigmas(24)[:-1].tolist()
+    shifted = [level * (1.3 if level <= 10 else 1) for level in levels]
+    assert 0 < sum(level > 10 for level in levels) < 24
+    assert told == pytest.approx(levels + shifted)
+    assert real == pytest.approx(2 * levels)
+    assert float(usual.std()) == pytest.approx(STD, rel=0.05)
+    assert float(calmer.std()) < 0.9 * STD
+    assert float(calmer.mean()) == pytest.approx(MEAN, abs=0.03)
+
+
 def mixture(z, sigma, means=(-1.0, 0.4, 1.5), weights=(0.3, 0.5, 0.2), std=0.25):
     """The ideal denoiser of a mixture of Gaussians: the posterior mean under each, weighted by its evidence."""
     means, weights = (torch.tensor(v, dtype=torch.float64) for v in (means, weights))

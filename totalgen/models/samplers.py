@@ -172,7 +172,8 @@ def sample(
     denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
     levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
     guide: ConditionalDenoiser | None = None, guidance: float = 1.0, start: torch.Tensor | None = None,
-    churn: float = 0.0, noise_scale: float = 1.0, amend: Callable[[torch.Tensor, float], torch.Tensor] | None = None,
+    churn: float = 0.0, noise_scale: float = 1.0, time_shift: float = 1.0, time_shift_sigma: float = 80.0,
+    amend: Callable[[torch.Tensor, float], torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
 
@@ -180,11 +181,16 @@ def sample(
     denoiser;  guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding
     a diffusion model with a bad version of itself"); w = 1 needs no guide;  start: [B, C, *space] that the noise of the
     highest level is added to; None: 0, pure noise;  churn: of heun;  noise_scale: of sde_dpm_solver and of churn;
+    time_shift: the denoiser is told σ times this, up to the level time_shift_sigma (Li 2024, "Alleviating exposure bias
+    in diffusion models through sampling with shifted time steps"): besides noise of σ a sample has the errors of the
+    steps before;
     amend: what becomes of each estimate D [B, C, *space] at σ, such as what is known of it otherwise.
     """
 
     def denoise(z, sigma):
-        level, sigma = float(sigma), sigma.to(z).expand(len(z))
+        level = float(sigma)
+        told = sigma * time_shift if level <= time_shift_sigma else sigma
+        sigma = told.to(z).expand(len(z))
         clean = denoiser(z, sigma, condition)
         if guidance != 1:
             assert guide is not None, "guidance other than 1 needs a guide"
