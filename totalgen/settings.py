@@ -341,6 +341,10 @@ class GenerationSettings(Settings):
     calibration_slope: float = setting(
         1.0, "times the departure of the global stage's SUV from its template; 1: as the network says", low=0.5, high=2
     )  # fmt: skip
+    size_calibration: float = setting(
+        0.0, "times what the sizes of organs were measured to lack in the global stage; 0: nothing", low=0, high=10
+    )  # fmt: skip
+    uptake_calibration: float = setting(0.0, "the same of their mean SUVs", low=0, high=10)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:

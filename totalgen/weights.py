@@ -140,8 +140,9 @@ def converted(configuration: dict[str, Any], version: int, path: Path) -> dict[s
 
 
 def known_data(data: dict[str, Any]) -> dict[str, Any]:
-    """What files of one run agree on about its data: ranges and encodings were not kept from the first."""
-    known = {name: value for name, value in data.items() if name != "ranges"}
+    """What files of one run agree on about its data: ranges and encodings were not kept from the first, and what
+    calibrate_organs.py measured is of one file."""
+    known = {name: value for name, value in data.items() if name not in ("ranges", "organs")}
     return dict(encodings={name: asdict(code) for name, code in PET_CT.items()}) | known
 
 

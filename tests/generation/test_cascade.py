@@ -19,6 +19,7 @@ from totalgen.models.networks import cost
 from totalgen.models.precision import autocast
 from totalgen.models.samplers import evaluations
 from totalgen.settings import ComputeSettings, SamplingSettings, WindowSettings
+from totalgen.tasks.organ_calibration import OrganCalibration
 from totalgen.tasks.petct import LowResolution, Person
 from totalgen.tasks.task import Box
 from totalgen.weights import load_weights, save_weights
@@ -159,6 +160,33 @@ def test_a_calibrated_body_departs_further_from_the_one_to_be_expected(cascade, 
     assert wide.describe(WOMAN)["calibration_slope"] == 1.5
     with pytest.raises(InputError, match="has no template"):
         cascade(calibration_slope=1.5)
+
+
+def test_organs_are_amended_as_they_were_measured_and_after_the_slope_of_suv(cascade, template_file, tmp_path):
+    """One step is one estimate; the guide, of the same run, was not measured."""
+    state, configuration = load_weights(template_file)
+    maps = torch.randn(2, 1, 2, 4, 4, 16, generator=torch.Generator().manual_seed(1)) / 30
+    slopes = dict(F=np.array([[1.0], [1.4]]), M=np.ones((2, 1)))
+    organs = OrganCalibration(("liver volume",), *maps, np.array([1.0, 90.0]), slopes)
+    path = tmp_path / "calibrated.safetensors"
+    save_weights(path, state, configuration | dict(data=configuration["data"] | dict(organs=organs.settings)))
+    plain, amended = (
+        cascade(global_weights=path, calibration_slope=1.5, size_calibration=strength) for strength in (0.0, 2.0)
+    )
+    made, other = (each.generate_low(WOMAN, 1) for each in (plain, amended))
+    task = plain.global_stage.task
+    before, after, expected = (task.codec.encode(each[None])[0] for each in (made, other, task.template.of(WOMAN)))
+    change = organs.change(before - expected, 80.0, "F", dict(volume=2.0))
+    assert change.abs().mean() > 0.01
+    assert torch.allclose(after - before, change, rtol=0.01, atol=1e-3)
+    assert "size_calibration" not in plain.describe(WOMAN)
+    assert amended.describe(WOMAN)["size_calibration"] == 2.0
+    man = Demographics("M", 60, 1.8, 80)
+    assert torch.equal(plain.generate_low(man, 1), amended.generate_low(man, 1))
+    guided = dict(sampler="euler", steps=1, guidance=1.5)
+    cascade(global_weights=path, global_guide=template_file, global_sampling=guided)
+    with pytest.raises(InputError, match="not measured"):
+        cascade(uptake_calibration=1.0)
 
 
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):

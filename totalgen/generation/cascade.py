@@ -13,23 +13,23 @@ from totalgen.data.axial_extent import AxialExtent
 from totalgen.data.crop import ROUGH_HU, rough_body
 from totalgen.data.demographics import Demographics, outside
 from totalgen.data.intensity import AIR_HU
-from totalgen.data.resolution import CENTRE, FACTOR, missing, smoothed, stretch
+from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
+from totalgen.generation.calibration import calibrated
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
-from totalgen.generation.window_sampler import Amend, WindowSampler
+from totalgen.generation.window_sampler import WindowSampler
 from totalgen.models.precision import autocast
 from totalgen.models.samplers import STOCHASTIC, seeded_generator
 from totalgen.schema import build
 from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, WindowSettings
-from totalgen.tasks.petct import GlobalTask, LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
-from totalgen.tasks.task import Box, Task
+from totalgen.tasks.petct import LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
+from totalgen.tasks.task import Box
 from totalgen.weights import STAGE_KIND, load_weights
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
-CALIBRATION_WIDTH = 1.5  # low-resolution voxels
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
 
 
@@ -49,31 +49,6 @@ def whole_noise(stage: str, seed: int, shape: Sequence[int]) -> torch.Tensor:
     return torch.randn((2, *shape), generator=seeded_generator(seed, NOISE_STREAMS[stage]))
 
 
-def calibrated(task: Task, slope: float) -> Amend | None:
-    """The amendment by which the SUV of a global stage's estimates departs from the body to be expected as far as the
-    truth does; None for 1, where they are right as they are.
-
-    A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
-    1. Smoothed, because this is of organs, and their noise is none of it. Raises InputError without a template.
-    """
-    if slope == 1:
-        return None
-    assert isinstance(task, GlobalTask)
-    if not task.settings.template:
-        raise InputError(
-            f"calibration_slope is {slope:g}, but the global stage has no template. "
-            "Leave it out, or train one with --set template=True."
-        )
-
-    def amend(clean, sigma, source, box):
-        factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
-        with autocast(clean.device, "float32"):
-            departure = smoothed(clean - task.encoded_template(source, box, clean.device), CALIBRATION_WIDTH)
-        return clean + factor.reshape(-1, 1, 1, 1) * departure
-
-    return amend
-
-
 @dataclass(frozen=True)
 class Cascade:
     """Both stages, and how to sample them and to go over a volume: the pipeline from demographics to CT and SUV."""
@@ -90,6 +65,8 @@ class Cascade:
     consistency_of: str = "both"
     consistency_sigma: float = 0.3
     calibration_slope: float = 1.0
+    size_calibration: float = 0.0
+    uptake_calibration: float = 0.0
 
     def __post_init__(self) -> None:
         self.global_stage.check(self.global_sampling, "global")
@@ -109,7 +86,7 @@ class Cascade:
                 f"the stages do not belong together: one learnt {texts[0]}, the other {texts[1]}. "
                 "Use two stages trained on the same archive."
             )
-        calibrated(self.global_stage.task, self.calibration_slope)
+        self._calibrated()
         stochastic = self.sr_sampling.sampler in STOCHASTIC or self.sr_sampling.churn
         if stochastic and self.tiling.windows == "slabs" and self.tiling.context and len(self.tiles()) > 1:
             raise InputError(
@@ -139,7 +116,7 @@ class Cascade:
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
             settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
             settings.consistency, settings.consistency_of, settings.consistency_sigma,
-            settings.calibration_slope,
+            settings.calibration_slope, settings.size_calibration, settings.uptake_calibration,
         )  # fmt: skip
 
     @classmethod
@@ -195,6 +172,8 @@ class Cascade:
         agreeing = ("consistency", "consistency_of", "consistency_sigma")
         windows |= {name: getattr(self, name) for name in agreeing} if self.consistency else {}
         windows |= dict(calibration_slope=self.calibration_slope) if self.calibration_slope != 1 else {}
+        organs = dict(size_calibration=self.size_calibration, uptake_calibration=self.uptake_calibration)
+        windows |= {name: strength for name, strength in organs.items() if strength}
         return vars(source) | windows | dict(
             source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
@@ -218,8 +197,7 @@ class Cascade:
     def generate_low(self, demographics: Demographics, seed: int, progress: Progress = iter) -> torch.Tensor:
         """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage. progress: wraps the list of evaluations."""
         shape = self.global_stage.task.shape
-        amend = calibrated(self.global_stage.task, self.calibration_slope)
-        sampler = WindowSampler(self.global_stage, self.global_sampling, WindowSettings(), amend=amend)
+        sampler = WindowSampler(self.global_stage, self.global_sampling, WindowSettings(), amend=self._calibrated())
         noise, counted = whole_noise("global", seed, shape)[None], sampler.counted(progress, 1)
         return sampler.box([Person(demographics)], Box.whole(shape), noise, counted)[0]
 
@@ -244,6 +222,10 @@ class Cascade:
             sampled = sampler.box([source], tile.box, noise[(..., *tile.box.slices)], counted)[0]
             result[(slice(None), *tile.kept.slices)] = sampled[(slice(None), *tile.kept_inside)]
         return result
+
+    def _calibrated(self):
+        known = self.calibration_slope, self.size_calibration, self.uptake_calibration
+        return calibrated(self.global_stage.task, *known)
 
     def _sr_sampler(self):
         begin = self._upsampled if self.self_start else None

@@ -26,6 +26,7 @@ from totalgen.data.resolution import CENTRE, FACTOR, PHASES, phase_offsets, posi
 from totalgen.errors import InputError
 from totalgen.models.codec import Standardise
 from totalgen.settings import TaskSettings
+from totalgen.tasks.organ_calibration import OrganCalibration
 from totalgen.tasks.task import Box, Task, sampled_start
 from totalgen.tasks.template import Template
 
@@ -135,6 +136,9 @@ class GlobalTask(CascadeTask):
         self.template: Template | None = None
         if settings.template and data["template"] is not None:
             self.template = Template.from_settings(data["template"], (len(CHANNELS), *self.space))
+        self.organs: OrganCalibration | None = None  # measured once the network has learnt
+        if "organs" in data:
+            self.organs = OrganCalibration.from_settings(data["organs"], (len(CHANNELS), *self.space))
 
     def prepare(self, archive: Archive, rows: Sequence[int]) -> None:
         if self.settings.template:

@@ -1,0 +1,110 @@
+"""What a global stage says too little of is measured in the slope of the truth on what it says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from totalgen.data.archive import Archive, pack
+from totalgen.data.organs import MEASURED
+from totalgen.data.recipes import PetCt
+from totalgen.errors import InputError
+from totalgen.generation import calibration
+from totalgen.generation.calibration import SIGMAS, calibrated, measured_calibration
+from totalgen.generation.cascade import load_stage
+from totalgen.tasks.organ_calibration import believed_slopes
+from totalgen.tasks.petct import Person
+from totalgen.tasks.task import Box
+from totalgen.weights import load_weights
+
+SHARE = 0.5  # of each departure that the denoiser keeps
+
+
+class Timid:
+    """A denoiser that takes every departure from the template, noise and all, for half as large."""
+
+    def __call__(self, z, sigma, condition):
+        expected = 0.5 * condition[:, 4:]  # standardised, in the units of the process
+        return expected + SHARE * (z - expected)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, cropped_cohort):
+    root = cropped_cohort(tmp_path_factory.mktemp("cohort"), subjects=40, shape=(16, 16, 24))
+    pack(root, PetCt(shape=(16, 16, 24)))
+    return Archive(root / "training.zarr")
+
+
+@pytest.fixture
+def stage(archive, stage_file, monkeypatch):
+    monkeypatch.setattr(calibration, "FEWEST", 4)
+    people = [(archive.demographics(row), archive.tensor(row, "low", 0)) for row in archive.indices("train")]
+    path = stage_file(
+        stage="global", shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=(), template=True,
+        people=people,
+    )  # fmt: skip
+    found = load_stage(path, "global", torch.device("cpu"))
+    object.__setattr__(found, "denoiser", Timid())
+    return found
+
+
+def test_the_slope_is_what_a_timid_denoiser_takes_away(stage, archive, monkeypatch):
+    """Of a reading of variance v and noise σ²·|w|² it keeps a half: the slope is v / (v + σ²|w|²) / 0.5."""
+    rows = archive.indices("train")
+    monkeypatch.setattr(calibration, "believed_slopes", lambda *of: seen.append(of) or believed_slopes(*of))
+    seen, targets = [], np.random.default_rng(0).standard_normal((len(rows), 2))
+    names = ("liver volume", "liver SUVmean")
+    found, correlations = measured_calibration(stage, archive, rows, targets, names, slope=1.0)
+    stage.task.organs = found
+    assert found.names == names
+    assert correlations.shape == (2,)
+    assert len(seen) == 2 * len(SIGMAS)
+    power = found.readers.flatten(1).square().sum(1).numpy()
+    for (true, said, _), (sigma, sex) in zip(seen, [(s, sex) for s in SIGMAS for sex in "FM"], strict=True):
+        noise = said / SHARE - true  # what is left of it is the noise of this level
+        assert noise.std(0) == pytest.approx(sigma * np.sqrt(power), rel=0.5), sex
+    assert found.slopes["F"][0].max() > 1.1  # σ 0.2, from believed_slopes
+    one = calibrated(stage.task, sizes=1.0, uptakes=3.0)
+    person = Person(archive.demographics(rows[0]))
+    clean = torch.randn(2, 4, 4, 6, generator=torch.Generator().manual_seed(1))
+    box, strengths = Box.whole(clean.shape[1:]), dict(volume=1.0, SUVmean=3.0)
+    departure = clean - stage.task.encoded_template(person, box)
+    change = found.change(departure, 0.5, person.demographics.sex, strengths)
+    assert torch.equal(one(clean, 0.5, person, box), clean + change)
+
+
+def test_few_subjects_and_weights_without_template_are_refused(stage, archive, stage_file, monkeypatch):
+    rows, targets = archive.indices("train"), np.zeros((len(archive.indices("train")), 1))
+    monkeypatch.setattr(calibration, "FEWEST", 20)
+    with pytest.raises(InputError, match="19 subjects of sex M, 20 are needed"):
+        measured_calibration(stage, archive, rows, targets, ["one"], 1.0)
+    small = dict(shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=())
+    plain = load_stage(stage_file(stage="global", **small), "global")
+    with pytest.raises(InputError, match="no template"):
+        measured_calibration(plain, archive, rows, targets, ["one"], 1.0)
+    with pytest.raises(InputError, match=r"not measured.*calibrate_organs"):
+        calibrated(plain.task, sizes=1.0)
+
+
+def test_the_command_keeps_the_weights_and_adds_what_it_measured(archive, stage_file, invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "FEWEST", 4)
+    monkeypatch.setattr(calibration, "SIGMAS", (1.0,))
+    root, random = archive.path.parent, np.random.default_rng(3)
+    rows = [dict(subject=row["subject"], organ=organ, volume_l=random.uniform(1, 2), suv_mean=random.uniform(2, 3),
+                 suv_max=4.0, suv_peak=4.0, flag="tiny" if row["subject"] == "s3" else "", z_share=0.5,
+                 voxel_mm="6x6x6") for row in archive.subjects for organ in MEASURED]  # fmt: skip
+    pd.DataFrame(rows).to_csv(root / "organs.csv", index=False)
+    people = [(archive.demographics(row), archive.tensor(row, "low", 0)) for row in archive.indices("train")]
+    small = dict(shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=())
+    weights = stage_file(stage="global", template=True, people=people, **small)
+    given = ("--root", root, "--weights", weights, "--calibration-slope", 1.1)
+    result = invoke("1_Trainings/calibrate_organs.py", *given, "--out", tmp_path / "calibrated.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "Slopes of 38 subjects at σ 1:" in result.output  # 40, one of them of split test, one with tiny organs
+    (tensors, was), (same, now) = (load_weights(path) for path in (weights, tmp_path / "calibrated.safetensors"))
+    assert all(torch.equal(tensors[name], same[name]) for name in tensors)
+    organs = now["data"].pop("organs")
+    assert now == was
+    assert organs["names"] == [f"{organ} {measure}" for measure in ("volume", "SUVmean") for organ in MEASURED]
+    stage = load_stage(tmp_path / "calibrated.safetensors", "global")
+    assert stage.task.organs.settings == organs

@@ -1,0 +1,114 @@
+"""The calibration of the global stage: what its estimates lack of how bodies differ, measured and amended."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from totalgen.data.archive import Archive
+from totalgen.data.demographics import SEXES
+from totalgen.data.progress import progress
+from totalgen.data.resolution import PHASES, smoothed
+from totalgen.errors import InputError
+from totalgen.generation.trained import Trained
+from totalgen.generation.window_sampler import Amend
+from totalgen.models.precision import autocast
+from totalgen.models.samplers import seeded_generator
+from totalgen.tasks.organ_calibration import OrganCalibration, believed_slopes, directions
+from totalgen.tasks.petct import GlobalTask, Person
+from totalgen.tasks.task import Box, Task
+
+WIDTH = 1.5  # low-resolution voxels
+SIGMAS = (0.2, 0.5, 1.0, 2.0, 4.0)  # below, slopes are 1; above, an estimate says hardly anything of an organ
+REPEATS, FEWEST, SEED, BATCH = 4, 64, 7, 16
+
+
+def calibrated(task: Task, slope: float = 1.0, sizes: float = 0.0, uptakes: float = 0.0) -> Amend | None:
+    """The amendment by which a global stage's estimates depart from the body to be expected as far as the truth does;
+    None where they are right as they are.
+
+    A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
+    1. slope: of all SUVs; smoothed, because this is of organs, and their noise is none of it;  sizes, uptakes: how many
+    times what was measured to lack of the volumes and the mean SUVs of organs (OrganCalibration).
+    Raises InputError where the weights lack what this needs.
+    """
+    strengths = dict(volume=sizes, SUVmean=uptakes)
+    organs = any(strengths.values())
+    if slope == 1 and not organs:
+        return None
+    assert isinstance(task, GlobalTask)
+    if slope != 1 and not task.settings.template:
+        raise InputError(
+            f"calibration_slope is {slope:g}, but the global stage has no template. "
+            "Leave it out, or train one with --set template=True."
+        )
+    known = task.organs
+    if organs and known is None:
+        raise InputError(
+            f"size_calibration is {sizes:g} and uptake_calibration {uptakes:g}, but what these weights of the global "
+            "stage say of organs was not measured. Set both to 0, or run 1_Trainings/calibrate_organs.py."
+        )
+
+    def amend(clean, sigma, source, box):
+        factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
+        with autocast(clean.device, "float32"):
+            expected = task.encoded_template(source, box, clean.device)
+            if slope != 1:
+                clean = clean + factor.reshape(-1, 1, 1, 1) * smoothed(clean - expected, WIDTH)
+            if known is not None and organs:
+                clean = clean + known.change(clean - expected, sigma, source.demographics.sex, strengths)
+        return clean
+
+    return amend
+
+
+@torch.no_grad()
+def measured_calibration(
+    stage: Trained, archive: Archive, rows: Sequence[int], targets: np.ndarray, names: Sequence[str], slope: float
+) -> tuple[OrganCalibration, np.ndarray]:
+    """(what the estimates of a global stage lack, correlation [k] of each reading with its target).
+
+    rows: subjects of the archive;  targets [n, k]: what to read of each, such as ln volumes, called ``names``;
+    slope: the calibration_slope with which it will be sampled. Raises InputError for few subjects of a sex.
+    """
+    task, box = stage.task, Box.whole(stage.task.shape)
+    assert isinstance(task, GlobalTask)
+    if not task.settings.template:
+        raise InputError("the global stage has no template to depart from. Train one with --set template=True.")
+    people = [archive.demographics(row) for row in rows]
+    sexes = np.array([person.sex for person in people])
+    for sex in SEXES:
+        if (count := int((sexes == sex).sum())) < FEWEST:
+            raise InputError(f"{archive.path}: {count} subjects of sex {sex}, {FEWEST} are needed. Pack more.")
+    design = np.array([[1.0, *person.channels()] for person in people])
+    left = targets - design @ np.linalg.lstsq(design, targets, rcond=None)[0]
+    expected = torch.stack([task.encoded_template(Person(person), box, stage.device).cpu() for person in people])
+    random = np.random.default_rng(SEED)
+
+    def volumes():
+        low = (archive.tensor(row, "low", int(random.integers(PHASES))) for row in rows)
+        return torch.stack([task.codec.encode(one[None].to(stage.device))[0].cpu() for one in low])
+
+    departures, again = (torch.stack([volumes() - expected for _ in range(REPEATS)]) for _ in range(2))
+    readers, patterns, correlations = directions(departures, again, left)
+    blank = {sex: np.ones((len(SIGMAS), len(names))) for sex in SEXES}
+    found = OrganCalibration(tuple(names), readers, patterns, np.array(SIGMAS), blank)
+    true, amend = again[0] + expected, calibrated(task, slope)
+    readings = found.readings(true - expected).numpy()
+    noise = torch.stack([torch.randn(true.shape[1:], generator=seeded_generator(SEED, n)) for n in range(len(rows))])
+    batches = [range(first, min(first + BATCH, len(rows))) for first in range(0, len(rows), BATCH)]
+    for level, sigma in enumerate(SIGMAS):
+        said = []
+        for batch in progress(batches, f"σ {sigma:g}"):
+            sources = [Person(people[n]) for n in batch]
+            z = (true[batch] + sigma * noise[batch]).to(stage.device)
+            condition = torch.stack([task.condition(source, box, stage.device) for source in sources])
+            with autocast(stage.device, stage.precision):
+                made = stage.denoiser(z, z.new_full((len(z),), sigma), condition).float()
+            if amend is not None:
+                made = torch.stack([amend(one, sigma, s, box) for one, s in zip(made, sources, strict=True)])
+            said.append(found.readings(made.cpu() - expected[batch]).numpy())
+        for sex in SEXES:
+            chosen = sexes == sex
+            blank[sex][level] = believed_slopes(readings[chosen], np.concatenate(said)[chosen], design[chosen])
+    return found, correlations
