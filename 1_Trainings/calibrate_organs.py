@@ -8,7 +8,7 @@ A network that has not converged takes sizes and uptakes of organs for more usua
 the other. From the training subjects: what a low-resolution volume says of ln volume and ln SUVmean of each organ
 (ridge regressions; demographics regressed out), and the slope of what it says of the truth on what it says of the
 network's estimate, at five noise levels. Prints both; the weights are the same. Generation amends every estimate by
-them: --set size_calibration=1 --set uptake_calibration=1, or more to make up for what the sr stage loses.
+them: --set size_calibration=1,1,1,1, or more to make up for what the sr stage loses.
 """
 
 
@@ -22,11 +22,11 @@ from totalgen.data.organs import MEASURED
 from totalgen.distributed import usable_device
 from totalgen.errors import InputError
 from totalgen.evaluation.measured import read_measured
-from totalgen.generation.calibration import measured_calibration
+from totalgen.generation.calibration import SIZE, UPTAKE, measured_calibration
 from totalgen.generation.cascade import load_stage
 from totalgen.weights import load_weights, save_weights
 
-MEASURES = {"volume_l": "volume", "suv_mean": "SUVmean"}
+MEASURES = {"volume_l": SIZE, "suv_mean": UPTAKE}
 
 
 def organ_targets(root, masks, archive):
@@ -63,7 +63,7 @@ def main(root, weights, masks, slope, path, device):
     for k, name in enumerate(names):
         texts = [f"{sex} {' '.join(f'{slope:.2f}' for slope in found.slopes[sex][:, k])}" for sex in SEXES]
         click.echo(f"{name:16} {'; '.join(texts)}; r {correlations[k]:.2f}")
-    person = ("--sex", "F", "--age", 60, "--height-cm", 165, "--weight-kg", 66, "--set", "size_calibration=1")
+    person = ("--sex", "F", "--age", 60, "--height-cm", 165, "--weight-kg", 66, "--set", "size_calibration=1,1,1,1")
     ended(path, "2_Tests/generate_petct.py", *person, "--global-weights", path, "--outdir", "out/calibrated")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from totalgen.data.doses import DOSES
+from totalgen.data.organs import MEASURED
 from totalgen.data.recipes import AXIAL
 from totalgen.errors import InputError
 from totalgen.models.networks import RECOMPUTE
@@ -341,14 +342,17 @@ class GenerationSettings(Settings):
     calibration_slope: float = setting(
         1.0, "times the departure of the global stage's SUV from its template; 1: as the network says", low=0.5, high=2
     )  # fmt: skip
-    size_calibration: float = setting(
-        0.0, "times what the sizes of organs were measured to lack in the global stage; 0: nothing", low=0, high=10
+    size_calibration: tuple[float, ...] = setting(
+        (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage", low=0, high=10
     )  # fmt: skip
-    uptake_calibration: float = setting(0.0, "the same of their mean SUVs", low=0, high=10)
+    uptake_calibration: tuple[float, ...] = setting((), "the same of their mean SUVs", low=0, high=10)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("size_calibration", "uptake_calibration"):
+            if len(numbers := getattr(self, name)) not in (0, len(MEASURED)):
+                raise InputError(f"{name} is {numbers!r}. Give none, or a number for each of {', '.join(MEASURED)}.")
         if 0 < self.self_start <= self.sr_sampling.sigma_min:
             raise InputError(f"self_start {self.self_start:g} is not above sr_sampling.sigma_min. Raise it.")
         if 0 < self.consistency < LEAST_CONSISTENCY:

@@ -64,10 +64,10 @@ def test_the_slope_is_what_a_timid_denoiser_takes_away(stage, archive, monkeypat
         noise = said / SHARE - true  # what is left of it is the noise of this level
         assert noise.std(0) == pytest.approx(sigma * np.sqrt(power), rel=0.5), sex
     assert found.slopes["F"][0].max() > 1.1  # σ 0.2, from believed_slopes
-    one = calibrated(stage.task, sizes=1.0, uptakes=3.0)
     person = Person(archive.demographics(rows[0]))
     clean = torch.randn(2, 4, 4, 6, generator=torch.Generator().manual_seed(1))
-    box, strengths = Box.whole(clean.shape[1:]), dict(volume=1.0, SUVmean=3.0)
+    box, strengths = Box.whole(clean.shape[1:]), {"liver volume": 1.0, "liver SUVmean": 3.0}
+    one = calibrated(stage.task, organs=strengths)
     departure = clean - stage.task.encoded_template(person, box)
     change = found.change(departure, 0.5, person.demographics.sex, strengths)
     assert torch.equal(one(clean, 0.5, person, box), clean + change)
@@ -83,7 +83,7 @@ def test_few_subjects_and_weights_without_template_are_refused(stage, archive, s
     with pytest.raises(InputError, match="no template"):
         measured_calibration(plain, archive, rows, targets, ["one"], 1.0)
     with pytest.raises(InputError, match=r"not measured.*calibrate_organs"):
-        calibrated(plain.task, sizes=1.0)
+        calibrated(plain.task, organs={"liver volume": 1.0})
 
 
 def test_the_command_keeps_the_weights_and_adds_what_it_measured(archive, stage_file, invoke, tmp_path, monkeypatch):

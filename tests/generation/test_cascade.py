@@ -171,22 +171,22 @@ def test_organs_are_amended_as_they_were_measured_and_after_the_slope_of_suv(cas
     path = tmp_path / "calibrated.safetensors"
     save_weights(path, state, configuration | dict(data=configuration["data"] | dict(organs=organs.settings)))
     plain, amended = (
-        cascade(global_weights=path, calibration_slope=1.5, size_calibration=strength) for strength in (0.0, 2.0)
+        cascade(global_weights=path, calibration_slope=1.5, size_calibration=sizes) for sizes in ((), (2, 0, 0, 0))
     )
     made, other = (each.generate_low(WOMAN, 1) for each in (plain, amended))
     task = plain.global_stage.task
     before, after, expected = (task.codec.encode(each[None])[0] for each in (made, other, task.template.of(WOMAN)))
-    change = organs.change(before - expected, 80.0, "F", dict(volume=2.0))
+    change = organs.change(before - expected, 80.0, "F", {"liver volume": 2.0})
     assert change.abs().mean() > 0.01
     assert torch.allclose(after - before, change, rtol=0.01, atol=1e-3)
     assert "size_calibration" not in plain.describe(WOMAN)
-    assert amended.describe(WOMAN)["size_calibration"] == 2.0
+    assert amended.describe(WOMAN)["size_calibration"] == (2, 0, 0, 0)
     man = Demographics("M", 60, 1.8, 80)
     assert torch.equal(plain.generate_low(man, 1), amended.generate_low(man, 1))
     guided = dict(sampler="euler", steps=1, guidance=1.5)
     cascade(global_weights=path, global_guide=template_file, global_sampling=guided)
     with pytest.raises(InputError, match="not measured"):
-        cascade(uptake_calibration=1.0)
+        cascade(global_weights=path, uptake_calibration=(1, 0, 0, 0))
 
 
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):

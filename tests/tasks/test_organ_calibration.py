@@ -51,14 +51,15 @@ def test_a_body_that_was_said_too_usual_becomes_what_it_was():
     """Take from each departure a known share along the patterns of the organs: the change brings it back, no more."""
     slopes = {"F": np.array([[1.25, 2.0], [1.0, 1.0]]), "M": np.array([[1.0, 1.0], [4.0, 1.0]])}
     found, again = calibration(slopes)
-    once, twice = dict(volume=1.0), dict(volume=2.0, SUVmean=3.0)
+    names = ("liver volume", "heart volume")
+    once, twice = (dict.fromkeys(names, strength) for strength in (1.0, 2.0))
     for departure in again[0, :4]:
         lost = (found.readings(departure[None])[0] * (1 - 1 / torch.tensor([1.25, 2.0]))).float()
         usual = departure - torch.tensordot(lost, found.patterns, dims=1)
         assert torch.allclose(usual + found.change(usual, 0.5, "F", once), departure, atol=1e-5)
         assert torch.allclose(found.change(usual, 0.5, "F", twice), 2 * (departure - usual), atol=1e-5)
         assert not found.change(usual, 0.5, "M", once).any()
-        assert not found.change(usual, 0.5, "F", dict(SUVmean=1.0)).any()
+        assert not found.change(usual, 0.5, "F", {"liver SUVmean": 1.0}).any()
         assert not found.change(usual, 2.0, "F", once).any()
     assert found.slope("M", 1.0) == pytest.approx([2.5, 1.0])  # half way in ln σ
     for outside in (0.4, 2.1, 80.0):
@@ -89,7 +90,7 @@ def test_json_keeps_a_calibration_and_damage_is_noticed():
     found, again = calibration({sex: np.array([[1.25, 2.0], [1.0, 1.5]]) for sex in "FM"})
     kept = json.loads(json.dumps(found.settings))
     same = OrganCalibration.from_settings(kept, SPACE)
-    again_change, change = (each.change(again[0, 0], 0.7, "M", dict(volume=1.0)) for each in (same, found))
+    again_change, change = (each.change(again[0, 0], 0.7, "M", {"heart volume": 1.0}) for each in (same, found))
     assert torch.allclose(again_change, change, atol=2e-3)
     assert OrganCalibration.from_settings(same.settings, SPACE).settings == same.settings
     broken = dict(float16=kept["float16"][:-8], sigmas=[2.0, 0.5], names=["liver volume"], shape=[2, 2, 3, 5, 4],

@@ -1,6 +1,6 @@
 """The calibration of the global stage: what its estimates lack of how bodies differ, measured and amended."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,19 +21,19 @@ from totalgen.tasks.task import Box, Task
 WIDTH = 1.5  # low-resolution voxels
 SIGMAS = (0.2, 0.5, 1.0, 2.0, 4.0)  # below, slopes are 1; above, an estimate says hardly anything of an organ
 REPEATS, FEWEST, SEED, BATCH = 4, 64, 7, 16
+SIZE, UPTAKE = "volume", "SUVmean"  # last word of a reading's name
 
 
-def calibrated(task: Task, slope: float = 1.0, sizes: float = 0.0, uptakes: float = 0.0) -> Amend | None:
+def calibrated(task: Task, slope: float = 1.0, organs: Mapping[str, float] | None = None) -> Amend | None:
     """The amendment by which a global stage's estimates depart from the body to be expected as far as the truth does;
     None where they are right as they are.
 
     A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
-    1. slope: of all SUVs; smoothed, because this is of organs, and their noise is none of it;  sizes, uptakes: how many
-    times what was measured to lack of the volumes and the mean SUVs of organs (OrganCalibration).
+    1. slope: of all SUVs; smoothed, because this is of organs, and their noise is none of it;  organs: a reading of
+    organs, such as "liver volume" → how many times what was measured to lack of it (OrganCalibration).
     Raises InputError where the weights lack what this needs.
     """
-    strengths = dict(volume=sizes, SUVmean=uptakes)
-    organs = any(strengths.values())
+    organs = {name: strength for name, strength in (organs or {}).items() if strength}
     if slope == 1 and not organs:
         return None
     assert isinstance(task, GlobalTask)
@@ -43,10 +43,10 @@ def calibrated(task: Task, slope: float = 1.0, sizes: float = 0.0, uptakes: floa
             "Leave it out, or train one with --set template=True."
         )
     known = task.organs
-    if organs and known is None:
+    if lacking := sorted(set(organs).difference(known.names if known else ())):
         raise InputError(
-            f"size_calibration is {sizes:g} and uptake_calibration {uptakes:g}, but what these weights of the global "
-            "stage say of organs was not measured. Set both to 0, or run 1_Trainings/calibrate_organs.py."
+            f"{lacking[0]} is to be calibrated, but what these weights of the global stage say of it was not measured. "
+            "Run 1_Trainings/calibrate_organs.py, or set size_calibration and uptake_calibration to ()."
         )
 
     def amend(clean, sigma, source, box):
@@ -56,7 +56,7 @@ def calibrated(task: Task, slope: float = 1.0, sizes: float = 0.0, uptakes: floa
             if slope != 1:
                 clean = clean + factor.reshape(-1, 1, 1, 1) * smoothed(clean - expected, WIDTH)
             if known is not None and organs:
-                clean = clean + known.change(clean - expected, sigma, source.demographics.sex, strengths)
+                clean = clean + known.change(clean - expected, sigma, source.demographics.sex, organs)
         return clean
 
     return amend

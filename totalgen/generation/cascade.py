@@ -13,10 +13,11 @@ from totalgen.data.axial_extent import AxialExtent
 from totalgen.data.crop import ROUGH_HU, rough_body
 from totalgen.data.demographics import Demographics, outside
 from totalgen.data.intensity import AIR_HU
+from totalgen.data.organs import MEASURED
 from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
-from totalgen.generation.calibration import calibrated
+from totalgen.generation.calibration import SIZE, UPTAKE, calibrated
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
@@ -65,8 +66,8 @@ class Cascade:
     consistency_of: str = "both"
     consistency_sigma: float = 0.3
     calibration_slope: float = 1.0
-    size_calibration: float = 0.0
-    uptake_calibration: float = 0.0
+    size_calibration: tuple[float, ...] = ()
+    uptake_calibration: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self.global_stage.check(self.global_sampling, "global")
@@ -224,8 +225,9 @@ class Cascade:
         return result
 
     def _calibrated(self):
-        known = self.calibration_slope, self.size_calibration, self.uptake_calibration
-        return calibrated(self.global_stage.task, *known)
+        asked = ((SIZE, self.size_calibration), (UPTAKE, self.uptake_calibration))
+        organs = {f"{organ} {kind}": s for kind, each in asked for organ, s in zip(MEASURED, each, strict=False)}
+        return calibrated(self.global_stage.task, self.calibration_slope, organs)
 
     def _sr_sampler(self):
         begin = self._upsampled if self.self_start else None

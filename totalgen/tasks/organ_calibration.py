@@ -45,9 +45,9 @@ class OrganCalibration:
     def change(self, departure: torch.Tensor, sigma: float, sex: str, strengths: Mapping[str, float]) -> torch.Tensor:
         """What an estimate at σ lacks, [C, *space]: Σ_k strength_k·(slope_k − 1)·reading_k(departure)·pattern_k.
 
-        strengths: by the last word of a reading's name, such as volume; others are 0.
+        strengths: by the name of a reading; others are 0.
         """
-        strength = np.array([strengths.get(name.split()[-1], 0.0) for name in self.names])
+        strength = np.array([strengths.get(name, 0.0) for name in self.names])
         lacking = torch.from_numpy(strength * (self.slope(sex, sigma) - 1)).to(departure)
         weights = lacking * self.readings(departure[None])[0]
         return torch.tensordot(weights, self.patterns.to(departure.device), dims=1)
