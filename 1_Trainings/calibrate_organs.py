@@ -18,12 +18,13 @@ import numpy as np
 from totalgen.commands import PATH, command, device_option, ended
 from totalgen.data.archive import Archive
 from totalgen.data.demographics import SEXES
+from totalgen.data.files import check_place
 from totalgen.data.organs import MEASURED
 from totalgen.distributed import usable_device
 from totalgen.errors import InputError
 from totalgen.evaluation.measured import read_measured
-from totalgen.generation.calibration import SIZE, UPTAKE, measured_calibration
 from totalgen.generation.cascade import load_stage
+from totalgen.generation.estimate_calibration import SIZE, UPTAKE, measured_calibration
 from totalgen.weights import load_weights, save_weights
 
 MEASURES = {"volume_l": SIZE, "suv_mean": UPTAKE}
@@ -42,6 +43,16 @@ def organ_targets(root, masks, archive):
     return rows, [f"{organ} {MEASURES[measure]}" for measure, organ in columns], found
 
 
+def check_free(path):
+    """InputError unless ``path`` can be written, and is free or holds an earlier result, weights of a global stage."""
+    check_place(path.parent)
+    if path.exists():
+        try:
+            load_stage(path, "global")
+        except InputError:
+            raise InputError(f"{path}: is there, and no weights of a global stage. Choose another --out.") from None
+
+
 @command(__doc__)
 @click.option("--root", type=PATH, required=True, help="Cohort root with training.zarr, measured.")
 @click.option("--weights", type=PATH, required=True, help="Of a global stage with a template.")
@@ -53,6 +64,7 @@ def organ_targets(root, masks, archive):
 @click.option("--out", "path", type=PATH, required=True, help="Weights file to write.")
 @device_option
 def main(root, weights, masks, slope, path, device):
+    check_free(path)
     stage, archive = load_stage(weights, "global", usable_device(device)), Archive(root / "training.zarr")
     stage.task.check(archive)
     rows, names, targets = organ_targets(root, masks, archive)

@@ -30,8 +30,8 @@ from totalgen.data.progress import progress
 from totalgen.data.resolution import subsample
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
-from totalgen.generation.calibration import calibrated
 from totalgen.generation.cascade import load_stage, whole_noise
+from totalgen.generation.estimate_calibration import calibrated
 from totalgen.generation.window_sampler import WindowSampler
 from totalgen.schema import resolve
 from totalgen.settings import SamplingSettings, WindowSettings

@@ -17,8 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ("0_Preprocess", "1_Trainings", "2_Tests", "3_Evaluations")
 SCRIPTS = sorted(f"{path.parent.name}/{path.name}" for stage in STAGES for path in (REPOSITORY / stage).glob("*.py"))
 NETWORKS = (
-    "0_Preprocess/3_segment_organs.py", "1_Trainings/encode_latents.py", "1_Trainings/train_ct_to_mr.py",
-    "1_Trainings/train_pet_denoising.py", "1_Trainings/train_segmenter.py", "1_Trainings/train_totalgen.py",
+    "0_Preprocess/3_segment_organs.py", "1_Trainings/calibrate_organs.py", "1_Trainings/encode_latents.py",
+    "1_Trainings/train_ct_to_mr.py", "1_Trainings/train_pet_denoising.py", "1_Trainings/train_segmenter.py",
+    "1_Trainings/train_totalgen.py",
     "2_Tests/denoise_pet.py", "2_Tests/generate_petct.py", "2_Tests/translate_ct_to_mr.py",
     "3_Evaluations/1_segment_generated.py", "3_Evaluations/5_privacy.py",
     "3_Evaluations/7_fidelity.py", "3_Evaluations/8_usefulness.py",

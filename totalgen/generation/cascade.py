@@ -17,7 +17,7 @@ from totalgen.data.organs import MEASURED
 from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
-from totalgen.generation.calibration import SIZE, UPTAKE, calibrated
+from totalgen.generation.estimate_calibration import SIZE, UPTAKE, calibrated
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained

@@ -9,9 +9,9 @@ from totalgen.data.archive import Archive, pack
 from totalgen.data.organs import MEASURED
 from totalgen.data.recipes import PetCt
 from totalgen.errors import InputError
-from totalgen.generation import calibration
-from totalgen.generation.calibration import SIGMAS, calibrated, measured_calibration
+from totalgen.generation import estimate_calibration
 from totalgen.generation.cascade import load_stage
+from totalgen.generation.estimate_calibration import SIGMAS, calibrated, measured_calibration
 from totalgen.tasks.organ_calibration import believed_slopes
 from totalgen.tasks.petct import Person
 from totalgen.tasks.task import Box
@@ -37,7 +37,7 @@ def archive(tmp_path_factory, cropped_cohort):
 
 @pytest.fixture
 def stage(archive, stage_file, monkeypatch):
-    monkeypatch.setattr(calibration, "FEWEST", 4)
+    monkeypatch.setattr(estimate_calibration, "FEWEST", 4)
     people = [(archive.demographics(row), archive.tensor(row, "low", 0)) for row in archive.indices("train")]
     path = stage_file(
         stage="global", shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=(), template=True,
@@ -51,7 +51,7 @@ def stage(archive, stage_file, monkeypatch):
 def test_the_slope_is_what_a_timid_denoiser_takes_away(stage, archive, monkeypatch):
     """Of a reading of variance v and noise σ²·|w|² it keeps a half: the slope is v / (v + σ²|w|²) / 0.5."""
     rows = archive.indices("train")
-    monkeypatch.setattr(calibration, "believed_slopes", lambda *of: seen.append(of) or believed_slopes(*of))
+    monkeypatch.setattr(estimate_calibration, "believed_slopes", lambda *of: seen.append(of) or believed_slopes(*of))
     seen, targets = [], np.random.default_rng(0).standard_normal((len(rows), 2))
     names = ("liver volume", "liver SUVmean")
     found, correlations = measured_calibration(stage, archive, rows, targets, names, slope=1.0)
@@ -75,7 +75,7 @@ def test_the_slope_is_what_a_timid_denoiser_takes_away(stage, archive, monkeypat
 
 def test_few_subjects_and_weights_without_template_are_refused(stage, archive, stage_file, monkeypatch):
     rows, targets = archive.indices("train"), np.zeros((len(archive.indices("train")), 1))
-    monkeypatch.setattr(calibration, "FEWEST", 20)
+    monkeypatch.setattr(estimate_calibration, "FEWEST", 20)
     with pytest.raises(InputError, match="19 subjects of sex M, 20 are needed"):
         measured_calibration(stage, archive, rows, targets, ["one"], 1.0)
     small = dict(shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=())
@@ -87,8 +87,8 @@ def test_few_subjects_and_weights_without_template_are_refused(stage, archive, s
 
 
 def test_the_command_keeps_the_weights_and_adds_what_it_measured(archive, stage_file, invoke, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "FEWEST", 4)
-    monkeypatch.setattr(calibration, "SIGMAS", (1.0,))
+    monkeypatch.setattr(estimate_calibration, "FEWEST", 4)
+    monkeypatch.setattr(estimate_calibration, "SIGMAS", (1.0,))
     root, random = archive.path.parent, np.random.default_rng(3)
     rows = [dict(subject=row["subject"], organ=organ, volume_l=random.uniform(1, 2), suv_mean=random.uniform(2, 3),
                  suv_max=4.0, suv_peak=4.0, flag="tiny" if row["subject"] == "s3" else "", z_share=0.5,
@@ -108,3 +108,26 @@ def test_the_command_keeps_the_weights_and_adds_what_it_measured(archive, stage_
     assert organs["names"] == [f"{organ} {measure}" for measure in ("volume", "SUVmean") for organ in MEASURED]
     stage = load_stage(tmp_path / "calibrated.safetensors", "global")
     assert stage.task.organs.settings == organs
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a picture", "the other stage", "no place"])
+def test_what_is_no_earlier_result_is_not_replaced(archive, stage_file, stage_files, refused, tmp_path, kind):
+    taken = tmp_path / "taken"
+    if kind == "a folder":
+        taken.mkdir()
+    elif kind == "the other stage":
+        taken.write_bytes(stage_files[1].read_bytes())
+    else:
+        taken.write_bytes(b"\x89PNG")
+    out = taken / "weights.safetensors" if kind == "no place" else taken
+    before = None if taken.is_dir() else taken.read_bytes()
+    given = ("--root", archive.path.parent, "--weights", stage_files[0], "--out", out)
+    line = refused("1_Trainings/calibrate_organs.py", *given)
+    assert str(taken) in line
+    assert before is None or taken.read_bytes() == before
+
+
+def test_a_cohort_that_was_not_measured_is_named(archive, template_file, refused, tmp_path):
+    given = ("--root", tmp_path, "--weights", template_file, "--out", tmp_path / "out.safetensors")
+    assert "no such" in refused("1_Trainings/calibrate_organs.py", *given)
+    assert not (tmp_path / "out.safetensors").exists()
