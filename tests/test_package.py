@@ -135,6 +135,7 @@ def test_the_sampling_that_shipped_weights_carry_is_that_of_their_preset(name):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     settings, shipped = resolve(GenerationSettings, script.PRESETS, name), Cascade.shipped(name)
-    agreeing = ("consistency", "consistency_of", "consistency_sigma", "calibration_slope")
-    for name in ("global_sampling", "sr_sampling", "tiling", "self_start", "air", *agreeing):
+    agreeing = ("consistency", "consistency_of", "consistency_sigma")
+    calibration = ("calibration_slope", "size_calibration", "uptake_calibration")
+    for name in ("global_sampling", "sr_sampling", "tiling", "self_start", "air", *agreeing, *calibration):
         assert getattr(settings, name) == getattr(shipped, name), name
