@@ -23,6 +23,7 @@ STAGES = ("global", "sr")
 MR_STAGES = ("slices", "refined")
 LEAST_CONSISTENCY = 0.25  # low-resolution voxels: over fewer a Gaussian averages nothing
 SEGMENTER_STRIDE = 8  # its network halves each axis three times
+SIGMA_MAX = 80.0  # highest noise level of a sample, as released
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,13 @@ class SamplingSettings(Settings):
     steps: int = setting(35, "noise levels", low=1, high=100_000)
     levels: str = setting("auto", "Karras's grid, DDPM's own steps, or by the family", words=LEVELS)
     sigma_min: float = setting(0.002, "lowest noise level of Karras's grid", above=0)
-    sigma_max: float = setting(80.0, "highest noise level of Karras's grid", above=0)
+    sigma_max: float = setting(SIGMA_MAX, "highest noise level of Karras's grid", above=0)
     rho: float = setting(7.0, "curvature of Karras's grid", above=0, high=1000)
     guidance: float = setting(1.0, "weight of the network against its guide; 1: no guide", low=-100, high=100)
     churn: float = setting(0.0, "noise that heun adds again along the way (S_churn of Karras 2022)", low=0, high=1000)
     noise_scale: float = setting(1.0, "its scale, and that of sde_dpm_solver's noise (S_noise)", low=0.5, high=2)
     time_shift: float = setting(1.0, "noise level that the network is told, over that of the sample", low=0.5, high=4)
-    time_shift_sigma: float = setting(80.0, "highest noise level at which it is told another", above=0)
+    time_shift_sigma: float = setting(SIGMA_MAX, "highest noise level at which it is told another", above=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +153,11 @@ class SamplingSettings(Settings):
             raise InputError(
                 f"noise_scale is {self.noise_scale:g}, but {self.sampler} without churn adds no noise along the way. "
                 "Leave it out, or choose sde_dpm_solver."
+            )
+        if self.time_shift == 1 and self.time_shift_sigma != SIGMA_MAX:
+            raise InputError(
+                f"time_shift_sigma is {self.time_shift_sigma:g}, but time_shift is 1, which changes nothing. "
+                "Set time_shift, or leave it out."
             )
 
     def text(self) -> str:

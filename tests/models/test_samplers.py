@@ -89,6 +89,9 @@ def test_a_shifted_level_is_what_the_denoiser_is_told():
     assert float(usual.std()) == pytest.approx(STD, rel=0.05)
     assert float(calmer.std()) < 0.9 * STD
     assert float(calmer.mean()) == pytest.approx(MEAN, abs=0.03)
+    assert SamplingSettings(time_shift=1.3, time_shift_sigma=10).time_shift_sigma == 10
+    with pytest.raises(InputError, match=r"time_shift_sigma is 10, but time_shift is 1.*Set time_shift, or leave"):
+        SamplingSettings(time_shift_sigma=10)
 
 
 def mixture(z, sigma, means=(-1.0, 0.4, 1.5), weights=(0.3, 0.5, 0.2), std=0.25):
