@@ -38,7 +38,6 @@ from totalgen.generation.cascade import Cascade, load_stage
 from totalgen.generation.segmenter import Segmenter
 from totalgen.models.codec import SIGMA_DATA
 from totalgen.models.networks import cost
-from totalgen.models.samplers import evaluations
 from totalgen.schema import resolve
 from totalgen.settings import SamplingSettings, TilingSettings
 
@@ -190,7 +189,7 @@ def main(stage, root, global_weights, sr_weights, guide, segmenter, count, only,
             distance = math.nan
             if converged is not None:
                 distance = float(np.sqrt(np.mean((((output - converged).numpy()) / spread) ** 2)))
-            used = evaluations(each.sampler, each.steps) * (1 if each.guidance == 1 else 2)
+            used = chosen.evaluations(each) * (1 if each.guidance == 1 else 2)
             about = dict(zip(PER_SAMPLING, (name, used, seconds, distance), strict=True))
             append_rows(table, [common | about | o for o in measured(cascade, segment, volume, demographics)])
     shown = summary(read_table(table), stage, gflop)

@@ -142,6 +142,7 @@ class SamplingSettings(Settings):
     noise_scale: float = setting(1.0, "its scale, and that of sde_dpm_solver's noise (S_noise)", low=0.5, high=2)
     time_shift: float = setting(1.0, "noise level that the network is told, over that of the sample", low=0.5, high=4)
     time_shift_sigma: float = setting(SIGMA_MAX, "highest noise level at which it is told another", above=0)
+    time_shift_of: str = setting("", "the only target that it is told another for, such as SUV; empty: all")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,11 +155,11 @@ class SamplingSettings(Settings):
                 f"noise_scale is {self.noise_scale:g}, but {self.sampler} without churn adds no noise along the way. "
                 "Leave it out, or choose sde_dpm_solver."
             )
-        if self.time_shift == 1 and self.time_shift_sigma != SIGMA_MAX:
-            raise InputError(
-                f"time_shift_sigma is {self.time_shift_sigma:g}, but time_shift is 1, which changes nothing. "
-                "Set time_shift, or leave it out."
-            )
+        for name, usual in (("time_shift_sigma", SIGMA_MAX), ("time_shift_of", "")):
+            if self.time_shift == 1 and (value := getattr(self, name)) != usual:
+                raise InputError(
+                    f"{name} is {value}, but time_shift is 1, which changes nothing. Set time_shift, or leave it out."
+                )
 
     def text(self) -> str:
         """sampler, steps and what differs from the defaults, such as "sampler=heun steps=35"."""
@@ -349,9 +350,9 @@ class GenerationSettings(Settings):
         1.0, "times the departure of the global stage's SUV from its template; 1: as the network says", low=0.5, high=2
     )  # fmt: skip
     size_calibration: tuple[float, ...] = setting(
-        (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage", low=0, high=10
+        (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage", low=-10, high=10
     )  # fmt: skip
-    uptake_calibration: tuple[float, ...] = setting((), "the same of their mean SUVs", low=0, high=10)
+    uptake_calibration: tuple[float, ...] = setting((), "the same of their mean SUVs", low=-10, high=10)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:

@@ -365,8 +365,9 @@ def test_what_is_generated_stays_what_it_was(cascade, smoke_files):
     assert np.abs(crop.numpy() - stored).max() < 1e-3
 
 
-def test_a_bar_counts_every_evaluation_of_both_stages(cascade):
-    """One subject takes minutes: each stage shows how far it is, and ends its bar."""
+@pytest.mark.parametrize("sampler", ["heun", "dpm_solver"])
+def test_a_bar_counts_every_evaluation_of_both_stages(cascade, sampler):
+    """One subject takes minutes: each stage shows how far it is, and ends its bar; SUV alone is estimated twice."""
     numbers, ended = [], []
 
     def bar(items):
@@ -378,6 +379,24 @@ def test_a_bar_counts_every_evaluation_of_both_stages(cascade):
     made.run(WOMAN, 1, bar)
     each = [evaluations(s.sampler, s.steps) for s in (made.global_sampling, made.sr_sampling)]
     assert numbers == ended == [each[0], each[1] * len(made.tiles())]
+    usual = dict(sampler=sampler, steps=5)
+    plain, calmer = (cascade(sr_sampling=usual | more) for more in ({}, dict(time_shift=2.0, time_shift_of="SUV")))
+    numbers.clear(), ended.clear()
+    low = calmer.generate_low(WOMAN, 1)
+    volume = calmer.refine(low, WOMAN, 1, bar)
+    count = 2 * evaluations(sampler, 5) * len(calmer.tiles())
+    assert numbers == ended == [count]
+    assert calmer.operations() - plain.operations() == sum(
+        evaluations(sampler, 5) * calmer.sr_stage.operations(made.sr_sampling, tile.box.shape)
+        // evaluations(made.sr_sampling.sampler, made.sr_sampling.steps) for tile in calmer.tiles()
+    )  # fmt: skip
+    change = (volume - plain.refine(low, WOMAN, 1)).flatten(1).std(1) / volume.flatten(1).std(1)
+    assert change[1] > 1.5 * change[0]  # CT changes only because it is estimated beside another SUV
+
+
+def test_more_noise_is_told_of_a_target_that_is_made(cascade):
+    with pytest.raises(InputError, match=r"sr_sampling: time_shift_of is MR.*Set it to CT or SUV, or leave it out"):
+        cascade(sr_sampling=dict(steps=2, time_shift=2.0, time_shift_of="MR"))
 
 
 @pytest.mark.parametrize("windows", ["slabs", "fused"])

@@ -140,6 +140,14 @@ def test_samples_differ_and_their_spread_is_given(denoiser):
         denoiser(samples=2)
 
 
+def test_the_only_target_needs_no_second_evaluation(denoiser):
+    shifted = dict(gain=1.0, training=dict(family="edm"), steps=2, time_shift=2.0)
+    every, alone = (denoiser(**shifted, time_shift_of=name) for name in ("", "SUV"))
+    source = low(pet((10, 9, 8)))
+    assert np.array_equal(every.run(source, seed=1)["SUV"].voxels, alone.run(source, seed=1)["SUV"].voxels)
+    assert every.operations((10, 9, 8)) == alone.operations((10, 9, 8))
+
+
 def test_an_early_start_begins_at_the_input(denoiser):
     """Without a residual the network is given the low-dose PET plus noise of the level asked for."""
     seen = []

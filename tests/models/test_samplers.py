@@ -17,6 +17,7 @@ from totalgen.models.samplers import (
     evaluations,
     heun,
     karras_sigmas,
+    noise_levels,
     sample,
     sde_dpm_solver,
     seeded_generator,
@@ -90,8 +91,28 @@ def test_a_shifted_level_is_what_the_denoiser_is_told():
     assert float(calmer.std()) < 0.9 * STD
     assert float(calmer.mean()) == pytest.approx(MEAN, abs=0.03)
     assert SamplingSettings(time_shift=1.3, time_shift_sigma=10).time_shift_sigma == 10
-    with pytest.raises(InputError, match=r"time_shift_sigma is 10, but time_shift is 1.*Set time_shift, or leave"):
-        SamplingSettings(time_shift_sigma=10)
+    for name, value in (("time_shift_sigma", 10), ("time_shift_of", "SUV")):
+        with pytest.raises(InputError, match=rf"{name} is {value}, but time_shift is 1.*Set time_shift, or leave"):
+            SamplingSettings(**{name: value})
+
+
+def test_one_channel_alone_is_told_more_noise():
+    """The other one is what it is without, up to the last bit; the one is what it is when both are."""
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(3))
+    told = []
+
+    def denoiser(z, sigma, condition):
+        told.append(float(sigma[0]))
+        return gaussian(z, sigma[0])
+
+    shifts = dict(time_shift=2.0, time_shift_sigma=1.0)
+    plain, both, alone = (sample(denoiser, None, noise, "heun", 12, **each)
+                          for each in ({}, shifts, shifts | dict(time_shift_of=1)))  # fmt: skip
+    assert torch.equal(alone, torch.stack([plain[:, 0], both[:, 1]], 1))
+    assert not torch.equal(plain[:, 1], both[:, 1])
+    levels = noise_levels("edm", 12)[:-1]
+    again = int((levels <= 1).sum() + (levels[1:] <= 1).sum())
+    assert len(told) == 3 * 23 + again
 
 
 def mixture(z, sigma, means=(-1.0, 0.4, 1.5), weights=(0.3, 0.5, 0.2), std=0.25):

@@ -14,7 +14,7 @@ from totalgen.models.memory import keep_freed_memory
 from totalgen.models.networks import UNet, cost, mp_layers
 from totalgen.models.precision import resolved
 from totalgen.models.processes import DDPM_STEPS, Denoiser
-from totalgen.models.samplers import evaluations
+from totalgen.models.samplers import evaluations, noise_levels
 from totalgen.schema import build
 from totalgen.settings import ComputeSettings, SamplingSettings
 from totalgen.tasks.systems import system_of
@@ -81,8 +81,21 @@ class Trained:
     def operations(self, sampling: SamplingSettings, space: Sequence[int]) -> int:
         """Floating-point operations of one sample of ``space`` voxels, the guide's included."""
         networks = [each.denoiser.network for each in (self, self.guide) if each is not None]
+        return self.evaluations(sampling) * sum(cost(network.settings, space)[1] for network in networks)
+
+    def evaluations(self, sampling: SamplingSettings) -> int:
+        """Number of evaluations of the network for one sample that begins at pure noise."""
         count = evaluations(sampling.sampler, sampling.steps)
-        return sum(count * cost(network.settings, space)[1] for network in networks)
+        if self.shifted_alone(sampling) is not None:
+            grid = (sampling.steps, sampling.levels, sampling.sigma_min, sampling.sigma_max, sampling.rho)
+            again = noise_levels(self.settings.process.family, *grid)[:-1] <= sampling.time_shift_sigma
+            count += int(again.sum()) + (int(again[1:].sum()) if sampling.sampler == "heun" else 0)
+        return count
+
+    def shifted_alone(self, sampling: SamplingSettings) -> int | None:
+        """Channel of the only target that the network is told another noise level for; None: all of them are."""
+        targets = tuple(self.task.target)
+        return targets.index(sampling.time_shift_of) if sampling.time_shift_of and len(targets) > 1 else None
 
     def check(self, sampling: SamplingSettings, name: str) -> None:
         """InputError unless a guide comes with a guidance other than 1, and the reverse, and DDPM has as many steps.
@@ -96,6 +109,11 @@ class Trained:
                 f"{name}_sampling: guidance is {sampling.guidance:g} and {name}_guide is "
                 f"{'given' if self.guide else 'not given'}. Give both, --set {name}_guide=FILE with an earlier "
                 "average, and a guidance other than 1; or neither."
+            )
+        if sampling.time_shift_of and sampling.time_shift_of not in self.task.target:
+            raise InputError(
+                f"{name}_sampling: time_shift_of is {sampling.time_shift_of}, which is not made here. "
+                f"Set it to {' or '.join(self.task.target)}, or leave it out."
             )
         family = self.settings.process.family
         own_steps = sampling.levels == "ddpm" or (sampling.levels == "auto" and family == "ddpm")

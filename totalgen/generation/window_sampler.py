@@ -17,7 +17,7 @@ from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, TiledDenoiser, tiles, weights
 from totalgen.generation.trained import Trained
 from totalgen.models.precision import autocast
-from totalgen.models.samplers import ConditionalDenoiser, evaluations, sample, seeded_generator
+from totalgen.models.samplers import ConditionalDenoiser, sample, seeded_generator
 from totalgen.settings import SamplingSettings, WindowSettings
 from totalgen.tasks.task import Box
 
@@ -159,8 +159,7 @@ class WindowSampler:
         self, progress: Progress, samples: int, denoiser: ConditionalDenoiser | None = None
     ) -> ConditionalDenoiser:
         """The trained denoiser, or another, whose evaluations for so many samples move a bar."""
-        number = samples * evaluations(self.sampling.sampler, self.sampling.steps)
-        return Counted(denoiser or self.trained.denoiser, progress, number)
+        return Counted(denoiser or self.trained.denoiser, progress, samples * self.trained.evaluations(self.sampling))
 
     def _condition(self, sources, box):
         return torch.stack([self.trained.task.condition(source, box, self.trained.device) for source in sources])
@@ -190,7 +189,8 @@ class WindowSampler:
             start = torch.cat([encoded for encoded, _ in begun])
             sampling = dataclasses.replace(sampling, sigma_max=begun[0][1], levels="karras")
         with autocast(self.trained.device, self.trained.precision):
-            chosen = dict(dataclasses.asdict(sampling), guide=guide, start=start, amend=self._amended(sources, box))
+            chosen = dict(dataclasses.asdict(sampling), time_shift_of=self.trained.shifted_alone(sampling))
+            chosen |= dict(guide=guide, start=start, amend=self._amended(sources, box))
             z = sample(denoiser, condition, noise.to(self.trained.device), **chosen).float()
         made = [task.compose(task.codec.decode(one[None])[0], s, box) for one, s in zip(z, sources, strict=True)]
         return torch.stack(made).cpu()

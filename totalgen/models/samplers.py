@@ -158,6 +158,16 @@ def evaluations(sampler: str = "heun", steps: int = 35) -> int:
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
+def noise_levels(
+    family: str | None, steps: int, levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0,
+    rho: float = 7.0,
+) -> torch.Tensor:  # fmt: skip
+    """Those of a sample by a denoiser of a family, and a final 0: [steps + 1] float64. levels: as of ``sample``."""
+    if levels == "auto":
+        levels = "ddpm" if family == "ddpm" else "karras"
+    return ddpm_steps(steps) if levels == "ddpm" else karras_sigmas(steps, sigma_min, sigma_max, rho)
+
+
 def ddpm_steps(steps: int) -> torch.Tensor:
     """The noise levels of ``steps`` of DDPM's own steps, evenly spaced from the last to the first, and a final 0:
     [steps + 1] float64. The Karras grid would leave the levels that such a network was trained on."""
@@ -172,7 +182,8 @@ def sample(
     denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
     levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
     guide: ConditionalDenoiser | None = None, guidance: float = 1.0, start: torch.Tensor | None = None,
-    churn: float = 0.0, noise_scale: float = 1.0, time_shift: float = 1.0, time_shift_sigma: float = 80.0,
+    churn: float = 0.0, noise_scale: float = 1.0,
+    time_shift: float = 1.0, time_shift_sigma: float = 80.0, time_shift_of: int | None = None,
     amend: Callable[[torch.Tensor, float], torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
@@ -183,23 +194,30 @@ def sample(
     highest level is added to; None: 0, pure noise;  churn: of heun;  noise_scale: of sde_dpm_solver and of churn;
     time_shift: the denoiser is told σ times this, up to the level time_shift_sigma (Li 2024, "Alleviating exposure bias
     in diffusion models through sampling with shifted time steps"): besides noise of σ a sample has the errors of the
-    steps before;
+    steps before;  time_shift_of: the only channel that is estimated so, at the price of a second evaluation; None: all;
     amend: what becomes of each estimate D [B, C, *space] at σ, such as what is known of it otherwise.
     """
 
-    def denoise(z, sigma):
-        level = float(sigma)
-        told = sigma * time_shift if level <= time_shift_sigma else sigma
-        sigma = told.to(z).expand(len(z))
+    def estimate(z, sigma):
+        sigma = sigma.to(z).expand(len(z))
         clean = denoiser(z, sigma, condition)
         if guidance != 1:
             assert guide is not None, "guidance other than 1 needs a guide"
             clean = guide(z, sigma, condition).lerp(clean, guidance)
+        return clean
+
+    def denoise(z, sigma):
+        level = float(sigma)
+        if time_shift == 1 or level > time_shift_sigma:
+            clean = estimate(z, sigma)
+        elif time_shift_of is None:
+            clean = estimate(z, sigma * time_shift)
+        else:
+            clean = estimate(z, sigma).clone()
+            clean[:, time_shift_of] = estimate(z, sigma * time_shift)[:, time_shift_of]
         return clean if amend is None else amend(clean, level)
 
-    if levels == "auto":
-        levels = "ddpm" if getattr(denoiser, "family", None) == "ddpm" else "karras"
-    sigmas = ddpm_steps(steps) if levels == "ddpm" else karras_sigmas(steps, sigma_min, sigma_max, rho)
+    sigmas = noise_levels(getattr(denoiser, "family", None), steps, levels, sigma_min, sigma_max, rho)
     if start is not None:
         noise = noise + start / float(sigmas[0])  # samplers begin at noise · σ
     if churn:
