@@ -12,7 +12,7 @@ from totalgen.errors import InputError
 from totalgen.models.networks import RECOMPUTE
 from totalgen.models.precision import PRECISIONS
 from totalgen.models.processes import FAMILIES, LOSSES, NOISE_LEVELS
-from totalgen.models.samplers import SAMPLERS
+from totalgen.models.samplers import SAMPLERS, SIGMA_MAX
 from totalgen.schema import Settings, setting
 
 EMA_WIDTHS = (0.01, 0.30)  # σ_rel: narrower is no average, wider is one of the untrained network
@@ -23,7 +23,6 @@ STAGES = ("global", "sr")
 MR_STAGES = ("slices", "refined")
 LEAST_CONSISTENCY = 0.25  # low-resolution voxels: over fewer a Gaussian averages nothing
 SEGMENTER_STRIDE = 8  # its network halves each axis three times
-SIGMA_MAX = 80.0  # highest noise level of a sample, as released
 
 
 @dataclass(frozen=True)

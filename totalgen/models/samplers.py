@@ -15,9 +15,10 @@ from totalgen.models.processes import DDPM_STEPS, ddpm_sigmas
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ → clean
 ConditionalDenoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # z, σ [B], condition → clean
 Sampler = Callable[..., torch.Tensor]  # denoiser, noise, sigmas → sample
+SIGMA_MAX = 80.0  # highest noise level of a sample, as released
 
 
-def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> torch.Tensor:
+def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = SIGMA_MAX, rho: float = 7.0) -> torch.Tensor:
     """The noise levels of Karras 2022, equation 5, and a final 0: [steps + 1] float64."""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
@@ -159,7 +160,7 @@ def evaluations(sampler: str = "heun", steps: int = 35) -> int:
 
 
 def noise_levels(
-    family: str | None, steps: int, levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0,
+    family: str | None, steps: int, levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = SIGMA_MAX,
     rho: float = 7.0,
 ) -> torch.Tensor:  # fmt: skip
     """Those of a sample by a denoiser of a family, and a final 0: [steps + 1] float64. levels: as of ``sample``."""
@@ -180,10 +181,10 @@ def ddpm_steps(steps: int) -> torch.Tensor:
 @torch.no_grad()
 def sample(
     denoiser: ConditionalDenoiser, condition: torch.Tensor, noise: torch.Tensor, sampler: str = "heun", steps: int = 35,
-    levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0,
+    levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = SIGMA_MAX, rho: float = 7.0,
     guide: ConditionalDenoiser | None = None, guidance: float = 1.0, start: torch.Tensor | None = None,
     churn: float = 0.0, noise_scale: float = 1.0,
-    time_shift: float = 1.0, time_shift_sigma: float = 80.0, time_shift_of: int | None = None,
+    time_shift: float = 1.0, time_shift_sigma: float = SIGMA_MAX, time_shift_of: int | None = None,
     amend: Callable[[torch.Tensor, float], torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
