@@ -12,6 +12,7 @@ import click
 from totalgen.commands import PATH, PLACE, command, device_option, ended
 from totalgen.data.files import atomic
 from totalgen.data.made_with import fingerprint, made_in
+from totalgen.data.recipes import VQVAE
 from totalgen.data.subjects import for_each_subject, subjects_in
 from totalgen.data.volume import read_nifti, write_nifti
 from totalgen.distributed import usable_device
@@ -42,7 +43,7 @@ def main(root, slices, vqvae, device):
         return (root / "latents" / subject).is_dir()
 
     files = {subject: [folder / subject / "MR.nii.gz" for folder in (root / "pairs", slices)] for subject in subjects}
-    made_with = made_in(root / "latents", dict(vqvae=fingerprint(vqvae)), files)
+    made_with = made_in(root / "latents", {VQVAE: fingerprint(vqvae)}, files)
     for_each_subject(root, "encode", subjects, work, done, made_with=made_with)
     arguments = ("--root", root, "--recipe", "latents", "--latent-channels", codec.codec.settings["code_channels"])
     ended(root / "latents", "0_Preprocess/6_pack_training_set.py", *arguments)

@@ -76,6 +76,19 @@ PRESETS = {
 NAMES = {name: settings for settings, table in PRESETS.items() for name in table}
 
 
+def use(root, preset, settings):
+    """The command that uses weights {}. What else it needs is of the user's own trainings: networks belong together."""
+    if isinstance(settings, VqvaeSettings):
+        return f"1_Trainings/encode_latents.py --root {root} --slices SLICES --vqvae {{}}"
+    sampled = preset.split("-")[0] if preset.startswith(("paper", "smoke")) else "demo"
+    if isinstance(settings, RefinementSettings):
+        weights = "--set slices_weights=FILE --set vqvae_weights=FILE --set refiner_weights={}"
+    else:
+        weights = "--stage slices --set slices_weights={}"
+        sampled = "demo-regression" if settings.process.family == "regression" else sampled
+    return f"2_Tests/translate_ct_to_mr.py --preset {sampled} {weights} --input CT --outdir out/mr"
+
+
 @command(__doc__, epilog="\n\n\b\n".join(f"{kind.__name__}:\n{listed(kind)}" for kind in PRESETS))
 @click.option("--preset", required=True, help=f"One of: {', '.join(NAMES)}.")
 @click.option("--root", type=PATH, required=True, help="Cohort folder with pairs.zarr, or latents.zarr.")
@@ -90,9 +103,7 @@ def main(preset, root, outdir, init_from, device, changes, dry_run):
     train, show = (train_vqvae, describe_vqvae) if kind is VqvaeSettings else (train_diffusion, describe)
     if dry_run:
         return click.echo(show(root, preset, settings))
-    use = {VqvaeSettings: "vqvae", TranslationSettings: "slices", RefinementSettings: "refiner"}[kind]
-    command_line = f"2_Tests/translate_ct_to_mr.py --set {use}_weights={{}} --input CT --outdir out/mr"
-    click.echo(trained(train(root, outdir, preset, settings), command_line))
+    click.echo(trained(train(root, outdir, preset, settings), use(root, preset, settings)))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,10 @@ def main(preset, root, outdir, init_from, device, changes, dry_run):
     settings = resolve(TrainingSettings, PRESETS, preset, changes, dict(init_from=init_from, device=device))
     if dry_run:
         return click.echo(describe(root, preset, settings))
-    use = f"2_Tests/generate_petct.py --{settings.stage}-weights {{}} …, or --runs {outdir.parent} for both stages"
+    name = f"{preset.split('-')[0]}-{settings.process.family}"
+    sampled = {"demo-edm": "demo", "smoke-edm": "smoke", "smoke-flow": "smoke"}.get(name, name)
+    use = f"2_Tests/generate_petct.py --preset {sampled} --{settings.stage}-weights {{}} …"
+    use += f", or --runs {outdir.parent} for both stages"
     click.echo(trained(train_diffusion(root, outdir, preset, settings), use))
 
 

@@ -6,6 +6,9 @@ import nibabel
 import pandas as pd
 import pytest
 
+from totalgen.data.made_with import fingerprint
+from totalgen.weights import load_weights
+
 
 @pytest.mark.slow
 def test_from_dicom_to_the_table(run_script, tmp_path):
@@ -117,6 +120,7 @@ def test_from_phantoms_to_mr(run_script, tmp_path):
     run("1_Trainings/encode_latents.py", "--root", root, "--slices", out / "slices", "--vqvae", files["vqvae"])
     run("0_Preprocess/6_pack_training_set.py", "--root", root, "--recipe", "latents")
     train("latent")
+    assert load_weights(files["latent"])[1]["data"]["vqvae"] == fingerprint(files["vqvae"])
     run(*translate, "--split", "test", "--outdir", out / "refined")
     candidates = [part for n in ("slices", "refined") for part in ("--candidate", f"{n}={out}/{n}/{{}}/MR.nii.gz")]
     printed = run(

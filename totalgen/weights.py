@@ -23,6 +23,7 @@ from torch import nn
 
 from totalgen.data.files import atomic
 from totalgen.data.intensity import PET_CT
+from totalgen.data.recipes import VQVAE
 from totalgen.errors import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -140,9 +141,9 @@ def converted(configuration: dict[str, Any], version: int, path: Path) -> dict[s
 
 
 def known_data(data: dict[str, Any]) -> dict[str, Any]:
-    """What files of one run agree on about its data: ranges and encodings were not kept from the first, and what
-    calibrate_organs.py measured is of one file."""
-    known = {name: value for name, value in data.items() if name not in ("ranges", "organs")}
+    """What files of one run agree on about its data: ranges, encodings and the VQ-VAE of latents were not kept from
+    the first, and what calibrate_organs.py measured is of one file."""
+    known = {name: value for name, value in data.items() if name not in ("ranges", "organs", VQVAE)}
     return dict(encodings={name: asdict(code) for name, code in PET_CT.items()}) | known
 
 

@@ -1,10 +1,14 @@
 """Any CT comes back as an MR on its own grid, stacked or refined; weights that do not belong together are refused."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from totalgen.data.ct_input import Ct
+from totalgen.data.made_with import fingerprint
 from totalgen.data.volume import Volume, write_nifti
 from totalgen.errors import InputError
 from totalgen.generation.ct_translator import CtSource, CtTranslator
@@ -13,8 +17,9 @@ from totalgen.models.networks import UNet
 from totalgen.models.vqvae import VectorQuantised
 from totalgen.schema import build, to_dict
 from totalgen.settings import RefinementSettings, TranslationInferenceSettings, TranslationSettings, VqvaeSettings
-from totalgen.weights import REFINER_KIND, TRANSLATOR_KIND, VQVAE_KIND, network_arguments, save_weights
+from totalgen.weights import REFINER_KIND, TRANSLATOR_KIND, VQVAE_KIND, load_weights, network_arguments, save_weights
 
+RESOURCE = Path(__file__).resolve().parents[2] / "Resource"
 SCRIPT = "2_Tests/translate_ct_to_mr.py"
 ENCODINGS = dict(CT=dict(kind="window", low=-1000.0, high=1000.0), MR=dict(kind="linear", low=0.0, high=1000.0))
 SMALL = dict(channels=4, multipliers=(1, 2), blocks=1, attention=(), any_shape=True)
@@ -141,6 +146,21 @@ def test_weights_that_do_not_belong_together_are_refused(files):
         translator(files(latents=3))
     with pytest.raises(InputError, match="a regression has one result only"):
         translator(files(), samples=2, stage="slices")
+
+
+def test_a_refiner_is_used_with_the_vqvae_whose_latents_it_learnt(files, tmp_path):
+    weights = files()
+    state, about = load_weights(weights["refiner_weights"])
+    own = fingerprint(weights["vqvae_weights"])
+    for noted, refused in ((own, False), ("sha256 of another", True)):
+        save_weights(tmp_path / "refiner.safetensors", state, about | dict(data=about["data"] | dict(vqvae=noted)))
+        with pytest.raises(InputError, match="learnt in the latents of another") if refused else nullcontext():
+            translator(weights)
+
+
+def test_the_shipped_refiner_says_whose_latents_it_learnt():
+    data = load_weights(RESOURCE / "demo-mr-refiner.safetensors")[1]["data"]
+    assert data["vqvae"] == fingerprint(RESOURCE / "demo-mr-vqvae.safetensors")
 
 
 def test_coarse_slices_are_doubtful(files):

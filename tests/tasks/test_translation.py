@@ -1,10 +1,13 @@
 """CT to MR: training and inference see the same condition; a perfect prediction is the MR, or its latent."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from totalgen.data.archive import Archive, pack
+from totalgen.data.made_with import RECORD, write_record
 from totalgen.data.recipes import latents, pairs
 from totalgen.data.volume import Volume, write_nifti
 from totalgen.errors import InputError
@@ -99,6 +102,13 @@ def test_a_perfect_refinement_is_the_latent_mr(root, target):
         source, box = items.source(n)
         assert torch.allclose(items.volume(n, items[n][1]), source.mr, atol=1e-4)
         assert torch.equal(items[n][2], task.condition(Latents(source.slices), box))
+
+
+def test_an_archive_of_latents_keeps_the_vqvae_that_made_them(root, tmp_path):
+    root = shutil.copytree(root, tmp_path / "pairs")
+    assert "vqvae" not in Archive(pack(root, latents(2), overwrite=True)[0]).data
+    write_record(root / "latents" / RECORD, dict(vqvae="sha256 0", sources={}))
+    assert Archive(pack(root, latents(2))[0]).data["vqvae"] == "sha256 0"
 
 
 def test_a_vq_vae_sees_both_modalities(root):

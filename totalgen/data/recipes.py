@@ -17,12 +17,14 @@ import torch
 
 from totalgen.data.axial_extent import read_axial_extent
 from totalgen.data.intensity import AIR_HU, BODY_HU, CT, PET_CT, Encoding
+from totalgen.data.made_with import RECORD, read_record
 from totalgen.data.resolution import FACTOR, PHASES, phase_offsets, stretch, subsample, upsample
 from totalgen.data.volume import Volume, moved, read_labels, read_nifti
 from totalgen.errors import InputError
 
 AXIAL = ("stretch", "pad")
 CUBE = 0.01  # relative difference of edges up to which a voxel is a cube
+VQVAE = "vqvae"  # what latents were made with, in the record beside them: the fingerprint of its weights
 SLAB = 8  # planes of a volume that are worked on at a time
 STATISTICS_PHASES = (21, 42)  # the channel statistics use the two middle phases on the diagonal, not all 64
 
@@ -228,7 +230,8 @@ class Volumes(Recipe):
         return arrays, about
 
     def index(self, root: Path, groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {}
+        made_with = read_record(root / self.folder / RECORD)
+        return {name: made_with[name] for name in (VQVAE,) if name in made_with}
 
 
 KINDS: dict[str, type[Recipe]] = {recipe.kind: recipe for recipe in (PetCt, Volumes)}

@@ -14,6 +14,8 @@ from totalgen.data.ct_input import Ct, read_ct
 from totalgen.data.derived_series import MR, Original, write_derived
 from totalgen.data.input_names import discreet_input
 from totalgen.data.intensity import AIR_HU
+from totalgen.data.made_with import fingerprint
+from totalgen.data.recipes import VQVAE
 from totalgen.data.volume import Volume, canonical, isotropic_grid, resample
 from totalgen.errors import InputError
 from totalgen.generation.latent_volumes import LatentVolumes
@@ -75,6 +77,11 @@ class CtTranslator:
             raise InputError(
                 f"{settings.refiner_weights}: refines {len(refiner.task.target)} latent channels, the VQ-VAE has "
                 f"{channels}. Give those that belong together."
+            )
+        if refiner.data.get(VQVAE, own := fingerprint(settings.vqvae_weights)) != own:  # not noted by earlier versions
+            raise InputError(
+                f"{settings.refiner_weights}: learnt in the latents of another VQ-VAE than {settings.vqvae_weights}. "
+                "Give those that belong together: vqvae_weights that encode_latents.py was given, and refiner_weights."
             )
         return cls(slices, settings, latent, refiner)
 
