@@ -18,7 +18,7 @@ from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
 from totalgen.data.names import file_of, matching
 from totalgen.data.subjects import for_each_subject
-from totalgen.data.volume import read_nifti, write_nifti
+from totalgen.data.volume import placement_doubts, read_nifti, write_nifti
 
 
 @command(__doc__)
@@ -37,7 +37,10 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
         click.echo(f"{len(lonely)} of {len(patients) + len(lonely)} patients have no MR and are left out.", err=True)
 
     def work(patient):
-        volumes = [read_nifti(file_of(path, patient)) for path in (ct, mr)]
+        files = [file_of(path, patient) for path in (ct, mr)]
+        for doubt in (doubt for file in files for doubt in placement_doubts(file)):
+            click.echo(f"Warning: {patient}: {doubt}.", err=True)
+        volumes = [read_nifti(file) for file in files]
         made_ct, made_mr, report = pair(*volumes, voxel_mm, percentile)
         with atomic(root / "pairs" / patient) as part:
             for name, volume in (("CT", made_ct), ("MR", made_mr)):

@@ -14,8 +14,8 @@ import click
 import pandas as pd
 
 from totalgen.commands import PATH, PLACE, command, ended, named, spread_options
-from totalgen.data.demographics import COLUMNS, TEST_FRACTION, write_with_others
-from totalgen.data.files import atomic
+from totalgen.data.demographics import COLUMNS, TEST_FRACTION, changes, write_with_others
+from totalgen.data.files import atomic, refuse_inputs_in
 from totalgen.data.made_with import made_in
 from totalgen.data.metadata import share
 from totalgen.data.names import file_of, matching
@@ -63,8 +63,10 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
         labelled = not organs or (root / "organs" / f"{subject}.nii.gz").exists()
         return labelled and (root / "resampled" / subject).is_dir()
 
-    check_same_voxels(root / "resampled", [s for s in subjects if done(s)], voxel_mm)
     files = {subject: [Path(file_of(path, subject)) for path in (ct, suv, organs) if path] for subject in subjects}
+    for folder in ("resampled", "organs"):
+        refuse_inputs_in(root / folder, [path for paths in files.values() for path in paths])
+    check_same_voxels(root / "resampled", [s for s in subjects if done(s)], voxel_mm)
     made_with = made_in(root / "resampled", dict(voxel_mm=voxel_mm), files)
     failed = for_each_subject(root, "import", subjects, work, done, root / "import.csv", workers, scheduler, made_with)
     rows, doubts = [], {}
@@ -76,7 +78,9 @@ def main(root, table, columns, ct, suv, organs, voxel_mm, source, test_fraction,
             continue
         split = "test" if share(seed, subject) < test_fraction else "train"
         rows.append(dict(subject=subject, **person, source=source, split=split))
-    written = write_with_others(root / "cohort.csv", pd.DataFrame(rows, columns=COLUMNS))
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    say_doubts(changes(root / "cohort.csv", found), table)
+    written = write_with_others(root / "cohort.csv", found)
     say_doubts([doubt for subject, doubt in doubts.items() if subject not in set(written["subject"])], table)
     click.echo(f"{len(written)} subjects in {root / 'cohort.csv'}.")
     step = ("4_crop_torso.py",) if organs else ("3_segment_organs.py", "--backend", "totalsegmentator")

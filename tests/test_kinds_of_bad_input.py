@@ -153,6 +153,11 @@ VALUES = {  # name → script, tables of the root, words of the line
         FIVE, {"cohort.csv": _cohort([100 * height for height in HEIGHTS]), "crop.csv": _crops(EXTENTS)},
         "cohort.csv, row 2, subject p1: height is 150 m; 1 to 2.3 m are accepted. It looks like centimetres: write",
     ),
+    "a torso that is in the scan, in other words": (
+        FIVE, {"cohort.csv": b"subject,sex,age_years,height_m,weight_kg,covers_torso\np1,F,60,1.65,66,True\n"
+                             b"p2,F,60,1.65,66,yes\n", "crop.csv": _crops(EXTENTS)},
+        'cohort.csv, row 3 (p2): covers_torso is "yes"; it is True, False or empty.',
+    ),
     "no height": (
         FIVE, {"cohort.csv": _cohort([*HEIGHTS[:-1], ""]), "crop.csv": _crops(EXTENTS)},
         "cohort.csv, row 13, subject p12: height_m is empty",

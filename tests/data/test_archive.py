@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from totalgen.data.archive import Archive, pack, verify_archive
+from totalgen.data.archive import Archive, pack, report_splits, verify_archive
 from totalgen.data.intensity import CT, SUV, Encoding
 from totalgen.data.recipes import ORGANS, PetCt, Volumes, fit_grid, recipe_from, statistics
 from totalgen.data.resolution import subsample
@@ -189,13 +189,15 @@ def test_a_subject_records_what_it_was_made_from(tmp_path, cropped_cohort):
     assert found[1] == pytest.approx((study**2).mean((1, 2, 3)), abs=0.02)
 
 
-def test_partial_torsos_are_packed_and_left_out_of_training(tmp_path, cropped_cohort):
+def test_partial_torsos_are_packed_and_left_out_of_training(tmp_path, cropped_cohort, capsys):
     cropped_cohort(tmp_path, subjects=4)
     put_column(tmp_path / "cohort.csv", "covers_torso", {"s0": False, "s1": True, "s3": False})
     archive = Archive(pack(tmp_path, PetCt(shape=SHAPE))[0])
     assert archive.indices("train") == [1, 2]  # of s2 nothing is known
     assert archive.indices("train", partial=True) == [0, 1, 2]
     assert archive.statistics == statistics([archive.attributes(i)["moments"] for i in (1, 2)])
+    report_splits(archive.path)
+    assert "trainings learn from train, but for 1 that show part of a torso" in capsys.readouterr().out
     put_column(tmp_path / "cohort.csv", "covers_torso", dict.fromkeys(["s0", "s1", "s2", "s3"], False))
     archive = Archive(pack(tmp_path, PetCt(shape=SHAPE))[0])
     whole, every = (

@@ -126,3 +126,9 @@ def test_names_are_found_on_both_sides_of_the_pattern(tmp_path):
     assert found == (["a"], ["b"])
     with pytest.raises(InputError, match="no subject has all files"):
         matching(f"{tmp_path}/none_{{}}.nii")
+
+
+def test_a_ct_without_its_rescale_is_refused():
+    for stored in (Volume(CT.voxels + 1024, CT.affine), Volume(CT.voxels[45:95, 30:80, 16:27] + 1024, CT.affine)):
+        with pytest.raises(InputError, match="Export it in HU"):
+            pair(stored, MR, 2.0)

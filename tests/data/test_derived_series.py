@@ -158,6 +158,14 @@ def test_with_the_identity_it_is_one_more_series_of_the_study(source, tmp_path):
         )
 
 
+def test_a_series_number_that_is_none_counts_as_0(source, tmp_path):
+    pet = source()
+    for header in pet.headers:
+        header.add_new(0x00200011, "LO", "A5")
+    (file, *_) = write_derived_pet(tmp_path / "out/dicom", half(pet), pet, "halved", tmp_path / "out", "about", False)
+    assert int(pydicom.dcmread(file).SeriesNumber) == 1000
+
+
 def test_uids_follow_from_what_was_made(source, tmp_path):
     pet = source()
 

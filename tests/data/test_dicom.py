@@ -418,7 +418,7 @@ def test_equal_series_of_nobody_in_two_folders_are_of_two_people(dicom, tmp_path
 
 
 def test_a_file_cut_anywhere_in_its_header_is_damaged_and_never_ends_the_search(dicom, tmp_path, ramp):
-    files = dicom.series(tmp_path, ramp, AFFINE, "PT", **dicom.pet())
+    files = dicom.series(tmp_path, ramp, AFFINE, "PT", PatientWeight=70, **dicom.pet())
     content = files[4].read_bytes()
     header = content.index(b"\xe0\x7f\x10\x00")  # pixels begin here
     for end in range(140, header + 8, 3):
@@ -557,3 +557,47 @@ def test_a_whole_file_of_another_kind_is_not_called_cut(tmp_path):
     (tmp_path / "notes.dcm").write_text("notes " * 100)
     (_, (file,)) = find_series(tmp_path)
     assert file.why == "is no DICOM file. Restore the file."
+
+
+def philips(data, factor):
+    data.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0, "DS", factor)
+
+
+CONTRADICTIONS = {
+    "slope": lambda data: setattr(data, "RescaleSlope", 3 * data.RescaleSlope),
+    "dose": lambda data: setattr(data.RadiopharmaceuticalInformationSequence[0], "RadionuclideTotalDose", 1e8),
+    "weight": lambda data: setattr(data, "PatientWeight", 55),
+    "scan": lambda data: setattr(data, "AcquisitionTime", "000001"),
+    "Philips": lambda data: philips(data, "2"),
+    "pixels": lambda data: setattr(data, "PixelData", data.PixelData[2:] + data.PixelData[:2]),
+}
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+@pytest.mark.parametrize("name", ["0.dcm", "zz.dcm"])  # whichever is read first
+def test_a_file_that_says_it_is_another_and_is_none_is_refused(dicom, tmp_path, ramp, what, name):
+    files = dicom.series(tmp_path, ramp, AFFINE, "PT", PatientWeight=70, **dicom.pet())
+    if what == "Philips":
+        edit(files[3], lambda data: philips(data, "1"))
+    shutil.copy(files[3], tmp_path / name)
+    edit(tmp_path / name, CONTRADICTIONS[what])
+    (series,), _ = find_series(tmp_path)
+    assert "two files have one SOP Instance UID and differ in" in series.problem
+    assert "Remove the one that is wrong" in series.problem
+    with pytest.raises(InputError, match="two files have one SOP Instance UID"):
+        read_series(sorted(tmp_path.glob("*.dcm")))
+
+
+def test_a_copy_may_lack_what_the_other_states_and_be_encoded_otherwise(dicom, tmp_path, ramp):
+    files = dicom.series(tmp_path, ramp, AFFINE, "PT", PatientWeight=70, **dicom.pet())
+    for k, change in enumerate([
+        lambda data: delattr(data, "RadiopharmaceuticalInformationSequence"),
+        lambda data: setattr(data, "InstitutionName", "elsewhere"),
+        lambda data: setattr(data, "RescaleSlope", f"{float(data.RescaleSlope):.6e}"),
+        lambda data: data.compress(pydicom.uid.RLELossless, generate_instance_uid=False),
+    ]):  # fmt: skip
+        shutil.copy(files[k], tmp_path / f"copy{k}.dcm")
+        edit(tmp_path / f"copy{k}.dcm", change)
+    (series,), _ = find_series(tmp_path)
+    assert (series.count, series.problem) == (12, "")
+    assert np.array_equal(read_series(sorted(tmp_path.glob("*.dcm")))[0].voxels, read_series(files)[0].voxels)

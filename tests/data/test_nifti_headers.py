@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from totalgen.data.ct_input import read_ct
+from totalgen.data.pet_input import read_pet
 from totalgen.data.pictures import DISPLAYS
-from totalgen.data.volume import Volume, read_nifti, write_nifti
+from totalgen.data.volume import Volume, placement_doubts, read_nifti, write_nifti
+from totalgen.errors import InputError
 
 
 def header_of(path, voxels, affine=None, **options):
@@ -77,3 +80,49 @@ def test_a_fingerprint_is_of_voxels_and_place_and_not_of_the_file(tmp_path):
     others = [Volume(changed, np.eye(4)), Volume(voxels, np.diag([1, 1, 1.01, 1])), Volume(voxels[::-1], np.eye(4))]
     others += [Volume(voxels.reshape(5, 4, 3), np.eye(4)), Volume(voxels.astype(np.float64), np.eye(4))]
     assert len({each.sha256 for each in (volume, *others)}) == 6
+
+
+def two_forms(path, other, codes, voxels=None):
+    """A file whose sform is oblique(), of the first of the codes, and whose qform is another."""
+    image = nibabel.Nifti1Image(ramp() if voxels is None else voxels, oblique())
+    image.set_sform(oblique(), code=codes[0])
+    image.set_qform(other, code=codes[1])
+    nibabel.save(image, path)
+    return path
+
+
+OTHERS = {
+    "mirrored": oblique() @ np.diag([-1.0, 1, 1, 1]),
+    "turned": oblique() @ np.diag([-1.0, -1, 1, 1]),
+    "elsewhere": oblique() + np.outer([8, 0, 0, 0], [0, 0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_two_affines_of_one_space_that_differ_are_refused_and_of_two_spaces_doubted(tmp_path, other):
+    with pytest.raises(InputError, match=r"sform and its qform, both of code 1, place its voxels up to .* mm apart"):
+        read_nifti(two_forms(tmp_path / "same.nii.gz", other, (1, 1)))
+    path = two_forms(tmp_path / "two.nii.gz", other, (2, 1))
+    assert np.allclose(read_nifti(path, reorder=False).affine, oblique(), atol=1e-4)
+    (doubt,) = placement_doubts(path)
+    assert "its sform of code 2 and its qform of code 1 place its voxels up to" in doubt
+
+
+def test_what_is_rounded_and_what_no_qform_can_say_is_no_contradiction(tmp_path):
+    sheared = oblique()
+    sheared[:3, 2] += 0.2 * sheared[:3, 1]
+    image = nibabel.Nifti1Image(ramp(), sheared)
+    image.set_sform(sheared, code=1)
+    image.set_qform(sheared, code=1, strip_shears=True)
+    nibabel.save(image, tmp_path / "sheared.nii.gz")
+    for path in (tmp_path / "sheared.nii.gz", two_forms(tmp_path / "a.nii.gz", oblique(), (1, 1))):
+        assert placement_doubts(path) == []
+        read_nifti(path)
+
+
+def test_what_users_bring_is_read_with_that_doubt(tmp_path):
+    body = np.full((12, 12, 12), -1000, np.float32)
+    body[3:9, 3:9, 3:9] = 40
+    for read, voxels in ((read_ct, body), (read_pet, np.ones((12, 12, 12), np.float32))):
+        path = two_forms(tmp_path / "a.nii.gz", OTHERS["turned"], (2, 1), voxels)
+        assert "the sform is used" in read(path).warnings[0]

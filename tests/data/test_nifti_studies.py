@@ -163,3 +163,30 @@ def test_the_table_of_step_1_states_people_whose_table_lacks_height_and_weight(d
     assert script(1, "--root", tmp_path).exit_code == 0
     person = person_of(read_people(tmp_path / "cohort.csv", {}), "a")
     assert (person.sex, person.age_years, person.height_m, person.weight_kg) == ("F", 60.0, 1.7, 70.0)
+
+
+@pytest.mark.parametrize(("columns", "rows", "height"), [
+    (dict(height_m="size"), "size,height_cm\n{},1.65,185", 1.65),  # what is named wins over a column of that name
+    (dict(height_cm="size"), "height_m,size\n{},1.85,165", 1.65),
+    ({}, "height_m,height_cm\n{},1.65,", 1.65),  # what is empty says nothing
+    ({}, "height_m,height_cm\n{},,165", 1.65),
+    ({}, "height_m,height_cm\n{},1.65,165.3", 1.653),
+    ({}, "height_cm,height_m\n{},165,1.85", None),
+])  # fmt: skip
+def test_two_columns_of_a_height_agree_or_are_refused(tmp_path, columns, rows, height):
+    (tmp_path / "people.csv").write_text("subject," + rows.format("a") + "\n")
+    if height is None:
+        with pytest.raises(InputError, match="height_m of a is 1.85 and height_cm 165. Correct one"):
+            read_people(tmp_path / "people.csv", columns)
+    else:
+        assert read_people(tmp_path / "people.csv", columns)["height_m"].tolist() == [height]
+
+
+def test_a_correction_in_the_cohort_that_is_taken_back_is_said(tmp_path, script):
+    study(tmp_path / "data" / "a")
+    arguments = asked(tmp_path, "--voxel-mm", 8)
+    assert "cohort.csv said" not in script(*arguments).output
+    path = tmp_path / "out" / "cohort.csv"
+    path.write_text(path.read_text().replace("66.0", "61.5"))
+    assert "cohort.csv said weight_kg 61.5 of a, and now 66.0, as the table of people does" in script(*arguments).stderr
+    assert "cohort.csv said" not in script(*arguments).output

@@ -225,3 +225,30 @@ def test_the_network_backend_labels_on_the_grid_of_the_ct(script, tmp_path, monk
     arguments = ("--root", tmp_path, "--backend", "network", "--weights", tmp_path / "w.safetensors")
     assert script("3", *arguments).exit_code == 0
     assert (read_nifti(tmp_path / "organs" / "A.nii.gz").voxels == 5).all()
+
+
+@pytest.mark.parametrize("step", ["7", "8", "9", "9, organs"])
+def test_inputs_that_results_would_replace_are_refused_and_stay(tmp_path, refused, step):
+    """Where a step writes, no file that it reads is lost: not even by a link."""
+    grid = np.diag([8.0, 8, 8, 1])
+    for name in ("CT", "MR", "SUV", "organs"):
+        for folder in ("resampled", "pairs", "doses"):
+            write_nifti(tmp_path / folder / "p1" / f"{name}.nii.gz", Volume(np.ones((9, 9, 9), np.float32), grid))
+        write_nifti(tmp_path / "organs" / "p1.nii.gz", Volume(np.ones((9, 9, 9), np.uint8), grid))
+    (tmp_path / "linked").symlink_to(tmp_path / "pairs")
+    (tmp_path / "people.csv").write_text("subject,sex,age_years,height_m,weight_kg\np1,F,60,1.65,66\n")
+    pattern = f"{tmp_path}/{{}}/{{{{}}}}/{{}}.nii.gz".format
+    table = ("--table", tmp_path / "people.csv", "--voxel-mm", 12)
+    script, place, arguments = {
+        "7": ("7_simulate_low_dose", "doses", ("--folder", "doses", "--dose", 0.1, "--voxel-mm", 20)),
+        "8": ("8_pair_ct_mr", "pairs", ("--ct", pattern("linked", "CT"), "--mr", pattern("pairs", "MR"))),
+        "9": ("9_import_nifti", "resampled",
+              ("--ct", pattern("resampled", "CT"), "--suv", pattern("resampled", "SUV"), *table)),
+        "9, organs": ("9_import_nifti", "organs",
+                      ("--ct", pattern("pairs", "CT"), "--suv", pattern("pairs", "SUV"), *table,
+                       "--organs", f"{tmp_path}/organs/{{}}.nii.gz")),
+    }[step]  # fmt: skip
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
+    line = refused(f"0_Preprocess/{script}.py", "--root", tmp_path, *arguments)
+    assert f"lies in {tmp_path / place}, where the results go" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")} == before

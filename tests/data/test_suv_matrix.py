@@ -253,7 +253,7 @@ DECAY_CORRECTION = [
     ),
     Variant(
         "NONE without frame duration",
-        lambda pet: [pet(DecayCorrection="NONE", ActualFrameDuration=None)],
+        lambda pet: [pet(DecayCorrection="NONE", CorrectedImage=["ATTN"], ActualFrameDuration=None)],
         70_000 / (350e6 * 0.5 ** (3600 / 6586.2)),
     ),
     Variant(
@@ -539,6 +539,7 @@ TIMES = [
         lambda pet: [
             pet(
                 DecayCorrection="NONE",
+                CorrectedImage=["ATTN"],
                 RadiopharmaceuticalStartDateTime="20200101225500",
                 RadiopharmaceuticalStartTime=None,
                 AcquisitionDate=day,
@@ -727,6 +728,17 @@ TRACERS = [
         "a nuclide named by its code alone",
         lambda pet: [pet(RadionuclideCodeSequence=code("C-105A1", "SRT", ""))],  # C-11
         refused="C-105A1",
+    ),
+    Variant(
+        "NONE though Corrected Image lists DECY",
+        lambda pet: [pet(DecayCorrection="NONE", ActualFrameDuration=None)],
+        HOUR,
+        warns="lists DECY though Decay Correction is NONE",
+    ),
+    Variant(
+        "NONE though Decay Factor and DECY say corrected",
+        lambda pet: [pet(DecayCorrection="NONE", DecayFactor=1.07)],
+        refused="Decay Correction.*is NONE, but.*lists DECY and Decay Factor.*1.07",
     ),
     Variant("two copies of one item", lambda pet: [drugs(pet(), {})], HOUR),
     Variant(

@@ -257,7 +257,9 @@ def test_what_is_made_of_a_cohort_has_the_splits_of_its_subjects(tmp_path, invok
         write_nifti(tmp_path / "doses" / subject / "SUV_0.1.nii.gz", pet((8, 8, 8)))
     asked = [SCRIPT, "--preset", "smoke", "--weights", weights_file(tmp_path / "w.safetensors"), "--dose", 0.1]
     asked += ["--cohort", tmp_path, "--outdir", tmp_path / "out", "--set", "window=(8,8,8)", "--set", "steps=1"]
-    assert invoke(*asked, *only).exit_code == 0
+    result = invoke(*asked, *only)
+    assert result.exit_code == 0
+    assert f"1 of {2 if only else 3} subjects have no doses/<subject>/SUV_0.1.nii.gz" in result.stderr
     splits = pd.read_csv(tmp_path / "out/manifest.csv").set_index("subject")["split"].to_dict()
     assert splits == (dict(a="train") if only else dict(a="train", b="test"))
 

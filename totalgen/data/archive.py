@@ -124,9 +124,12 @@ def report_cuts(path: Path, subjects: Sequence[str]) -> None:
 def report_splits(path: Path) -> None:
     """A line with the number of subjects of every split of an archive, and one on standard error for a split that is
     none of SPLITS, such as Train: nothing learns from it."""
-    counts = Counter(row.get("split", SPLITS[0]) for row in Archive(path).subjects)
+    rows = Archive(path).subjects
+    counts = Counter(row.get("split", SPLITS[0]) for row in rows)
     shown = ", ".join(f"{count} {split}" for split, count in counts.items())
-    click.echo(f"Splits: {shown}; trainings learn from {SPLITS[0]}.")
+    partial = len(chosen(rows, SPLITS[0], partial=True)) - len(chosen(rows, SPLITS[0]))
+    but = f", but for {partial} that show part of a torso ({COVERAGE} False)" if partial else ""
+    click.echo(f"Splits: {shown}; trainings learn from {SPLITS[0]}{but}.")
     if odd := sorted(set(counts).difference(SPLITS)):
         click.echo(
             f"Warning: {path}: split {', '.join(odd)} is none of {', '.join(SPLITS)}, and no training uses it. Correct "

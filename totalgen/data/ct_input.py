@@ -12,7 +12,7 @@ from totalgen.data.dicom import Series, read_series
 from totalgen.data.intensity import BODY_HU
 from totalgen.data.metadata import merge_demographics, series_label, series_of_one
 from totalgen.data.plausibility import check_hu
-from totalgen.data.volume import Volume, read_nifti
+from totalgen.data.volume import Volume, placement_doubts, read_nifti
 from totalgen.errors import InputError
 
 NO_AIR_HU, HIGH_HU = -200.0, 5000.0  # no CT is without air; nothing but metal is denser
@@ -34,7 +34,7 @@ def read_ct(path: str | Path) -> Ct:
     """The CT at ``path``. Raises InputError when it cannot be read, is no finite 3-D volume, not in HU or shows
     nobody."""
     path = Path(path)
-    found = _from_dicom(path) if path.is_dir() else Ct(read_nifti(path, reorder=False))
+    found = _from_dicom(path) if path.is_dir() else _from_nifti(path)
     voxels = found.ct.voxels
     if not np.isfinite(voxels).all():
         raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers. Repair it.")
@@ -55,6 +55,10 @@ def read_ct(path: str | Path) -> Ct:
     if highest > HIGH_HU:
         warnings.append(f"the highest value is {highest:.4g} HU: check that it is HU")
     return Ct(found.ct, tuple(warnings), found.headers, found.values)
+
+
+def _from_nifti(path):
+    return Ct(read_nifti(path, reorder=False), tuple(placement_doubts(path)))
 
 
 def _from_dicom(folder):

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from totalgen.data.intensity import AIR_HU, BODY_HU
+from totalgen.data.plausibility import check_hu
 from totalgen.data.volume import Volume, isotropic_grid, resample
 from totalgen.errors import InputError
 
@@ -21,12 +22,13 @@ def pair(ct: Volume, mr: Volume, voxel_mm: float, percentile: float | None = Non
     ct: HU;  mr: any unit, not negative;  percentile: this percentile of the MR inside the body becomes 1000, and the
     factor is reported as mr_factor (1 without it), by which the result is to be divided to have the unit back.
     report: voxels, overlap (Dice of the bodies), mr_factor.
-    Raises InputError when they show no common box or different places, and for an MR that is none.
+    Raises InputError when they show no common box or different places, for a CT not in HU and for an MR that is none.
     """
     if not (np.isfinite(ct.voxels).all() and np.isfinite(mr.voxels).all()):
         raise InputError("a voxel of CT or MR is not a finite number. Repair the files.")
     if float(mr.voxels.min()) < 0 or float(mr.voxels.max()) <= 0:
         raise InputError(f"the MR's values lie between {mr.voxels.min():.4g} and {mr.voxels.max():.4g}: no magnitudes.")
+    check_hu(ct)
     shape, affine = _common(ct, mr, voxel_mm)
     made_ct, made_mr = (
         resample(_smoothed(volume, voxel_mm), shape, affine, fill=fill) for volume, fill in ((ct, AIR_HU), (mr, 0.0))

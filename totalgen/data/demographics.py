@@ -17,6 +17,7 @@ COLUMNS = ("subject", "sex", "age_years", "height_m", "weight_kg", "split", "sou
 MANIFEST = "manifest.csv"  # the cohort table of a folder of generated studies
 TEST_FRACTION = 0.26  # share of test subjects: 200 of 765 in the paper
 COVERAGE = "covers_torso"  # a further column, True or False, that 4_crop_torso.py adds
+PERSON_NUMBERS = ("age_years", "height_m", "weight_kg")
 SEXES = ("F", "M")
 SPLITS = ("train", "validation", "test")  # trainings learn from the first
 HEIGHT_M = (1.0, 2.3)
@@ -128,7 +129,12 @@ def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
     if "split" in table and path.name != MANIFEST:
         table["split"] = table["split"].fillna(SPLITS[0])
     check_subjects(table["subject"], path, unique=True)
-    check_numbers(table, ("age_years", "height_m", "weight_kg"), path)
+    check_numbers(table, PERSON_NUMBERS, path)
+    if COVERAGE in table:
+        told = table[COVERAGE].dropna().astype(str)
+        for index, text in told[~told.isin(("True", "False"))].items():
+            who = f"{path}, row {spreadsheet_row(index)} ({table.loc[index, 'subject']})"
+            raise InputError(f'{who}: {COVERAGE} is "{text}"; it is True, False or empty. Correct the table.')
     return table
 
 
@@ -203,6 +209,31 @@ def add_to_cohort(path: str | Path, subjects: Sequence[str], source: str, test_f
         test = set(np.random.default_rng(seed).permutation(new)[: max(wanted, 0)])
         rows.insert(1, "split", ["test" if subject in test else "train" for subject in new])
     write_cohort(path, pd.concat([known, rows]))
+
+
+def changes(path: str | Path, table: pd.DataFrame) -> list[str]:
+    """In words, what rows of ``table`` say otherwise of people than the cohort table at ``path`` does, such as after a
+    correction by hand there."""
+    if not Path(path).exists():
+        return []
+    known = read_text(path).drop_duplicates("subject").set_index("subject")
+    found = []
+    for row in table.to_dict("records"):
+        for name in ("sex", *PERSON_NUMBERS):
+            there = str(known[name].get(row["subject"], "")) if name in known else ""
+            if there and _differ(there, row[name]):
+                found.append(
+                    f"{Path(path).name} said {name} {there} of {row['subject']}, and now {row[name]}, as the table of "
+                    "people does: correct it there"
+                )
+    return found
+
+
+def _differ(text, value):
+    try:
+        return abs(float(text) - float(value)) > 1e-6
+    except ValueError:
+        return text != str(value)
 
 
 def write_with_others(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:

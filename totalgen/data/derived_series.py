@@ -16,6 +16,7 @@ from pydicom.uid import MRImageStorage, PositronEmissionTomographyImageStorage
 
 from totalgen.data import identity
 from totalgen.data.dicom_writer import PER_SLICE, Scaling, uid_of, write_series
+from totalgen.data.header_numbers import optional_number
 from totalgen.data.scan_headers import put_position
 from totalgen.data.suv import (
     GE_PRIVATE,
@@ -179,7 +180,7 @@ def _common(first, kind, description, names, subject):
         ds.StudyID, ds.AccessionNumber, ds.ReferringPhysicianName, ds.PositionReferenceIndicator = "", "", "", ""
     ds.SOPClassUID, ds.Modality = kind.sop_class, kind.modality
     ds.SeriesInstanceUID = uid_of(*names, "series")
-    ds.SeriesNumber = 1000 + int(first.get("SeriesNumber") or 0) % 1000
+    ds.SeriesNumber = 1000 + int(optional_number(first, "SeriesNumber")) % 1000
     ds.SeriesDescription = kind.word
     if subject is None and first.get("SeriesDescription"):
         ds.SeriesDescription = f"{first.SeriesDescription} {kind.word}"[:64]

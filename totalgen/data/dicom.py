@@ -3,6 +3,7 @@
 Headers contain names and birth dates; ``identity`` decides what of them may be written.
 """
 
+import filecmp
 import os
 import re
 import tempfile
@@ -20,7 +21,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from totalgen.data.enhanced import ENHANCED, frame_headers
-from totalgen.data.header_numbers import number, optional_number, stated
+from totalgen.data.header_numbers import named, number, optional_number, stated
 from totalgen.data.identity import is_deidentified
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.volume import Volume
@@ -38,6 +39,15 @@ PIXELS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames", "PixelData"),
 )
+# What voxels, their unit and SUV depend on: copies of a slice agree in it, wherever both state it.
+MEASURED = (
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "Units", "SUVType", "PatientWeight", "PatientSize"),
+    *("DecayCorrection", "DecayFactor", "DecayCorrectionDateTime", "CorrectedImage", "TimezoneOffsetFromUTC"),
+    *("SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"),
+    *("FrameReferenceTime", "ActualFrameDuration", "RadiopharmaceuticalInformationSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+PHILIPS_GROUP = 0x7053  # factors of units that only Philips knows
 HU_TYPES = ("", "HU", "US")  # of a CT; where it is not stated, or unspecified, the values are HU (PS3.3 C.8.2.1)
 OUTSIDE = {"CT": AIR_HU, "PT": 0.0}  # what padding becomes: HU, Bq/mL
 PACKED = re.compile(r"(?<!\.nii)\.(zip|7z|rar|tar|tgz|gz|bz2|xz|zst)$", re.IGNORECASE)
@@ -59,7 +69,7 @@ Instance = tuple[str, int, Numbers]
 class Series:
     """uid: see series_uid;  header: pydicom Dataset of one slice, without pixels;  deidentified: whether all its
     headers state it;  files: without exact copies;  instances, origins, planes: [count] of every slice (see
-    ``instance`` and ``place``);  fault: why the frames of a file cannot be read, or ""."""
+    ``instance`` and ``place``);  fault: why its files cannot be believed or read, or ""."""
 
     uid: str
     header: pydicom.Dataset
@@ -71,8 +81,10 @@ class Series:
     fault: str = ""
 
     def add(self, path: Path, instance: Instance, origin: Numbers, plane: Numbers) -> None:
-        """Add a slice, unless it is a copy of an earlier one."""
+        """Add a slice, unless it is a copy of an earlier one. Another file that says it is the same is a fault."""
         if instance in self.instances:
+            if instance[1] == 0 and self.is_image:  # all frames of a file at once
+                self.fault = self.fault or difference(self.instances[instance], path)
             return
         self.instances[instance] = path
         if not self.files or self.files[-1] != path:
@@ -341,6 +353,49 @@ def instance(header: pydicom.Dataset, path: Path, index: int, origin: Numbers) -
     return str(header.get("SOPInstanceUID", "") or path), index, origin
 
 
+def difference(one: Path, other: Path) -> str:
+    """Why the file ``other`` is no copy of ``one``, of the same SOP Instance UID; "" when it is. Names no file.
+
+    A copy may be encoded otherwise and lack what the other states; it has the same voxels, and nothing that SUV depends
+    on has another value (``MEASURED``).
+    """
+    if filecmp.cmp(one, other, shallow=False):
+        return ""
+    first, second = (read_file(path, pixels=True)[0] for path in (one, other))
+    if first is None or second is None:
+        return ""  # damaged since: said where it is read
+    both = [name for name in MEASURED if stated(first, name) and stated(second, name)]
+    what = next((named(name) for name in both if not same_value(first, second, name)), "")
+    for tag in first.keys() & second.keys():
+        if tag.group == PHILIPS_GROUP and str(first[tag].value) != str(second[tag].value):
+            what = what or f"{tag}"
+    if not what and not same_pixels(bare_pixels(first), bare_pixels(second)):
+        what = "their pixels"
+    cure = "neither is a copy of the other. Remove the one that is wrong"
+    return f"two files have one SOP Instance UID and differ in {what}: {cure}" if what else ""
+
+
+def same_value(one: pydicom.Dataset, other: pydicom.Dataset, keyword: str) -> bool:
+    """Whether a tag says the same in both headers, however numbers are written."""
+    try:
+        return bool(one[keyword].value == other[keyword].value)
+    except Exception:  # pydicom raises many kinds for a value that is not what its tag promises
+        return stated(one, keyword) == stated(other, keyword)
+
+
+def same_pixels(one: pydicom.Dataset, other: pydicom.Dataset) -> bool:
+    """Whether two ``bare_pixels`` hold the same stored values, however they are encoded."""
+    if any(one.get(name) != other.get(name) for name in ("Rows", "Columns", "PixelRepresentation", "NumberOfFrames")):
+        return False
+    if one.PixelData == other.PixelData and one.file_meta.TransferSyntaxUID == other.file_meta.TransferSyntaxUID:
+        return True
+    frames = range(int(one.get("NumberOfFrames", 1) or 1))
+    try:
+        return all(np.array_equal(stored_values(one, frame), stored_values(other, frame)) for frame in frames)
+    except Exception:  # decoders raise many kinds for damaged data
+        return False
+
+
 def place(header: pydicom.Dataset) -> tuple[Numbers, Numbers]:
     """(origin, plane) of a slice: tuples of Image Position (mm, LPS, [3]) and of the numbers of ``PLANE`` ([10]).
 
@@ -429,7 +484,10 @@ def read_series(files: Iterable[str | Path]) -> tuple[Volume, list[pydicom.Datas
             raise InputError(f"{path}: {error}") from None
         for index, header in enumerate(headers):
             at = place(header)
-            slices.setdefault(instance(header, path, index, at[0]), Slice(path, header, index, pixels, *at))
+            this = Slice(path, header, index, pixels, *at)
+            earlier = slices.setdefault(instance(header, path, index, at[0]), this)
+            if earlier is not this and index == 0 and (other := difference(earlier.path, path)):
+                raise InputError(f"{path}: {other}.")
     if not slices:
         raise InputError("a series without files cannot be read. Run 1_dicom_to_metadata.py.")
     slices = list(slices.values())

@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,16 @@ def refuse_loss(folder: Path, names: Collection[str]) -> None:
     others = sorted({entry.name for entry in folder.iterdir()}.difference(names)) if folder.is_dir() else []
     if others:
         raise InputError(f"{folder}: holds {others[0]}, which would be lost. Move it, or choose another place.")
+
+
+def refuse_inputs_in(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raise InputError for an input that lies in ``folder``, or is linked to there: results would take its place."""
+    place = folder.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(place):
+            raise InputError(
+                f"{path}: lies in {folder}, where the results go, and would be lost. Move it, or choose another --root."
+            )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from totalgen.data.files import atomic
+from totalgen.data.files import atomic, refuse_inputs_in
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
 
@@ -100,6 +100,7 @@ def made_in(
     files: subject → those that its result is made from;  sources: or subject → another text that tells what it is made
     from;  before: step → the folder of the results that these are made from. Their settings count as settings of these.
     """
+    refuse_inputs_in(folder, (path for paths in (files or {}).values() for path in paths))
     earlier = {
         f"{step}.{name}": value for step, path in before.items() for name, value in read_record(path / RECORD).items()
         if name != SOURCES

@@ -13,11 +13,12 @@ from totalgen.data.pair import on_one_grid
 from totalgen.data.plausibility import SUV_IMPOSSIBLE, body_doubts, check_hu, suv_doubts
 from totalgen.data.segmentation import on_grid_of
 from totalgen.data.text_files import read_text
-from totalgen.data.volume import Volume, read_labels, read_nifti
+from totalgen.data.volume import Volume, placement_doubts, read_labels, read_nifti
 from totalgen.errors import InputError
 
 PERSON = ("sex", "age_years", "height_m", "weight_kg")
 UNITS = {"age_years": 1.0, "height_m": 1.0, "height_cm": 0.01, "weight_kg": 1.0}  # field of a table → factor
+HEIGHTS, SAME_HEIGHT_M = {"height_m", "height_cm"}, 0.0051  # columns of one thing; tables are rounded
 SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M"}
 
 
@@ -39,7 +40,8 @@ def read_study(
     if not 0 < highest <= SUV_IMPOSSIBLE:
         raise InputError(f"{suv}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
     check_hu(own)
-    warnings = suv_doubts(pet, person.weight_kg)
+    warnings = [f"{name}: {doubt}" for name, path in (("CT", ct), ("SUV", suv)) for doubt in placement_doubts(path)]
+    warnings += suv_doubts(pet, person.weight_kg)
     made = dict(zip(("CT", "SUV"), on_one_grid(own, pet, voxel_mm), strict=True))
     warnings += body_doubts(made["SUV"], body_mask(made["CT"]))
     if organs is not None:
@@ -67,11 +69,24 @@ def read_people(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     if "sex" in renamed:
         found["sex"] = [SEXES.get(text.strip().lower(), text.strip()) for text in renamed["sex"]]
     for field, factor in UNITS.items():
-        if field not in renamed:
+        if field not in renamed or (field in HEIGHTS and field not in columns and not HEIGHTS.isdisjoint(columns)):
             continue
         numbers = [_number(text, path, field, who) for text, who in zip(renamed[field], found["subject"], strict=True)]
-        found[field.replace("_cm", "_m")] = [None if n is None else round(n * factor, 4) for n in numbers]
+        values = [None if n is None else round(n * factor, 4) for n in numbers]
+        found[field.replace("_cm", "_m")] = _both(found, values, path) if field == "height_cm" else values
     return found.drop_duplicates().reset_index(drop=True)
+
+
+def _both(found, heights, path):
+    """Heights in m of the column height_cm and, where they are empty, of height_m."""
+    earlier = found.get("height_m", [None] * len(heights))
+    for one, other, who in zip(earlier, heights, found["subject"], strict=True):
+        if None not in (one, other) and not pd.isna(one) and abs(one - other) > SAME_HEIGHT_M:
+            raise InputError(
+                f"{path}: height_m of {who} is {one:g} and height_cm {100 * other:g}. Correct one, or choose with "
+                "--column height_m=NAME."
+            )
+    return [one if other is None else other for one, other in zip(earlier, heights, strict=True)]
 
 
 def _number(text, path, field, who):

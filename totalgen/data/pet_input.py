@@ -13,7 +13,7 @@ from totalgen.data.metadata import contradictions, demographics
 from totalgen.data.plausibility import SUV_DOUBTFUL, SUV_IMPOSSIBLE, check_negative, suv_doubts
 from totalgen.data.study import chosen_in
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
-from totalgen.data.volume import Volume, read_nifti
+from totalgen.data.volume import Volume, placement_doubts, read_nifti
 from totalgen.errors import InputError
 
 NPZ_VOXEL_MM = 1.65  # of the published npz files, which carry no geometry
@@ -43,7 +43,7 @@ def read_pet(path: str | Path) -> Pet:
     elif path.suffix == ".npz":
         pet = Pet(_from_npz(path), (f"npz has no geometry: voxels of {NPZ_VOXEL_MM} mm are assumed, as published",))
     else:
-        pet = Pet(read_nifti(path, reorder=False))
+        pet = Pet(read_nifti(path, reorder=False), tuple(placement_doubts(path)))
     voxels = pet.suv.voxels
     if not np.isfinite(voxels).all():
         raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers. Repair it.")

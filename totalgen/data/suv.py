@@ -40,6 +40,7 @@ SAME_SESSION_S = 3600.0  # by which the first acquisition may be later than the 
 MIDNIGHT, DAY_S = time_of_day(0), 24 * 3600
 ZONE_MINUTES = (-12 * 60, 14 * 60)  # from UTC, of all places on earth
 NO_DATE = date(1900, 1, 2)  # used where a header has a time but no date
+DECAY_CORRECTED = 1.001  # a Decay Factor above it is one of a correction
 SAME_START_S = 60.0  # how far the Decay Factor may put the scan start from where the times put it
 FDG_NAMES = ("fdg", "fluorodeoxyglucose", "fludeoxyglucose", "fluoro-2-deoxy", "fluorodesoxyglucose")
 NAMELESS = ("", "solution", "other", "unknown", "isotope", "18f", "f18", "f-18", "^18^fluorine", "fluorine", "none")
@@ -123,9 +124,7 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
     zone = first.get("TimezoneOffsetFromUTC")
     warnings += zone_doubts(first, drug)
     correction = str(first.get("DecayCorrection", ""))
-    corrected = first.get("CorrectedImage") or ()
-    if correction != "NONE" and corrected and "DECY" not in corrected:
-        warnings.append(f"Corrected Image lacks DECY though Decay Correction is {correction}")
+    warnings += decay_doubts(headers, correction)
     if correction == "ADMIN":
         elapsed, reference = np.zeros(len(headers)), "administration (Decay Correction ADMIN)"
     elif correction == "START":
@@ -147,6 +146,23 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
     warnings += uptake_doubts(headers, drug, half_life)
     factors = to_bqml * 1000 * person.weight_kg / (dose * 0.5 ** (elapsed / half_life))
     return SUV(factors, reference, _once(warnings))
+
+
+def decay_doubts(headers: Sequence[Dataset], correction: str) -> list[str]:
+    """Doubts about Decay Correction (``correction``), of which other tags say something else. Raises SUVError where two
+    of them, Corrected Image and Decay Factor, say that what is said to have no correction has one."""
+    listed = headers[0].get("CorrectedImage") or ()
+    if correction != "NONE":
+        lacks = f"Corrected Image lacks DECY though Decay Correction is {correction}"
+        return [lacks] if listed and "DECY" not in listed else []
+    if "DECY" not in listed:
+        return []
+    if (most := max(optional_number(header, "DecayFactor") for header in headers)) > DECAY_CORRECTED:
+        raise SUVError(
+            "Decay Correction (0054,1102) is NONE, but Corrected Image (0028,0051) lists DECY and Decay Factor "
+            f"(0054,1321) is up to {most:.4g}: is it corrected or not? Correct the header that is wrong."
+        )
+    return ["Corrected Image lists DECY though Decay Correction is NONE: if it was corrected, SUV is too high"]
 
 
 def check_agreement(headers: Sequence[Dataset]) -> None:

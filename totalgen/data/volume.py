@@ -4,6 +4,7 @@ World coordinates are millimetres, RAS+ (x to the right, y to the front, z to th
 """
 
 import hashlib
+import itertools
 import numbers
 import os
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from totalgen.errors import InputError
 LABEL_TOLERANCE = 0.01
 VOXEL_MM = (0.3, 50.0)  # edges of cubes that volumes of people are resampled to
 FLAT = 1e-6  # volume of a voxel over the product of its edges; 1 of a box, cos 30° of a tilted gantry
+SHEARED = 0.01  # cosine between axes that no rotation has
+APART_MM = 0.5  # of a corner: as much as rounding a quaternion may move it
 UNITS = {"CT": "HU", "SUV": "SUV g/mL", "MR": "MR signal"}  # of the volumes whose names begin so
 LPS = np.diag([-1.0, -1.0, 1.0])  # RAS <-> LPS, the convention of DICOM and ITK
 
@@ -175,7 +178,37 @@ def _problem(image):
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     if not edges.all() or abs(np.linalg.det(affine[:3, :3] / edges)) < FLAT:
         return "its affine is singular: its voxels have no volume. Export it again, or set its affine once you know it."
+    apart, codes = _between_forms(image)
+    if apart and codes[0] == codes[1]:
+        return (
+            f"its sform and its qform, both of code {codes[0]}, place its voxels up to {apart:.3g} mm apart. One is "
+            "wrong: set the code of that one to 0 (nibabel: image.set_qform(None, code=0))."
+        )
     return None
+
+
+def placement_doubts(path: str | Path) -> list[str]:
+    """In words, that a NIfTI file has two affines of different spaces: other programs may place it by the other one."""
+    apart, codes = _between_forms(nibabel.load(path))
+    if not apart:
+        return []
+    sform, qform = (f"{name} of code {code}" for name, code in zip(("sform", "qform"), codes, strict=True))
+    return [f"its {sform} and its {qform} place its voxels up to {apart:.3g} mm apart; the sform is used"]
+
+
+def _between_forms(image):
+    """(mm, (sform code, qform code)): how far the affines that a file states put its corners apart; 0 up to half a
+    voxel, as by the rounding of a quaternion, and for a sheared sform, which no qform can say."""
+    codes = tuple(int(image.header[name]) for name in ("sform_code", "qform_code"))
+    if not all(codes):
+        return 0.0, codes
+    forms = [form for form in (image.get_sform(), image.get_qform()) if np.isfinite(form).all()]
+    axes = forms[0][:3, :3] / np.linalg.norm(forms[0][:3, :3], axis=0)
+    if len(forms) < 2 or np.abs(axes.T @ axes - np.eye(3)).max() > SHEARED:
+        return 0.0, codes
+    ends = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in (*image.shape, 1, 1)[:3]))])
+    apart = float(np.linalg.norm((ends @ (forms[0] - forms[1]).T)[:, :3], axis=1).max())
+    return (apart if apart > max(np.linalg.norm(forms[0][:3, :3], axis=0).min() / 2, APART_MM) else 0.0), codes
 
 
 def is_whole(path: str | Path) -> bool:

@@ -39,7 +39,7 @@ def write_reference(
     _check_path(Path(path))
     table = measure_quality(root, masks, window_hu, workers, scheduler)
     if COVERAGE in table:
-        table = table[table[COVERAGE].astype(str) == "True"]
+        table = table[table[COVERAGE].astype(str) != "False"]
     chosen = None if split == "train" and "split" not in table else split  # without splits all are to learn from
     inside = table.index.isin(of_split(table, chosen, root).index)
     sexes = {sex: fitted(rows) for sex, rows in table[inside].groupby("sex") if len(rows) >= FEWEST}

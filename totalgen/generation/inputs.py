@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import click
+
 from totalgen import distributed
 from totalgen.data.demographics import of_split, read_cohort
 from totalgen.data.input_names import input_name
@@ -32,6 +34,9 @@ def requests_of(
     splits = table["split"] if "split" in table else [None] * len(table)
     files = {name: (cohort / pattern.format(name), of) for name, of in zip(table["subject"], splits, strict=True)}
     found = {name: each for name, each in files.items() if each[0].exists()}
+    if rank == 0 and 0 < len(found) < len(files):
+        lack = f"{len(files) - len(found)} of {len(files)} subjects have no {pattern.format('<subject>')}"
+        click.echo(f"{lack} in {cohort} and are left out.", err=True)
     if not found:
         raise InputError(f"{cohort / pattern.format('*')}: no subject of the cohort has it. Make it in 0_Preprocess.")
     return [Request(n, dict(row, input=file, split=of), study_seed(seed, n)) for n, (file, of) in found.items()]
