@@ -4,7 +4,7 @@
 
 The width σ_rel is that of the averaging profile relative to the training so far: 0.05 follows the last steps closely,
 0.15 smooths over a third of the run. Which one samples best is found by trying. Needs the run's snapshots/.
-Writes <run>/ema-<σ_rel>.safetensors, which inference takes like any other weights.
+Writes <run>/ema-<σ_rel>.safetensors, with --step N ema-<σ_rel>-step_<N>.safetensors; inference takes them like others.
 """
 
 
@@ -15,7 +15,7 @@ from totalgen.training.averages import reconstruct
 
 
 @command(__doc__)
-@click.option("--run", type=PLACE, required=True, help="Folder of a run of train_totalgen.py.")
+@click.option("--run", type=PLACE, required=True, help="Folder of a training.")
 @click.option("--sigma-rel", type=float, required=True, help="Relative width of the profile, such as 0.08.")
 @click.option("--step", type=int, help="As if the training had ended here; default: the last snapshot.")
 def main(run, sigma_rel, step):

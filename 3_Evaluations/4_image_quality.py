@@ -86,8 +86,9 @@ def main(
         one = (outdir / f"{subject}.png", file_of(files.reference, subject), found, value_range)
         side_by_side(*one, maps, inverted, made_of)
     if std:
-        maps = Maps(files.reference, paths[spread[0]], spread[2], samples)
-        click.echo(calibrate(maps, subjects, outdir, mask_above).round(4).to_string(index=False))
+        maps = Maps(files.reference, paths[spread[0]], spread[2], samples, mask)
+        compared = [subject for subject in subjects if subject in set(cases["subject"])]
+        click.echo(calibrate(maps, compared, outdir, mask_above).round(4).to_string(index=False))
     section_ended(outdir)
 
 

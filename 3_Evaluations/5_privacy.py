@@ -90,10 +90,10 @@ def main(weights, path, held_out, generated, levels, repeats, most, device, outd
     system_of(dict(kind=kind), weights)
     trained, archive = Trained.load(weights, kind, usable_device(device)), Archive(path)
     both = [archive.indices(split, trained.task.partial) for split in ("train", held_out)]
-    if min(map(len, both)) < 2:
+    if min(map(len, both)) < privacy.FEWEST:
         raise InputError(
             f"{path}: {len(both[0])} subjects of split train and {len(both[1])} of {held_out}. Give an archive, or a "
-            "--held-out, with two or more of each."
+            f"--held-out, with {privacy.FEWEST} or more of each."
         )
     groups = privacy.equal_numbers(*both, most)
     found, left_out, figures = None, [], {}

@@ -38,6 +38,19 @@ def test_predicted_is_compared_with_observed(tmp_path, factor, flat, samples):
     assert (tmp_path / "out/calibration.png").stat().st_size > 5000
 
 
+def test_only_the_mask_counts(tmp_path):
+    maps = cohort(tmp_path)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:20, 4:20, 4:20] = 1
+    for subject in "ab":
+        write_nifti(tmp_path / subject / "mask.nii.gz", Volume(mask, np.eye(4)))
+        std = read_nifti(tmp_path / subject / "std.nii.gz")
+        std.voxels[30:] = np.nan
+        write_nifti(tmp_path / subject / "std.nii.gz", std)
+    table = calibrate(maps._replace(mask=str(tmp_path / "{}/mask.nii.gz")), ["a", "b"], tmp_path / "out")
+    assert table["voxels"].sum() == 2 * mask.sum()
+
+
 def test_one_sample_has_no_spread(tmp_path):
     with pytest.raises(InputError, match="samples is 1; a standard deviation needs two"):
         calibrate(cohort(tmp_path, samples=1), ["a"], tmp_path / "out")
@@ -45,7 +58,7 @@ def test_one_sample_has_no_spread(tmp_path):
 
 def test_volumes_that_cannot_be_compared_are_named_and_no_spread_is_drawn_as_none(tmp_path):
     maps = cohort(tmp_path)
-    with pytest.raises(InputError, match="no voxel of 1 subjects is above 1000"):
+    with pytest.raises(InputError, match="no voxel of 1 subjects is above 1000. Choose another mask"):
         calibrate(maps, ["a"], tmp_path / "out", 1000.0)
     std = read_nifti(tmp_path / "a" / "std.nii.gz")
     write_nifti(tmp_path / "b" / "std.nii.gz", Volume(0 * std.voxels, std.affine))

@@ -12,6 +12,7 @@ from totalgen.evaluation.demographic_fidelity import (
     extent_scatter_mm,
     height_is_imposed,
     mass_agreement,
+    one_length,
     positions,
     weight_series,
 )
@@ -87,6 +88,9 @@ def test_a_height_that_was_computed_is_called_imposed():
     assert height_is_imposed(cohort_of(30, scatter_mm=1.0)) is True
     assert extent_scatter_mm(cohort_of(60)) == pytest.approx(15, rel=0.3)
     assert height_is_imposed(cohort_of(3)) is None
+    padded = bodies_of("MF", 0)
+    assert (height_is_imposed(padded), one_length(padded)) == (True, True)
+    assert not one_length(cohort_of(30, scatter_mm=1.0))
 
 
 def test_a_series_of_weights_rises_or_does_not():

@@ -210,6 +210,21 @@ def test_a_voxel_that_is_no_number_is_named_where_it_is_compared(pairs, tmp_path
     assert np.isfinite(cases.loc[("s1", "near"), ["psnr_range", "psnr_max", "mae", "nmae"]].to_numpy(float)).all()
 
 
+def test_who_cannot_be_compared_is_not_calibrated_either(pairs, tmp_path, invoke):
+    for subject in ("s0", "s1"):
+        write_nifti(pairs / "std" / f"{subject}.nii.gz", Volume(np.ones(SHAPE, np.float32), AFFINE))
+    volume = read_nifti(pairs / "near" / "s1.nii.gz")
+    volume.voxels[0, 0, 0] = np.nan
+    write_nifti(pairs / "near" / "s1.nii.gz", volume)
+    result = invoke(
+        "3_Evaluations/4_image_quality.py", "--reference", f"{pairs}/reference/{{}}.nii.gz", "--range", 0, 16,
+        "--candidate", f"near={pairs}/near/{{}}.nii.gz", "--std", f"near={pairs}/std/{{}}.nii.gz", "--samples", 2,
+        "--outdir", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(tmp_path / "out" / "calibration.csv")["voxels"].sum() == np.prod(SHAPE)
+
+
 def test_why_a_measure_is_not_defined_is_said(tmp_path):
     for name, value in (("reference", 0.0), ("far", 1.0), ("near", 0.5)):
         write_nifti(tmp_path / name / "s0.nii.gz", Volume(np.full(SHAPE, value, np.float32), AFFINE))

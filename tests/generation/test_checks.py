@@ -106,8 +106,12 @@ def test_a_study_that_never_passes_is_kept_with_its_faults(tmp_path, capsys):
 
 def test_attempts_may_be_asked_for_later_and_lead_to_the_same(tmp_path):
     at_once, later = tmp_path / "once", tmp_path / "later"
+    seeds = []
     for retry in (0, 1):
-        generate_cohort(Blocks(s1=5), REQUESTS, later, "x", checks=Checks(reference=KNOWN, retry=retry))
+        pipeline = Blocks(s1=5)
+        generate_cohort(pipeline, REQUESTS, later, "x", checks=Checks(reference=KNOWN, retry=retry))
+        seeds += [pipeline.seeds]
+    assert seeds == [[1, 2], [further("a", 1, 1)]]  # what failed is not made again
     generate_cohort(Blocks(s1=5), REQUESTS, at_once, "x", checks=Checks(reference=KNOWN, retry=1))
     files = sorted(path.relative_to(at_once) for path in at_once.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(later) for path in later.rglob("*") if path.is_file())

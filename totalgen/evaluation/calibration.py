@@ -19,6 +19,7 @@ from totalgen.data.files import atomic
 from totalgen.data.names import file_of
 from totalgen.data.volume import read_nifti
 from totalgen.errors import InputError
+from totalgen.evaluation.image_quality import reader_on_grid
 
 SHARES = (*np.arange(0, 1, 0.1), 0.95, 0.99, 1)  # of the voxels, below the edges of the bins: finer for the highest
 NEIGHBOURHOOD = 2.0  # voxels, of the Gaussian: the mean of a single voxel has a part in its own error
@@ -27,12 +28,13 @@ COLUMNS = ("mean", "predicted", "observed", "voxels")
 
 class Maps(NamedTuple):
     """Patterns of paths in which {} stands for the subject: the mean of ``samples`` samples and their standard
-    deviation, to be compared with ``reference``."""
+    deviation, to be compared with ``reference`` where ``mask``, if there is one, is above 0."""
 
     reference: str
     mean: str
     std: str
     samples: int
+    mask: str | None = None
 
 
 def calibration(
@@ -51,7 +53,8 @@ def calibration(
 
 
 def calibrate(maps: Maps, subjects: Sequence[str], outdir: Path, above: float | None = None) -> pd.DataFrame:
-    """Write <outdir>/calibration.csv and .png, of all voxels of all subjects where the reference is above ``above``.
+    """Write <outdir>/calibration.csv and .png, of all voxels of all subjects in the mask, or without one where the
+    reference is above ``above``.
 
     Rows are bins of the samples' mean in the NEIGHBOURHOOD, by the SHARES of voxels; columns of COLUMNS: mean, root
     mean squares and counts. Raises InputError when the files of a subject are on different grids, for voxels that are
@@ -62,7 +65,8 @@ def calibrate(maps: Maps, subjects: Sequence[str], outdir: Path, above: float | 
     voxels = [_compared(maps, subject, above) for subject in subjects]
     levels = np.concatenate([level for *_, level in voxels])
     if not len(levels):
-        raise InputError(f"no voxel of {len(subjects)} subjects is above {above:g}. Lower --mask-above.")
+        where = "in its mask" if maps.mask else f"above {above:g}"
+        raise InputError(f"no voxel of {len(subjects)} subjects is {where}. Choose another mask.")
     edges = np.quantile(levels, SHARES)
     parts = [calibration(truth, mean, std, level, maps.samples, edges) for truth, mean, std, level in voxels]
     table = pd.concat(parts).groupby(level=0).sum()
@@ -82,6 +86,8 @@ def _compared(maps, subject, above):
     """Reference, mean, standard deviation and local mean of the voxels [n] of a subject that are compared."""
     reference, mean, std = volumes = [read_nifti(file_of(path, subject)) for path in maps[:3]]
     mask = np.ones(reference.shape, bool) if above is None else reference.voxels > above
+    if maps.mask is not None:
+        mask = reader_on_grid(reference)(file_of(maps.mask, subject)).voxels > 0
     for path, volume in zip(maps[:3], volumes, strict=True):
         if volume.shape != reference.shape or not np.allclose(volume.affine, reference.affine, atol=1e-2):
             raise InputError(f"{subject}: {volume.shape} is not the grid of the reference {reference.shape}.")

@@ -102,6 +102,11 @@ def height_is_imposed(cohort: Cohort) -> bool | None:
     return None if scatter is None else scatter < IMPOSED_MM
 
 
+def one_length(cohort: Cohort) -> bool:
+    """Whether all volumes are equally long, as those on a padded axis z are: that says nothing about their bodies."""
+    return bool(np.ptp(cohort.bodies["extent_mm"]) < IMPOSED_MM)
+
+
 def positions(cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> pd.DataFrame:
     """Height of the middle of every organ, and of the bones of LANDMARKS that the reference has, in the field (0 its
     lower end, 1 its upper): what is not imposed by the height.

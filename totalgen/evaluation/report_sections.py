@@ -290,6 +290,8 @@ def body_section(reference: Cohort, others: Sequence[Cohort], design: Design) ->
         scatter = demographic_fidelity.extent_scatter_mm(cohort)
         result = "too few subjects" if scatter is None else f"extent {scatter:.1f} mm about its line in height"
         limit = "imposed by the line in height (axis z is stretched): no evidence" if imposed else "not imposed"
+        if imposed and demographic_fidelity.one_length(cohort):
+            limit = "all volumes are equally long (axis z is padded): no evidence"
         limit = limit if imposed is not None else "not tested"
         section.scores.append(Score(f"height: {cohort.name}", str(len(cohort.bodies)), result, limit))
         series = demographic_fidelity.weight_series(cohort)

@@ -44,7 +44,7 @@ def spectrum(volume: Volume) -> np.ndarray:
 
 
 def describe_study(ct: Volume, suv: Volume, features: Callable[[Volume], np.ndarray] | None) -> dict[str, float]:
-    """One row of the table of a cohort: features of the CT, spectra and histograms of CT and SUV inside the body."""
+    """One row of the table of a cohort: features of the CT, spectra of CT and SUV, and their histograms in the body."""
     row: dict[str, float] = {}
     if features is not None:
         row |= {f"{FEATURE}{n}": float(value) for n, value in enumerate(features(ct))}
@@ -206,7 +206,7 @@ def picture(path: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     for (name, edges), row in zip(WINDOWS.items(), axes, strict=True):
         for number, (title, table) in enumerate(tables.items()):
             look = dict(ls=STYLES[number % len(STYLES)], label=f"{title} ({len(table)})")
-            row[0].plot(10 * columns_of(table, f"{SPECTRUM}{name}_").mean(0), **look)
+            row[0].plot(range(1, BANDS + 1), 10 * columns_of(table, f"{SPECTRUM}{name}_").mean(0), **look)
             row[1].stairs(columns_of(table, f"{HISTOGRAM}{name}_").mean(0), edges, **look)
         row[0].set(title=f"{name}: power (dB)", xlabel=f"band of spatial frequency (1 to {BANDS}: half a cycle/voxel)")
         row[1].set(title=f"{name}: share of voxels in the body", yscale="log")

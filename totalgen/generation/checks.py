@@ -30,14 +30,14 @@ class Checks:
 
     def made(
         self, name: str, person: Any, seed: int, seeds: Callable[[int], int],
-        generate: Callable[[int], dict[str, Volume]],
+        generate: Callable[[int], dict[str, Volume]], tried: int = 0,
     ) -> tuple[dict[str, Volume], dict[str, Any]]:  # fmt: skip
         """(volumes, organs among them, columns of the manifest) of the first attempt that passes, or of the last one.
 
-        seed: of the first attempt;  seeds(n): that of attempt n + 1;  generate(seed): the volumes. Says on standard
-        error what fails.
+        seed: of the first attempt;  seeds(n): that of attempt n + 1;  generate(seed): the volumes;  tried: attempts
+        that failed before, and are not made again. Says on standard error what fails.
         """
-        for attempt in range(1, self.retry + 2):
+        for attempt in range(tried + 1, self.retry + 2):
             used = seed if attempt == 1 else seeds(attempt - 1)
             volumes = generate(used)
             if self.label is not None:

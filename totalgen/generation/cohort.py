@@ -224,7 +224,10 @@ class Studies:
         def seeds(attempt):  # samples count from 0 upwards, further attempts downwards
             return study_seed(seed, name, -attempt)
 
-        return self.checks.made(name, source, seed, seeds, lambda seed: self.pipeline.run(source, seed, bar))
+        path = self.outdir / name / "study.json"
+        earlier = read_json(path, REMOVE) if path.exists() else {}
+        tried = earlier["attempts"] if self.checks.wanting(earlier) else 0
+        return self.checks.made(name, source, seed, seeds, lambda seed: self.pipeline.run(source, seed, bar), tried)
 
 
 def report_failed(outdir: Path, rows: Sequence[dict[str, Any]]) -> None:
