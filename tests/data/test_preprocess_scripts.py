@@ -241,7 +241,7 @@ def test_inputs_that_results_would_replace_are_refused_and_stay(tmp_path, refuse
     table = ("--table", tmp_path / "people.csv", "--voxel-mm", 12)
     script, place, arguments = {
         "7": ("7_simulate_low_dose", "doses", ("--folder", "doses", "--dose", 0.1, "--voxel-mm", 20)),
-        "8": ("8_pair_ct_mr", "pairs", ("--ct", pattern("linked", "CT"), "--mr", pattern("pairs", "MR"))),
+        "8": ("8_pair_ct_mr", "pairs", ("--ct", pattern("linked", "CT"), "--mr", pattern("linked", "MR"))),
         "9": ("9_import_nifti", "resampled",
               ("--ct", pattern("resampled", "CT"), "--suv", pattern("resampled", "SUV"), *table)),
         "9, organs": ("9_import_nifti", "organs",
