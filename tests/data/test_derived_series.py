@@ -8,6 +8,7 @@ import pytest
 
 from totalgen.data.ct_input import read_ct
 from totalgen.data.derived_series import MR, PET, Original, write_derived
+from totalgen.data.dicom import read_series
 from totalgen.data.input_names import discreet_input, input_name
 from totalgen.data.pet_input import Pet, read_pet
 from totalgen.data.volume import Volume
@@ -226,6 +227,19 @@ def test_weight_alone_is_enough_for_a_body_weight_suv(dicom, tmp_path):
     dicom.series(tmp_path / "lean", voxels, AFFINES["feet first"], "PT", **{**tags, "Units": "GML", "SUVType": "LBM"})
     with pytest.raises(InputError, match="height_m: not stated.* or the value to its headers"):
         read_pet(tmp_path / "lean")
+
+
+@pytest.mark.parametrize("highest", [1.0, 300.0, 1200.0, 2e5])
+def test_an_mr_of_any_unit_keeps_its_values(dicom, tmp_path, highest):
+    dicom.series(tmp_path / "ct", np.full((12, 11, 13), 40.0), AFFINES["feet first"], "CT", **SECRETS, RescaleType="HU")
+    volume, headers = read_series(sorted((tmp_path / "ct").iterdir()))
+    mr = Volume(np.linspace(0, highest, volume.voxels.size, dtype=np.float32).reshape(volume.shape), volume.affine)
+    files = write_derived(tmp_path / "out", mr, Original(volume, tuple(headers), {}), MR, "made", tmp_path, "about")
+    read = [pydicom.dcmread(file) for file in files]
+    slopes = {float(each.RescaleSlope) for each in read}
+    values = np.concatenate([each.pixel_array.ravel() for each in read]) * slopes.pop()
+    assert not slopes
+    assert np.abs(np.sort(values) - np.sort(mr.voxels.ravel())).max() <= max(highest, 1000) / 1000 / 2
 
 
 def test_an_mr_made_of_a_ct_lies_where_the_ct_is(dicom, tmp_path):

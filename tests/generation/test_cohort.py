@@ -186,7 +186,7 @@ def test_what_a_new_attempt_would_lose_is_said_before_it_is_made(doubler, tmp_pa
     doubler.runs = 0
     generate_cohort(doubler, requests, tmp_path, "x", checks=Failing(retry=2))
     (failure,) = read_table(tmp_path / "failures.csv").to_dict("records")
-    assert (failure["subject"], doubler.runs) == ("a", 3)  # all of them for b
+    assert (failure["subject"], doubler.runs) == ("a", 2)  # all that are left for b
     assert f"a: holds {beside}, which would be lost" in failure["error"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()} == before
 
@@ -229,10 +229,52 @@ def test_a_study_that_is_measured_is_never_replaced_by_a_generated_one(cascade, 
     (tmp_path / "b").mkdir()
     for name in ("CT", "SUV"):
         (tmp_path / "b" / f"{name}.nii.gz").write_bytes(b"measured")
-    with pytest.raises(InputError, match=r"b: holds images, but no study.json"):
+    with pytest.raises(InputError, match=r"b: holds CT.nii.gz, but no study.json"):
         generate_cohort(cascade(), REQUESTS, tmp_path, "tiny")
     assert {path.read_bytes() for path in (tmp_path / "b").iterdir()} == {b"measured"}
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("held", ["dicom/1.dcm", "input.nii.gz", "organs.csv", "notes.txt"])
+def test_a_folder_that_is_no_study_is_never_replaced(cascade, tmp_path, held):
+    """Not even where all that it holds has names that a study has: a patient's DICOM is in dicom/, too."""
+    (tmp_path / "b" / held).parent.mkdir(parents=True)
+    (tmp_path / "b" / held).write_text("theirs")
+    exports = {name: lambda *_: None for name in ("input.nii.gz", "organs.csv", "dicom")}
+    with pytest.raises(InputError, match=r"b: holds .*, but no study.json: it is no study of this program"):
+        generate_cohort(cascade(), REQUESTS, tmp_path, "tiny", exports=exports, asked=())
+    assert (tmp_path / "b" / held).read_text() == "theirs"
+
+
+def test_a_setting_that_is_back_at_its_default_is_another_setting(cascade, tmp_path):
+    both = dict(consistency=0.7, self_start=1.0)
+    generate_cohort(cascade(**both), REQUESTS[:1], tmp_path, "tiny")
+    for name, other in (("consistency", "self_start"), ("self_start", "consistency")):
+        with pytest.raises(InputError, match=f"was made with another {name}"):
+            generate_cohort(cascade(**{other: both[other]}), REQUESTS[:1], tmp_path, "tiny")
+    generate_cohort(cascade(**both), REQUESTS[:1], tmp_path, "tiny")
+
+
+def test_two_studies_of_one_name_are_refused(doubler, tmp_path):
+    with pytest.raises(InputError, match="a is the name of two studies that are asked for"):
+        generate_cohort(doubler, [Request("a", dict(input=value), 1) for value in (1.0, 2.0)], tmp_path, "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_study_whose_input_is_damaged_since_stops_nobody(doubler, tmp_path, capsys):
+    generate_cohort(doubler, [Request("a", dict(input=1.0), 1)], tmp_path, "x")
+    described = doubler.describe
+
+    def describe(source):
+        if source.voxels.max() == 1:
+            raise InputError("a.nii.gz: cannot be read as NIfTI. Copy it again.")
+        return described(source)
+
+    doubler.describe = describe
+    requests = [Request(name, dict(input=value), 1) for name, value in (("a", 1.0), ("c", 2.0))]
+    generate_cohort(doubler, requests, tmp_path, "x")
+    assert (tmp_path / "c" / "study.json").exists()
+    assert "a: is not compared with what is asked for: a.nii.gz: cannot be read" in capsys.readouterr().err
 
 
 def test_a_study_that_kept_16_digits_of_its_weights_is_still_done(cascade, tmp_path):

@@ -73,11 +73,12 @@ PRIVATE = (  # group, creator, element, value representation
 
 
 class Kind(NamedTuple):
-    """What is made. copied: keywords of the slices' headers;  word: for its description;  fixed: keyword → value."""
+    """What is made. scaling: None for ``one_slope``;  copied: keywords of the slices' headers;  word: for its
+    description;  fixed: keyword → value."""
 
     sop_class: str
     modality: str
-    scaling: Scaling
+    scaling: Scaling | None
     copied: tuple[str, ...]
     word: str
     fixed: Mapping[str, Any]
@@ -85,7 +86,7 @@ class Kind(NamedTuple):
 
 PET = Kind(PositronEmissionTomographyImageStorage, "PT", PER_SLICE, (*SERIES, *PET_SERIES), "denoised", {})
 MR = Kind(
-    MRImageStorage, "MR", Scaling(1.0, 0.0, signed=False), SERIES, "MR from CT",
+    MRImageStorage, "MR", None, SERIES, "MR from CT",
     dict(ScanningSequence="RM", SequenceVariant="NONE", ScanOptions="", MRAcquisitionType="3D", RepetitionTime="",
          EchoTime="", EchoTrainLength=""),
 )  # fmt: skip
@@ -101,8 +102,17 @@ class Original(NamedTuple):
     factors: np.ndarray | None = None
 
 
+FEWEST_STEPS, MOST_STEPS = 1000, 65_000  # of 16 bits, for the highest value of a series
 REMOVED = "TotalGen: listed attributes kept, dates moved, ids replaced"  # at most 64 characters
 SHIFT_DAYS = (365, 3650)
+
+
+def one_slope(volume: Volume) -> Scaling:
+    """Values from 0 in 16 bits: as they are where their highest has 1 000 steps and fits, otherwise by one slope."""
+    highest = float(volume.voxels.max())
+    if FEWEST_STEPS <= highest <= MOST_STEPS or not highest > 0:
+        return Scaling(1.0, 0.0, signed=False)
+    return Scaling(float(f"{highest / MOST_STEPS:.9g}"), 0.0, signed=False)
 
 
 def write_derived(
@@ -151,7 +161,8 @@ def write_derived(
     voxels = volume.voxels
     if original.factors is not None:  # one per slice, the last axis
         voxels = voxels / original.factors.astype(np.float32)
-    return write_series(folder, Volume(voxels, volume.affine), common, kind.scaling, names, complete)
+    made = Volume(voxels, volume.affine)
+    return write_series(folder, made, common, kind.scaling or one_slope(made), names, complete)
 
 
 def _from_the_head(original):

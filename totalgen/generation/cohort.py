@@ -7,6 +7,7 @@ import itertools
 import json
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,6 +37,7 @@ COMPARISON = "comparison.png"
 # Columns that a study which is there may lack: the voxels that it was made of, which earlier versions did not note, and
 # what labelled its organs, which may be added later.
 INPUT, LABELLED = "input_sha256", "segmenter"
+CHECKED = ("quality", "attempts", "seed_used", "mass_kg", "reference")  # columns that the check adds
 REMOVE = "Remove its folder: the study is generated again."
 Export = Callable[[Path, Any, dict[str, Volume], dict[str, Any]], object]  # (folder, source, volumes, manifest row)
 
@@ -68,8 +70,9 @@ def generate_cohort(
     study, and generate it again where it fails and attempts are left, now or before;  asked: the exports to write, all
     by default; another one that a study has is made again with those before it, which it may show.
     A subject that fails is listed in <outdir>/failures.csv and does not stop the others. Raises InputError when all of
-    them failed, and when a study that is there was made with other settings.
+    them failed, when two requests have one name, and when a study that is there was made with other settings.
     """
+    refuse_one_name([request.name for request in requests])
     studies = Studies(
         pipeline, {request.name: request for request in requests}, Path(outdir), preset,
         None if compare_with is None else Path(compare_with), dict(exports or {}), checks,
@@ -286,6 +289,16 @@ def compare(real: Path, generated: Path, row: dict[str, Any], names: Sequence[st
     write_preview(generated / COMPARISON, strips)
 
 
+def refuse_one_name(names: Sequence[str]) -> None:
+    """InputError when two studies would have one name, and one of them would be missing."""
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise InputError(
+            f"{doubled[0]} is the name of two studies that are asked for: people who agree in six digits, or a subject "
+            "called as a sample of another. Ask for one of them, with --samples for several of one person."
+        )
+
+
 def refuse_other_tables(outdir: Path) -> None:
     """InputError when manifest.csv or index.html in ``outdir`` are not of generated studies: they would be replaced."""
     manifest, page = outdir / "manifest.csv", outdir / "index.html"
@@ -308,16 +321,22 @@ def refuse_others(outdir: Path, names: Sequence[str], described: Callable[[str],
     for name in names:
         path = outdir / name / "study.json"
         if not path.exists():
-            if any((outdir / name).glob("*.nii.gz")):
+            if held := min((outdir / name).glob("[!.]*"), default=None):
                 raise InputError(
-                    f"{outdir / name}: holds images, but no study.json: it is a study of another kind and would be "
-                    "lost. Choose another --outdir."
+                    f"{outdir / name}: holds {held.name}, but no study.json: it is no study of this program and would "
+                    "be lost. Choose another --outdir."
                 )
             continue
-        old, new = read_json(path, REMOVE), json.loads(json.dumps(described(name)))
+        try:
+            new = json.loads(json.dumps(described(name)))
+        except InputError as error:
+            click.echo(f"Warning: {outdir / name}: is not compared with what is asked for: {error}", err=True)
+            continue
+        old = read_json(path, REMOVE)
         unknown = INPUT in new and INPUT not in old
         kept = (*WHERE_MADE, *(key for key in (INPUT, LABELLED) if old.get(key) is None))
         changed = [key for key in new if key not in kept and not _same(old.get(key), new[key])]
+        changed += [key for key in old if key not in new and key not in (*kept, *CHECKED)]  # set then, and not now
         if changed:
             words = " and ".join("input of that name" if key == INPUT else key for key in changed)
             raise InputError(
