@@ -33,6 +33,7 @@ from totalgen.weights import load_weights
 def attacks(trained, archive, groups, levels, repeats, outdir):
     """Title → Attack of every noise level and of their mean; losses.csv."""
     trained.task.check(archive)
+    privacy.check_members(trained.data, archive, archive.indices("train", trained.task.partial))
     rows = []
     for member, row in progress([(m, row) for m in (1, 0) for row in groups[1 - m]], "losses", "subject"):
         loss = item_losses(trained.denoiser, trained.task, archive, row, levels, repeats).mean(0)
@@ -91,10 +92,8 @@ def main(weights, path, held_out, generated, levels, repeats, most, device, outd
     trained, archive = Trained.load(weights, kind, usable_device(device)), Archive(path)
     both = [archive.indices(split, trained.task.partial) for split in ("train", held_out)]
     if min(map(len, both)) < privacy.FEWEST:
-        raise InputError(
-            f"{path}: {len(both[0])} subjects of split train and {len(both[1])} of {held_out}. Give an archive, or a "
-            f"--held-out, with {privacy.FEWEST} or more of each."
-        )
+        counts = f"{len(both[0])} subjects of split train and {len(both[1])} of {held_out}"
+        raise InputError(f"{path}: {counts}; {privacy.FEWEST} of each are needed. Give another archive or --held-out.")
     groups = privacy.equal_numbers(*both, most)
     found, left_out, figures = None, [], {}
     tested = attacks(trained, archive, groups, levels, repeats, outdir)

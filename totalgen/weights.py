@@ -23,7 +23,7 @@ from torch import nn
 
 from totalgen.data.files import atomic
 from totalgen.data.intensity import PET_CT
-from totalgen.data.recipes import VQVAE
+from totalgen.data.recipes import LEARNT_FROM, VQVAE
 from totalgen.errors import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -141,9 +141,9 @@ def converted(configuration: dict[str, Any], version: int, path: Path) -> dict[s
 
 
 def known_data(data: dict[str, Any]) -> dict[str, Any]:
-    """What files of one run agree on about its data: ranges, encodings and the VQ-VAE of latents were not kept from
-    the first, and what calibrate_organs.py measured is of one file."""
-    known = {name: value for name, value in data.items() if name not in ("ranges", "organs", VQVAE)}
+    """What files of one run agree on about its data: ranges, encodings, the VQ-VAE of latents and what tells
+    the training's rows from others were not kept from the first; what calibrate_organs.py measured is of one file."""
+    known = {name: value for name, value in data.items() if name not in ("ranges", "organs", VQVAE, LEARNT_FROM)}
     return dict(encodings={name: asdict(code) for name, code in PET_CT.items()}) | known
 
 

@@ -1,6 +1,7 @@
 """Attacks find what is there and nothing else; a network overfitted on eight subjects is caught by both."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ from totalgen.tasks.item_losses import item_losses
 from totalgen.tasks.petct import Person
 from totalgen.tasks.task import Box
 from totalgen.training.diffusion import train_diffusion
+from totalgen.weights import load_weights, save_weights
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (16, 16, 24)
@@ -241,6 +243,27 @@ def test_losses_follow_from_seed_and_repeat_and_a_young_network_gives_nobody_awa
         asked = (option, value, "--outdir", tmp_path / "none")
         assert option in refused(script, "--weights", path, "--archive", eight / "training.zarr", *asked)
     assert not (tmp_path / "none").exists()
+
+
+def test_weights_are_not_tested_with_others_than_they_learnt_from(eight, invoke, tmp_path):
+    path, _ = stage_of(eight, "theirs", items=8)
+    other = shutil.copytree(eight, tmp_path / "other", ignore=shutil.ignore_patterns("theirs", "*.zarr"))
+    table = pd.read_csv(other / "cohort.csv")
+    table["split"] = ["train" if n % 2 else "test" for n in range(len(table))]
+    table.to_csv(other / "cohort.csv", index=False)
+    pack(other, PetCt(shape=SHAPE))
+    asked = ("3_Evaluations/5_privacy.py", "--weights", path, "--outdir", tmp_path / "out", "--repeats", 1)
+    result = invoke(*asked, "--archive", other / "training.zarr")
+    assert result.exit_code == 2
+    assert "its subjects of split train are not those of the weights" in result.stderr
+    assert not (tmp_path / "out" / "losses.csv").exists()
+    state, about = load_weights(path)
+    del about["data"]["learnt_from"]  # as an earlier version left it
+    about["data"]["subjects"] += 1
+    save_weights(path, state, about)
+    result = invoke(*asked, "--archive", eight / "training.zarr")
+    assert result.exit_code == 0
+    assert "and the weights learnt from 9, so that members may be among those" in result.stderr
 
 
 def test_members_are_those_that_the_training_takes(eight, invoke, tmp_path):

@@ -1,5 +1,7 @@
 """Post-hoc averages of a real run equal those that a run of the same seed tracked directly."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -80,6 +82,17 @@ def test_the_average_of_a_run_is_not_replaced_by_one_of_almost_its_width(runs):
     with pytest.raises(InputError, match=r"is of width 0.1, and 0.1004 would replace it. Move it away"):
         reconstruct(runs[0], 0.1004)
     assert (runs[0] / "ema-0.100.safetensors").read_bytes() == before
+
+
+def test_an_average_is_not_replaced_by_one_of_an_earlier_step(runs, tmp_path):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    for path in run.glob("snapshots/step_0000006*"):
+        path.unlink()
+    before = (run / "ema-0.100.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"is of step 60, and the last snapshot is of 57. Give --step 57, which makes"):
+        reconstruct(run, 0.10)
+    assert (run / "ema-0.100.safetensors").read_bytes() == before
+    assert reconstruct(run, 0.10, step=57)[0].name == "ema-0.100-step_00000057.safetensors"
 
 
 def test_what_is_not_learnt_is_taken_and_not_averaged(runs):

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import safetensors
 import torch
@@ -146,6 +147,37 @@ def test_a_damaged_checkpoint_is_passed_over(root, tmp_path):
     (tmp_path / "ema-0.100.safetensors").unlink()
     train_stage(root, tmp_path, "tiny", **TINY)
     assert same(expected, weights(tmp_path))
+
+
+def test_averages_that_are_lost_are_written_again_of_the_checkpoint(root, tmp_path, capsys):
+    path = train_stage(root, tmp_path, "tiny", **TINY)
+    expected = weights(tmp_path)
+    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:1000])):
+        damage(path)
+        train_stage(root, tmp_path, "tiny", **TINY)
+        assert same(expected, weights(tmp_path))
+    capsys.readouterr()
+    train_stage(root, tmp_path, "tiny", **TINY | dict(items=16, init_from=path))
+    said = capsys.readouterr().err
+    assert "goes on from its own checkpoint, not from" in said
+    assert "has learnt 32 items, more than the 16 that are asked for" in said
+
+
+def test_a_run_does_not_go_on_with_other_people_or_volumes(cropped_cohort, tmp_path):
+    root, run = tmp_path / "cohort", tmp_path / "run"
+    cropped_cohort(root, subjects=4, shape=TINY["shape"])
+    pack(root, PetCt(shape=TINY["shape"]))
+    train_stage(root, run, "tiny", **TINY | dict(items=16))
+    kept = (root / "cohort.csv").read_text()
+    table = pd.read_csv(root / "cohort.csv")
+    table.loc[table["subject"].isin(["s0", "s1"]), "weight_kg"] += [5, -5]
+    table.to_csv(root / "cohort.csv", index=False)
+    pack(root, PetCt(shape=TINY["shape"]))
+    with pytest.raises(InputError, match="people or volumes of the training's subjects differ"):
+        train_stage(root, run, "tiny", **TINY)
+    (root / "cohort.csv").write_text(kept)
+    pack(root, PetCt(shape=TINY["shape"]))
+    train_stage(root, run, "tiny", **TINY)
 
 
 def test_another_configuration_in_the_same_folder_is_refused(root, tmp_path):

@@ -365,6 +365,11 @@ class Archive:
         """dict of voxel_mm, affine, moments, sha256 and provenance of a row."""
         return dict(self._group(index).attrs)
 
+    def fingerprint(self, rows: Sequence[int]) -> str:
+        """What tells these rows, their people and their arrays, in this order, from others."""
+        told = [[self.subjects[row] | dict(split=None), self.attributes(row)["sha256"]] for row in rows]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
     def is_intact(self, index: int) -> bool:
         """Whether the arrays of a row can be read and have the checksum that was stored with them."""
         try:

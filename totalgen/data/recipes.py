@@ -25,6 +25,7 @@ from totalgen.errors import InputError
 AXIAL = ("stretch", "pad")
 CUBE = 0.01  # relative difference of edges up to which a voxel is a cube
 VQVAE = "vqvae"  # what latents were made with, in the record beside them: the fingerprint of its weights
+LEARNT_FROM = "learnt_from"  # in the data of weights: Archive.fingerprint of the rows of their training
 SLAB = 8  # planes of a volume that are worked on at a time
 STATISTICS_PHASES = (21, 42)  # the channel statistics use the two middle phases on the diagonal, not all 64
 

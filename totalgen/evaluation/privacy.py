@@ -6,13 +6,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from totalgen.data.archive import Archive
 from totalgen.data.intensity import Encoding
 from totalgen.data.pictures import PET_WINDOW, coronal, grey
+from totalgen.data.recipes import LEARNT_FROM
 from totalgen.errors import InputError
 from totalgen.evaluation.figures import write
 from totalgen.evaluation.sections import Score, Section
@@ -58,6 +61,20 @@ def auc(members: np.ndarray, others: np.ndarray) -> float:
 def _lower(members, others):
     """[members, others] 1 where a member's loss is lower, ½ for ties."""
     return (1 - np.sign(np.subtract.outer(members, others))) / 2
+
+
+def check_members(data: Mapping[str, Any], archive: Archive, rows: Sequence[int]) -> None:
+    """InputError when ``rows``, of split train, are not what weights with this ``data`` learnt from: members would be
+    among the others. A line on standard error where an earlier version did not note it, and there are more or fewer."""
+    noted, others = data.get(LEARNT_FROM), "so that members may be among those who were not learnt from"
+    if noted not in (None, archive.fingerprint(rows)):
+        raise InputError(
+            f"{archive.path}: its subjects of split train are not those of the weights, {others}. Give the archive of "
+            "the training."
+        )
+    if noted is None and data["subjects"] != len(rows):
+        counts = f"{len(rows)} subjects of split train, and the weights learnt from {data['subjects']}"
+        click.echo(f"Warning: {archive.path}: {counts}, {others}.", err=True)
 
 
 def membership(

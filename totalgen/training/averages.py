@@ -67,9 +67,7 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
             f"{100 * misfit:.0f} % only, {100 * MISFIT_LIMIT:g} % are allowed. Choose a later step or another width."
         )
     made = average_path(run, sigma_rel, step)
-    there = load_weights(made)[1]["progress"].get("sigma_rel", sigma_rel) if made.exists() else sigma_rel
-    if there != sigma_rel:
-        raise InputError(f"{made}: is of width {there:g}, and {sigma_rel:g} would replace it. Move it away.")
+    _refuse_replacing(made, sigma_rel, wanted)
     nearest = min(paths, key=lambda each: abs(paths[each][0] - wanted))
     fixed, configuration = load_weights(nearest)
     if paths[nearest][0] != wanted and configuration["kind"] == VQVAE_KIND:
@@ -90,6 +88,20 @@ def reconstruct(run: str | Path, sigma_rel: float, step: int | None = None) -> t
     configuration["progress"] = progress | dict(steps=wanted, items=items, hours=spent, sigma_rel=sigma_rel)
     save_weights(made, total, configuration, dtype)
     return made, misfit
+
+
+def _refuse_replacing(made, sigma_rel, step):
+    """InputError where ``made`` is of another width, or of a later step."""
+    if not made.exists():
+        return
+    there = load_weights(made)[1]["progress"]
+    if (width := there.get("sigma_rel", sigma_rel)) != sigma_rel:
+        raise InputError(f"{made}: is of width {width:g}, and {sigma_rel:g} would replace it. Move it away.")
+    if there["steps"] > step:
+        raise InputError(
+            f"{made}: is of step {there['steps']}, and the last snapshot is of {step}. Give --step {step}, which makes "
+            "another file, or move it away."
+        )
 
 
 def buffers(configuration: dict[str, Any]) -> set[str]:

@@ -10,6 +10,7 @@ import click
 import torch
 
 from totalgen.data.demographics import ranges
+from totalgen.data.recipes import LEARNT_FROM
 from totalgen.errors import InputError
 from totalgen.schema import Settings, build, to_dict
 from totalgen.tasks.items import Items
@@ -33,7 +34,7 @@ def configure(items: Items, kind: str, preset: str, settings: Settings, **found:
         codec=task.codec.settings,
         dims=task.dims,
         data=dict(
-            **archive.data, **task.measured, **found,
+            **archive.data, **task.measured, **found, **{LEARNT_FROM: archive.fingerprint(items.subjects)},
             subjects=len(items.subjects), sources=sorted({row.get("source", "unknown") for row in archive.subjects}),
         ),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import click
 import imageio.v3 as imageio
 import numpy as np
 import psutil
@@ -32,6 +33,7 @@ from totalgen.checkpoints import (
 from totalgen.data.files import atomic, locked
 from totalgen.data.pictures import enlarged
 from totalgen.data.progress import progress
+from totalgen.data.recipes import LEARNT_FROM
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
 from totalgen.models.codec import codec_from
@@ -43,7 +45,7 @@ from totalgen.settings import ComputeSettings, RunSettings
 from totalgen.tasks.items import Items
 from totalgen.training.averages import average_path, snapshot_path
 from totalgen.training.objectives import Objective
-from totalgen.weights import FORMAT_VERSION, converted, known_data, save_weights
+from totalgen.weights import FORMAT_VERSION, converted, known_data, load_weights, save_weights
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam on the sum of the loss over the values of an item (Karras 2024)
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -91,6 +93,8 @@ def _fit(objective, items, outdir, configuration, settings, rank, ranks, device)
     trainer = Trainer(objective.to(device).train(), settings, share, device, values)
     state = State(outdir, trainer, configuration, settings)
     done, steps = state.resume(), math.ceil(settings.run.items / settings.run.batch)
+    if rank == 0 and done:
+        state.report(done, steps)
     watch = Watch(outdir, done, steps, settings.run.batch, rank)
     between_snapshots = settings.run.snapshot_steps or max(SNAPSHOT_STEPS, math.ceil(steps / MOST_SNAPSHOTS))
     numbered = Numbered(items, objective.extras, settings.run.seed)
@@ -229,6 +233,21 @@ class State:
         load_adam_moments(self.trainer.optimiser, self.trainer.parameters, part(tensors, "adam"), done)
         return done
 
+    def report(self, done: int, steps: int) -> None:
+        """Say what of the settings a run that goes on at step ``done`` does not follow, and write the averages of that
+        step again where one is missing or damaged."""
+        run = self.settings.run
+        if run.init_from is not None:
+            click.echo(f"{self.outdir}: goes on from its own checkpoint, not from {run.init_from}.", err=True)
+        if done > steps:
+            more = f"has learnt {done * run.batch} items, more than the {run.items} that are asked for"
+            click.echo(f"{self.outdir}: {more}.", err=True)
+        for width in run.ema:
+            try:
+                load_weights(average_path(self.outdir, width))
+            except InputError:
+                return self.save_averages(done, functools.partial(average_path, self.outdir))
+
     def save(self, step: int) -> None:
         """The checkpoint comes last: a run killed before it does the step, and all that belongs to it, again."""
         self.save_averages(step, functools.partial(average_path, self.outdir))
@@ -349,6 +368,9 @@ def claim(outdir: Path, configuration: dict[str, Any], settings: Any) -> None:
             raise InputError(f"{outdir}: holds a run of a {begun.get('kind')}. Choose another --outdir.")
         theirs, ours = (_compared(each, settings) for each in (begun, asked))
         changed = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+        rows = [each["data"].get(LEARNT_FROM) for each in (begun, asked)]
+        if None not in rows and rows[0] != rows[1]:
+            changed.append("people or volumes of the training's subjects")
         if changed:
             raise InputError(
                 f"{outdir}: was started with another configuration ({', '.join(changed)} differ). "
