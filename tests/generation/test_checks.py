@@ -118,6 +118,19 @@ def test_attempts_may_be_asked_for_later_and_lead_to_the_same(tmp_path):
     assert all((at_once / file).read_bytes() == (later / file).read_bytes() for file in files)
 
 
+def test_another_reference_judges_what_is_there_again(tmp_path):
+    heavy = SexReference(20, LINE | dict(residual=(50.0, 60.0)), {})
+    stricter = Reference({"F": heavy}, (-500.0, 500.0), "cd" * 32)
+    generate_cohort(Blocks(), REQUESTS, tmp_path, "x", checks=Checks(reference=KNOWN))
+    before = (tmp_path / "a" / "CT.nii.gz").stat().st_mtime_ns
+    generate_cohort(Blocks(), REQUESTS, tmp_path, "x", checks=Checks(reference=stricter))
+    table = pd.read_csv(tmp_path / "manifest.csv").set_index("subject")
+    assert set(table["reference"]) == {"cd" * 32}
+    assert "kg" in table.loc["a", "quality"]
+    assert (table.loc["a", "attempts"], table.loc["a", "seed_used"]) == (1, 1)
+    assert (tmp_path / "a" / "CT.nii.gz").stat().st_mtime_ns == before
+
+
 def test_organs_are_labelled_before_the_check_and_written(tmp_path):
     numbers = count()
 

@@ -57,11 +57,21 @@ class Checks:
         """The same of a study that was made before without organs, of its volumes and its row of the manifest."""
         assert self.label is not None
         volumes = volumes | dict(organs=self.label(name, volumes["CT"]))
+        return volumes, self.judged_again(name, person, volumes, row) | dict(segmenter=self.labelled_by)
+
+    def judged_again(
+        self, name: str, person: Any, volumes: Mapping[str, Volume], row: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Columns of the manifest of a study that was made before, of its volumes and its row, by this reference."""
         faults, mass_kg = self.judged(person, volumes)
         if faults:
             click.echo(f"Warning: {name}: fails the check ({_short(faults)}); it is kept.", err=True)
         tried = {key: row.get(key) for key in ("attempts", "seed_used")}
-        return volumes, self._columns(person, faults, mass_kg, **tried)
+        return self._columns(person, faults, mass_kg, **tried) | dict(segmenter=row.get("segmenter"))
+
+    def is_current(self, row: Mapping[str, Any]) -> bool:
+        """Whether a study, by its row of the manifest, was held against this reference; without one nothing is."""
+        return self.reference is None or row.get("reference") == self.reference.sha256
 
     def _columns(self, person, faults, mass_kg, **tried):
         found = dict(quality="; ".join(faults) or self.verdict(person)) | tried

@@ -157,7 +157,11 @@ class Studies:
     def is_complete(self, name: str) -> bool:
         """Whether it is made with all exports, and compared where that is asked for."""
         compared = self.compare_with is None or (self.outdir / name / COMPARISON).exists()
-        return compared and self.is_made(name) and not self.missing(name)
+        return compared and self.is_made(name) and self.is_judged(name) and not self.missing(name)
+
+    def is_judged(self, name: str) -> bool:
+        """Whether a study that is there was held against the reference that is given now."""
+        return self.checks is None or self.checks.is_current(read_json(self.outdir / name / "study.json", REMOVE))
 
     def all_damaged(self) -> list[Path]:
         """The volumes of studies that are there, but missing or cut."""
@@ -167,6 +171,8 @@ class Studies:
     def make(self, name: str) -> None:
         """Write its folder, or what it lacks, and its comparison."""
         folder, row = self.outdir / name, self.described(name)
+        if self.is_made(name) and not self.is_judged(name):
+            self._judge(name)
         if not self.is_made(name):
             refuse_loss(folder, self.written())
             source = self.pipeline.source(self.requests[name].row)
@@ -214,6 +220,18 @@ class Studies:
                 write_volume(part, "organs", volumes["organs"], row)
             self._export(missing, part, source, volumes, row)
             (part / "study.json").write_text(json.dumps(row, indent=1))
+
+    def _judge(self, name):
+        """Hold a study that is made against another reference than before."""
+        assert self.checks is not None, "who judges"
+        path = self.outdir / name / "study.json"
+        row = read_json(path, REMOVE)
+        found = {each: read_nifti(path.parent / f"{each}.nii.gz") for each in self.pipeline.outputs}
+        if (organs := path.parent / "organs.nii.gz").exists():
+            found["organs"] = read_labels(organs)
+        row |= self.checks.judged_again(name, self.pipeline.source(self.requests[name].row), found, row)
+        with atomic(path) as part:
+            part.write_text(json.dumps(row, indent=1))
 
     def _generated(self, name, source, seed):
         """(volumes, further columns of the manifest) of a study."""
