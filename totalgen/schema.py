@@ -40,7 +40,11 @@ class Allowed:
 
     def accepts(self, number: float) -> bool:
         """Whether a number lies in the range."""
-        if not math.isfinite(number) or (self.above is not None and number <= self.above):
+        try:
+            finite = math.isfinite(number)
+        except OverflowError:  # a whole number that no float can hold
+            finite = False
+        if not finite or (self.above is not None and number <= self.above):
             return False
         return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
 
@@ -172,9 +176,11 @@ def _all_assigned(cls, pairs):
 
 def _literal(text):
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text  # a bare word, such as a family
+        value = ast.literal_eval(text)
+        repr(value)  # some numbers can be read and not printed: a refusal could not name them
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return text  # a bare word, such as a family, or what is refused by its type
+    return value
 
 
 def _assigned(cls, key, value):
