@@ -2,6 +2,7 @@ import os
 import pickle
 import re
 import shutil
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
-from totalgen.data.dicom import find_series, join, read_series
+from totalgen.data import dicom as dicom_module
+from totalgen.data.dicom import find_series, join, read_file, read_series
 from totalgen.data.metadata import scan
 from totalgen.errors import InputError
 
@@ -323,6 +325,21 @@ def test_other_uncompressed_transfer_syntaxes_are_read(dicom, tmp_path, ramp, sy
     assert damaged == []
     volume, _ = read_series(series.files)
     assert np.array_equal(volume.voxels, expected.voxels)
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_deflated_file_is_refused_before_it_fills_the_memory(dicom, tmp_path, ramp, monkeypatch, pixels):
+    path, *_ = dicom.series(tmp_path, ramp, AFFINE, "CT")
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.add_new(0x00091001, "OB", bytes(3 << 20))
+    pydicom.dcmwrite(path, data, little_endian=True, implicit_vr=False)
+    assert path.stat().st_size < 100_000
+    header, why = read_file(path, pixels)
+    assert (why, header.buffer) == (None, None)  # a header does not hold the whole file
+    monkeypatch.setattr(dicom_module, "LARGEST_INFLATED_MIB", 2)
+    monkeypatch.setattr(zlib, "decompress", None)
+    assert read_file(path, pixels) == (None, "cannot be read as DICOM (inflates to more than 2 MiB)")
 
 
 PADDING = {  # stored value at the corners, signed?, intercept, (VR, padding value, range limit) → HU there, HU inside

@@ -4,10 +4,12 @@ Headers contain names and birth dates; ``identity`` decides what of them may be 
 """
 
 import filecmp
+import io
 import os
 import re
 import tempfile
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 IMAGES = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.128": "PT", **ENHANCED}
 BARE = (b"\x08\x00", b"\x02\x00")  # first bytes of a DICOM file without preamble: group 0008 or 0002
 BRIEF_GROUPS, BRIEF_BYTES = (0x0008, 0x0010, 0x0012, 0x0020), 1024  # what is kept of a file that is neither CT nor PET
+LARGEST_INFLATED_MIB = 1024  # of a deflated file: a CT of 2000 slices in one; pydicom holds all of it in memory
+BLOCK = 1 << 20
 DICOMDIR = "1.2.840.10008.1.3.10"  # lists other files
 PLANE = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}  # tag → how many numbers
 PIXELS = (
@@ -268,6 +272,30 @@ def series_uid(header: pydicom.Dataset, path: Path) -> str:
     return uid or "/".join(str(part) for part in parts)
 
 
+class _Bounded(io.BufferedReader):
+    """A file that pydicom reads; what it reads to the end, it inflates: only data sets that are deflated.
+
+    Raises ValueError for one that inflates to more than LARGEST_INFLATED_MIB; nothing of it is kept.
+    """
+
+    def read(self, size=-1):
+        data = super().read(size)
+        if size is None or size < 0:
+            _check_inflated(data)
+        return data
+
+
+def _check_inflated(deflated):
+    stream, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    for start in range(0, len(deflated), BLOCK):
+        left = deflated[start : start + BLOCK]
+        while left and not stream.eof:
+            count += len(stream.decompress(left, BLOCK))
+            if count > LARGEST_INFLATED_MIB * BLOCK:
+                raise ValueError(f"inflates to more than {LARGEST_INFLATED_MIB} MiB")
+            left = stream.unconsumed_tail
+
+
 def read_file(path: Path, pixels: bool = False) -> tuple[pydicom.Dataset | None, str | None]:
     """(dataset, why): pydicom Dataset, without its pixels unless ``pixels``; why is None, or states how the file is
     damaged.
@@ -278,7 +306,7 @@ def read_file(path: Path, pixels: bool = False) -> tuple[pydicom.Dataset | None,
     if path.exists() and not path.is_file():  # opening a FIFO would wait for its other end
         return None, NO_FILE.rstrip(".")
     try:
-        size, opened = path.stat().st_size, path.open("rb")
+        size, opened = path.stat().st_size, _Bounded(path.open("rb", buffering=0))
     except OSError as error:
         return None, f"cannot be opened ({error.strerror})"
     with opened as file:
@@ -289,6 +317,7 @@ def read_file(path: Path, pixels: bool = False) -> tuple[pydicom.Dataset | None,
         file.seek(0)
         try:
             dataset: Any = pydicom.dcmread(file, stop_before_pixels=not pixels, force=bare)
+            dataset.buffer = None  # all that was deflated; nothing is left to read from it
             if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
                 return None, None
             left = len(dataset.get("PixelData", b"")) if pixels else size - file.tell()
