@@ -186,6 +186,48 @@ def test_an_upload_whose_form_is_refused_is_removed(tmp_path, weights, values):
     assert (tmp_path / "jobs").is_dir()
 
 
+KILLED = """
+import os, sys
+from totalgen.data.files import atomic
+with atomic(sys.argv[1]) as part:
+    part.mkdir()
+    part.joinpath("input.nii.gz").write_bytes(b"a patient")
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_its_job_or_the_next_server_and_results_stay(tmp_path, weights):
+    jobs = Idle(tmp_path, weights)
+    (tmp_path / "uploads" / UPLOAD).mkdir()
+    (tmp_path / "uploads" / UPLOAD / "low.nii").write_bytes(b"1")
+    image, body = jobs.add("denoise", dict(upload=UPLOAD, dose=0.1)), jobs.add("generate", WOMAN)
+    (tmp_path / "studies" / "edm" / "another").mkdir(parents=True)
+
+    def kill():
+        for name in (f"{image.id}/low", "edm/woman"):
+            subprocess.run([sys.executable, "-c", KILLED, tmp_path / "studies" / name])
+        assert len(list(tmp_path.rglob("input.nii.gz"))) == 2
+
+    kill()
+    for job in (image, body):
+        job.state = "running"
+        jobs._keep(job)
+    again = Idle(tmp_path, weights)
+    assert not list(tmp_path.rglob("input.nii.gz"))
+    kill()
+    for job in (image, body):
+        again.cancel(job.id)
+    assert [path.name for path in (tmp_path / "studies").rglob("*")] == ["edm", "another"]
+    (tmp_path / "studies" / image.id).mkdir()  # as servers left it before
+    Idle(tmp_path, weights)
+    assert not (tmp_path / "studies" / image.id).exists()
+    again.jobs[image.id].made = f"{image.id}/low"
+    (tmp_path / "studies" / image.id).mkdir()
+    again._keep(again.jobs[image.id])
+    Idle(tmp_path, weights)
+    assert (tmp_path / "studies" / image.id).exists()
+
+
 def test_two_pages_do_not_share_a_folder(tmp_path, weights, run_script):
     (tmp_path / "results").mkdir()
     with locked(tmp_path / "results", "the page"):

@@ -1,7 +1,7 @@
 """The queue of the page: one job at a time, each in a process of its own, kept on disk so that a killed server goes on.
 
 <results>/jobs/<id>.json holds a job, <id>.log what its process wrote besides, studies/ the results, uploads/ the files
-that were given; they are removed when their job has ended.
+that were given; they are removed when their job has ended, and so is all that a job without a result has written.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from totalgen.app.uploads import is_upload
-from totalgen.app.work import plan
-from totalgen.data.files import atomic, error_text
+from totalgen.app.work import outdir_of, plan
+from totalgen.data.files import atomic, error_text, sweep
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
 
@@ -60,6 +60,7 @@ class Jobs:
         for job in self.jobs.values():
             if job.state == "running":  # its server was killed: what is done is found again
                 job.state, job.progress, job.doubts = "queued", {}, []
+            self._clear(job)
         waiting = {job.values.get("upload") for job in self.jobs.values() if job.state not in ENDED}
         for upload in (self.results / "uploads").iterdir():
             if upload.name not in waiting:
@@ -145,6 +146,7 @@ class Jobs:
             self.process = None
             job.seconds = time.monotonic() - started
             if self.closing:
+                self._clear(job)
                 return
             if job.state == "running" and not (job.made or job.error):
                 job.error = "its process ended before it was done: too little memory? See the .log file in jobs/."
@@ -187,7 +189,17 @@ class Jobs:
         job.state = state
         self.changed.notify_all()
         self._discard(job.values.get("upload"))
+        self._clear(job)
         self._keep(job)
+
+    def _clear(self, job):
+        """Remove what the ended process of a job without a result has left: the image of a patient may be in it."""
+        if job.made:
+            return
+        folder = outdir_of(vars(job), self.results / "studies")
+        sweep(folder)
+        if job.state in ENDED and folder.name == job.id:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _discard(self, upload):
         """Remove an upload that no job waits for."""

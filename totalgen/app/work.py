@@ -83,15 +83,25 @@ def plan(job: Mapping[str, Any], results: Path, weights: Path) -> Plan:
         raise InputError(missing)
     if "upload" in values:
         values["path"] = _uploaded(values["upload"], results)
-    made = KINDS[kind](values, results / "studies", str(job["id"]), weights)
+    outdir = outdir_of(dict(job, values=values), results / "studies")
+    made = KINDS[kind](values, outdir, weights)
     if (why := fault(made.request.name)) is not None:
         raise InputError(f'study "{made.request.name[:40]}…" {why}. Give shorter numbers.')
     return made
 
 
-def _generate(values, studies, identity, weights):
+def outdir_of(job: Mapping[str, Any], studies: Path) -> Path:
+    """The folder of a cohort that a job writes into: its own where it was given an image, so that nothing of a patient
+    is in another; generated bodies of one family and number of steps share one."""
+    values = job["values"]
+    if job["kind"] != "generate":
+        return studies / str(job["id"])
     family = values.get("family", "edm")
-    name = closest(family, FAMILIES)
+    return studies / (f"{family}-{values['steps']}-steps" if "steps" in values else family)
+
+
+def _generate(values, outdir, weights):
+    name = closest(values.get("family", "edm"), FAMILIES)
     person: dict[str, Sequence[Any]] = {field: [values[field]] for field in FIELDS if field in values}
     (request,) = requests_for(person, None, None, values.get("seed", 1), 1)
     steps = dict(steps=values["steps"]) if "steps" in values else {}
@@ -110,25 +120,25 @@ def _generate(values, studies, identity, weights):
                 exports["training.json"] = _figures(known)
         return replace(cascade, **samplings), exports, checks
 
-    return Plan(values, request, studies / (f"{family}-{values['steps']}-steps" if steps else family), name, load)
+    return Plan(values, request, outdir, name, load)
 
 
-def _denoise(values, studies, identity, weights):
+def _denoise(values, outdir, weights):
     own = DENOISER | dict(weights=weights / "demo-pet-edm.safetensors", samples=values.get("samples", 1))
     settings = build(PetDenoisingInferenceSettings, own)
     if "dose" not in values:
         raise InputError("--dose is missing. Give the fraction of the normal dose, such as 0.1.")
-    path, outdir = values.pop("path", None), studies / identity
+    path = values.pop("path", None)
     (request,) = requests_of(path, None, "", values.get("seed", 1), outdir, 0, dose=values["dose"])
     exports = {"input.nii.gz": _write_input}
     exports |= {"dicom": pet_denoiser.dicom_export(outdir, False)} if path.is_dir() else {}
     return Plan(values, request, outdir, "demo", lambda: (PetDenoiser.load(settings), exports, None))
 
 
-def _translate(values, studies, identity, weights):
+def _translate(values, outdir, weights):
     own = TRANSLATOR | {name: weights / file for name, file in TRANSLATOR_WEIGHTS.items()}
     settings = build(TranslationInferenceSettings, own | dict(samples=values.get("samples", 1)))
-    path, outdir = values.pop("path", None), studies / identity
+    path = values.pop("path", None)
     (request,) = requests_of(path, None, "", values.get("seed", 1), outdir, 0)
     exports = {"input.nii.gz": _write_input}
     exports |= {"dicom": ct_translator.dicom_export(outdir, False)} if path.is_dir() else {}
