@@ -1,14 +1,21 @@
 """The page answers itself and nobody else: hostile requests on a real loopback socket are refused."""
 
+import asyncio
 import http.client
+import io
 import json
 import shutil
 import socket
+import tempfile
+import urllib.request
+import zipfile
+from urllib.parse import quote
 
 import pytest
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
-from totalgen.app.server import LARGEST_FORM, OwnOrigin
+from totalgen.app.server import LARGEST_FORM, OwnOrigin, zipped
 
 WOMAN = dict(sex="F", age=60, height_cm=165, weight_kg=66)
 FORM = json.dumps(dict(kind="generate", values=WOMAN)).encode()
@@ -152,3 +159,35 @@ def test_files_of_studies_can_be_fetched_whole_in_part_and_as_an_archive(quiet):
     status, headers, _ = answer(port, "GET", "/api/studies/edm/one/nifti.zip")
     assert status == 200
     assert 'filename="one-nifti.zip"' in headers["content-disposition"]
+
+
+@pytest.mark.parametrize("asked", ["bytes=2-3", "bytes=9999999-", "nonsense", "bytes=5-2"])
+def test_an_archive_comes_whole_and_leaves_nothing(quiet, tmp_path, monkeypatch, asked):
+    results, port, _ = quiet
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = sorted(results.rglob("*"))
+    address = f"http://127.0.0.1:{port}/api/studies/edm/one/nifti.zip"
+    with urllib.request.urlopen(urllib.request.Request(address, headers={"Range": asked}), timeout=60) as response:
+        assert response.status == 200
+        content = response.read()
+        assert int(response.headers["content-length"]) == len(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.read("one/SUV.nii.gz") == b"0123456789"
+    assert sorted(results.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["Müller", 'a "b"'])
+def test_an_archive_has_the_name_of_its_study_and_is_closed_when_its_reader_leaves(tmp_path, name):
+    (tmp_path / "studies" / "edm" / name).mkdir(parents=True)
+    (tmp_path / "studies" / "edm" / name / "SUV.nii.gz").write_bytes(b"0123456789")
+    response = zipped(tmp_path / "studies", "edm", name, "nifti")
+    assert quote(f"{name}-nifti.zip") in response.headers["content-disposition"]
+    assert [path.name for path in tmp_path.iterdir()] == ["studies"]
+
+    async def gone(message):
+        raise OSError("the reader has left")
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(response(dict(type="http", asgi=dict(spec_version="2.4")), None, gone))
+    assert response.file.closed

@@ -12,24 +12,24 @@ import os
 import socket
 import tempfile
 import zipfile
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totalgen.app.jobs import Jobs
-from totalgen.app.uploads import receive, unpack
+from totalgen.app.uploads import BLOCK, receive, unpack
 from totalgen.app.work import FAMILIES, missing_translator
 from totalgen.data.demographics import RANGES
 from totalgen.data.files import locked
@@ -100,6 +100,26 @@ class VisibleFiles(StaticFiles):
         return ("", None) if hidden else super().lookup_path(path)
 
 
+class Download(StreamingResponse):
+    """Sends the whole of an open file, and closes it, whatever becomes of the connection."""
+
+    def __init__(self, file: IO[bytes], name: str):
+        quoted = quote(name)
+        stated = f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
+        headers = {"content-length": str(file.seek(0, os.SEEK_END)), "content-disposition": f"attachment; {stated}"}
+        self.file = file
+        super().__init__(self._blocks(), headers=headers, media_type="application/zip")
+
+    def _blocks(self) -> Iterator[bytes]:
+        self.file.seek(0)
+        while block := self.file.read(BLOCK):
+            yield block
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.file:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(results: Path, weights: Path, port: int) -> Starlette:
     """The application. results: folder for jobs and studies;  weights: folder of the shipped weights;  port: where it
     is served. Its state has ``jobs``."""
@@ -162,7 +182,8 @@ def known(weights: Path) -> dict[str, Any]:
 
 
 def zipped(studies: Path, cohort: str, study: str, kind: str) -> Response:
-    """The NIfTI or DICOM files of a study as a zip archive, which is removed when it was sent."""
+    """The NIfTI or DICOM files of a study as a zip archive: a file without a name, which ends with the response or
+    the server."""
     folder = studies / cohort / study
     patterns = {"nifti": "*.nii.gz", "dicom": "dicom/**/*.dcm"}
     names = fault(cohort) is None and fault(study) is None
@@ -170,11 +191,13 @@ def zipped(studies: Path, cohort: str, study: str, kind: str) -> Response:
     files = sorted(folder.glob(patterns[kind])) if inside and kind in patterns else []
     if not files:
         return PlainTextResponse("Error: there is nothing of this kind. Load the page again.\n", 404)
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file, zipfile.ZipFile(file, "w") as archive:
-        for each in files:
-            archive.write(each, Path(study) / each.relative_to(folder), zipfile.ZIP_DEFLATED)
-    path = Path(file.name)
-    return FileResponse(path, filename=f"{study}-{kind}.zip", background=BackgroundTask(path.unlink))
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile(dir=studies.parent))
+        with zipfile.ZipFile(file, "w") as archive:
+            for each in files:
+                archive.write(each, Path(study) / each.relative_to(folder), zipfile.ZIP_DEFLATED)
+        stack.pop_all()
+    return Download(file, f"{study}-{kind}.zip")
 
 
 def serve(results: Path, weights: Path, port: int, ready: Callable[[str], object]) -> None:
