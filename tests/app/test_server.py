@@ -1,9 +1,11 @@
 """The page answers itself and nobody else: hostile requests on a real loopback socket are refused."""
 
 import asyncio
+import errno
 import http.client
 import io
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -159,6 +161,28 @@ def test_files_of_studies_can_be_fetched_whole_in_part_and_as_an_archive(quiet):
     status, headers, _ = answer(port, "GET", "/api/studies/edm/one/nifti.zip")
     assert status == 200
     assert 'filename="one-nifti.zip"' in headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path", "body", "headers"),
+    [
+        ("receive", "POST", "/api/uploads?name=a.nii", b"1", {}),
+        ("unpack", "POST", "/api/uploads?name=a.nii", b"1", {}),
+        ("zipped", "GET", "/api/studies/edm/one/nifti.zip", None, {}),
+        ("Jobs._keep", "POST", "/api/jobs", FORM, JSON),
+    ],
+)
+def test_a_full_disk_is_named_with_its_cure(quiet, monkeypatch, name, method, path, body, headers):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    results, port, jobs = quiet
+    monkeypatch.setattr(f"totalgen.app.server.{name}", full)
+    status, _, text = answer(port, method, path, body, headers)
+    assert status == 400
+    assert f"{results}: No space left on device. Free some space on this disk of the server, and try again." in text
+    shutil.rmtree(results / "uploads")
+    (results / "uploads").mkdir()
 
 
 @pytest.mark.parametrize("asked", ["bytes=2-3", "bytes=9999999-", "nonsense", "bytes=5-2"])

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import resource
 import shutil
 import stat
 import zipfile
@@ -113,6 +114,23 @@ def test_what_is_no_archive_and_a_gzip_bomb_are_refused(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=words):
             unpack(place)
         assert not place.exists()
+
+
+def test_a_full_disk_is_no_damage_and_leaves_nothing(tmp_path):
+    """The limit of this process's files stands for the disk's: the zip fits, and what is in it does not."""
+    content = zipped(tmp_path / "a.zip", [("IM1", bytes(1 << 20))])
+    place = received(tmp_path / "uploads", "a.zip", content)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+        with pytest.raises(OSError, match="File too large"):
+            unpack(place)
+        assert not place.exists()
+        with pytest.raises(OSError, match="File too large"):
+            received(tmp_path / "uploads", "a.nii", bytes(1 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "uploads").iterdir())
 
 
 def test_an_upload_that_is_too_large_or_empty_leaves_nothing(tmp_path, monkeypatch):

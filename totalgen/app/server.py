@@ -32,7 +32,7 @@ from totalgen.app.jobs import Jobs
 from totalgen.app.uploads import BLOCK, receive, unpack
 from totalgen.app.work import FAMILIES, missing_translator
 from totalgen.data.demographics import RANGES
-from totalgen.data.files import locked
+from totalgen.data.files import FULL, locked
 from totalgen.data.names import fault
 from totalgen.data.organs import ORGANS
 from totalgen.errors import InputError
@@ -164,7 +164,7 @@ def create_app(results: Path, weights: Path, port: int) -> Starlette:
         Mount("/static", StaticFiles(directory=STATIC)),
         Mount("/files", VisibleFiles(directory=jobs.results / "studies")),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={InputError: _refused})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={InputError: _refused, OSError: _full})
     app.state.jobs = jobs
     app.add_middleware(OwnOrigin, port=port)
     return app
@@ -239,3 +239,10 @@ async def _form(request):
 
 def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse(dict(error=str(error)), 400)
+
+
+def _full(request: Request, error: Exception) -> Response:
+    if not (isinstance(error, OSError) and error.errno in FULL):
+        raise error
+    cure = "Free some space on this disk of the server, and try again."
+    return _refused(request, InputError(f"{request.app.state.jobs.results}: {error.strerror}. {cure}"))

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
 
+from totalgen.data.files import FULL
 from totalgen.data.names import fault
 from totalgen.errors import InputError
 
@@ -45,7 +46,8 @@ def checked_name(name: str) -> tuple[str, str]:
 async def receive(folder: Path, name: str, blocks: AsyncIterator[bytes]) -> Path:
     """Write an upload to <folder>/<new id>/; returns that folder, which then holds a file as it came.
 
-    Raises InputError for a name that is not taken, for more than LARGEST_MIB and when MOST_UPLOADS are there.
+    Raises InputError for a name that is not taken, for more than LARGEST_MIB and when MOST_UPLOADS are there, OSError
+    when it cannot be written.
     """
     stem, suffix = checked_name(name)
     if sum(1 for _ in folder.iterdir()) >= MOST_UPLOADS:
@@ -71,7 +73,8 @@ async def receive(folder: Path, name: str, blocks: AsyncIterator[bytes]) -> Path
 def unpack(place: Path) -> None:
     """Check what ``receive`` left in ``place``; a zip is replaced by a folder of its members.
 
-    Raises InputError, and removes ``place``, for what unpacks to too much, is damaged, or is a hostile archive.
+    Raises InputError for what unpacks to too much, is damaged, or is a hostile archive, and OSError when a disk is
+    FULL; ``place`` is removed then.
     """
     (path,) = place.iterdir()
     try:
@@ -81,11 +84,10 @@ def unpack(place: Path) -> None:
         elif path.suffix.lower() == ".gz":
             with gzip.open(path) as file:
                 _count(file, path.name)
-    except InputError:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
     except Exception as error:  # zipfile, zlib, lzma and others each raise their own kinds for a damaged file
         shutil.rmtree(place, ignore_errors=True)
+        if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno in FULL):
+            raise
         raise InputError(f"{path.name}: cannot be unpacked ({error}). Export it again.") from None
 
 
