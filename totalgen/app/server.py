@@ -100,6 +100,13 @@ class VisibleFiles(StaticFiles):
         return ("", None) if hidden else super().lookup_path(path)
 
 
+class AsciiJSON(JSONResponse):
+    """JSON with escapes for what UTF-8 has no bytes for: half a character that a form holds, or a name of a file."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 class Download(StreamingResponse):
     """Sends the whole of an open file, and closes it, whatever becomes of the connection."""
 
@@ -133,12 +140,12 @@ def create_app(results: Path, weights: Path, port: int) -> Starlette:
     async def add(request: Request) -> Response:
         form = await _form(request)
         job = await run_in_threadpool(jobs.add, form.get("kind"), form.get("values"))
-        return JSONResponse(dict(id=job.id), 201)
+        return AsciiJSON(dict(id=job.id), 201)
 
     async def upload(request: Request) -> Response:
         place = await receive(jobs.results / "uploads", request.query_params.get("name", ""), request.stream())
         await run_in_threadpool(unpack, place)
-        return JSONResponse(dict(upload=place.name), 201)
+        return AsciiJSON(dict(upload=place.name), 201)
 
     def cancel(request: Request) -> Response:
         jobs.cancel(request.path_params["id"])
@@ -148,7 +155,7 @@ def create_app(results: Path, weights: Path, port: int) -> Starlette:
         return FileResponse(STATIC / "page.html")
 
     def about(_: Request) -> Response:
-        return JSONResponse(known(jobs.weights))
+        return AsciiJSON(known(jobs.weights))
 
     def archive(request: Request) -> Response:
         return zipped(jobs.results / "studies", **request.path_params)
@@ -156,7 +163,7 @@ def create_app(results: Path, weights: Path, port: int) -> Starlette:
     routes = [
         Route("/", page),
         Route("/api/about", about),
-        Route("/api/jobs", lambda _: JSONResponse(jobs.listed())),
+        Route("/api/jobs", lambda _: AsciiJSON(jobs.listed())),
         Route("/api/jobs", add, methods=["POST"]),
         Route("/api/jobs/{id}", cancel, methods=["DELETE"]),
         Route("/api/uploads", upload, methods=["POST"]),
@@ -238,7 +245,7 @@ async def _form(request):
 
 
 def _refused(_: Request, error: Exception) -> Response:
-    return JSONResponse(dict(error=str(error)), 400)
+    return AsciiJSON(dict(error=str(error)), 400)
 
 
 def _full(request: Request, error: Exception) -> Response:
