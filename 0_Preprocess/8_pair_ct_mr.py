@@ -17,6 +17,7 @@ from totalgen.data.demographics import TEST_FRACTION, add_to_cohort
 from totalgen.data.files import atomic
 from totalgen.data.made_with import made_in
 from totalgen.data.names import file_of, matching
+from totalgen.data.plausibility import check_edges
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import placement_doubts, read_nifti, write_nifti
 
@@ -41,6 +42,8 @@ def main(root, ct, mr, voxel_mm, percentile, source, test_fraction, seed, worker
         for doubt in (doubt for file in files for doubt in placement_doubts(file)):
             click.echo(f"Warning: {patient}: {doubt}.", err=True)
         volumes = [read_nifti(file) for file in files]
+        for volume, file in zip(volumes, files, strict=True):
+            check_edges(volume, file)
         made_ct, made_mr, report = pair(*volumes, voxel_mm, percentile)
         with atomic(root / "pairs" / patient) as part:
             for name, volume in (("CT", made_ct), ("MR", made_mr)):

@@ -32,6 +32,13 @@ def test_what_is_no_ct_is_refused(tmp_path):
         read_ct(tmp_path / "none.nii.gz")
 
 
+@pytest.mark.parametrize(("factor", "unit"), [(1e-3, "metres"), (1e-2, "centimetres"), (1e3, "micrometres")])
+def test_an_affine_that_is_not_in_mm_is_refused(tmp_path, factor, unit):
+    write_nifti(tmp_path / "ct.nii.gz", Volume(phantom(), np.diag([factor * 4, factor * 4, factor * 3, 1])))
+    with pytest.raises(InputError, match=f"ct.nii.gz: .*in {unit}"):
+        read_ct(tmp_path / "ct.nii.gz")
+
+
 def test_metal_is_doubtful(tmp_path):
     ct = phantom()
     ct[6, 6, 6] = 12000

@@ -79,6 +79,16 @@ def test_the_script_pairs_files_and_splits_by_patient(tmp_path, script):
     assert script(8, "--root", tmp_path, "--ct", "x/{}.nii.gz", "--mr", "y.nii.gz").exit_code == 2
 
 
+def test_a_file_in_metres_is_a_failure_by_name(tmp_path, script):
+    for name, factor in (("a", 1.0), ("b", 1e-3)):
+        write_nifti(tmp_path / f"{name}_ct.nii.gz", CT)
+        write_nifti(tmp_path / f"{name}_mr.nii.gz", Volume(MR.voxels, np.diag([factor] * 3 + [1]) @ MR.affine))
+    patterns = [f"--{kind}={tmp_path}/{{}}_{kind}.nii.gz" for kind in ("ct", "mr")]
+    assert script(8, "--root", tmp_path / "out", *patterns, "--voxel-mm", 4).exit_code == 0
+    (failure,) = pd.read_csv(tmp_path / "out/failures.csv")["error"]
+    assert "b_mr.nii.gz: its voxels have edges of 0.002 × 0.0015 × 0.0025 mm" in failure
+
+
 @pytest.mark.parametrize("splits", [True, False])
 def test_more_patients_join_the_table_and_nobody_in_it_changes(tmp_path, script, splits):
     def run(*names):

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from totalgen.data.nifti_studies import person_of, read_people
+from totalgen.data.demographics import Demographics
+from totalgen.data.nifti_studies import person_of, read_people, read_study
 from totalgen.data.organs import ORGANS
 from totalgen.data.volume import Volume, read_labels, read_nifti, write_nifti
 from totalgen.errors import InputError
@@ -84,6 +85,15 @@ def test_another_unit_is_refused_and_others_continue(tmp_path, script, made, wor
     (failure,) = pd.read_csv(tmp_path / "out/failures.csv")["error"]
     assert words in failure
     assert list(pd.read_csv(tmp_path / "out/cohort.csv")["subject"]) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["CT", "SUV"])
+def test_an_affine_in_metres_is_refused(tmp_path, name):
+    study(tmp_path)
+    volume = read_nifti(tmp_path / f"{name}.nii.gz")
+    write_nifti(tmp_path / f"{name}.nii.gz", Volume(volume.voxels, np.diag([1e-3, 1e-3, 1e-3, 1]) @ volume.affine))
+    with pytest.raises(InputError, match=f"{name}.nii.gz: .* Is its affine in metres"):
+        read_study(tmp_path / "CT.nii.gz", tmp_path / "SUV.nii.gz", None, Demographics("F", 60, 1.65, 66), 8.0)
 
 
 def test_a_person_who_is_not_stated_whole_is_named_with_where_it_is(tmp_path):

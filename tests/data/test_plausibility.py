@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from totalgen.data.plausibility import body_doubts, check_hu, suv_doubts
+from totalgen.data.plausibility import body_doubts, check_edges, check_hu, pet_edge_doubts, suv_doubts
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError
 
@@ -107,3 +107,24 @@ def test_padding_does_not_pass_for_the_air_of_values_without_their_rescale(paddi
     check_hu(scanned(0))
     with pytest.raises(InputError, match="only its padding is dark"):
         check_hu(scanned(1024))
+
+
+@pytest.mark.parametrize(
+    ("edges", "words"),
+    [
+        ((4e-3, 4e-3, 3e-3), "edges of 0.004 × 0.004 × 0.003 mm; .* Is its affine in metres. Scale it to mm"),
+        ((0.098, 0.098, 0.3), "in centimetres"),
+        ((400.0, 400.0, 300.0), "in micrometres"),
+        ((2.0, 2.0, 50.5), "in micrometres"),
+    ],
+)
+def test_voxels_that_no_image_of_a_person_has_are_refused_with_their_likely_unit(edges, words):
+    with pytest.raises(InputError, match=f"pet.nii: its voxels have .*{words}"):
+        check_edges(Volume(np.zeros((2, 2, 2)), np.diag([*edges, 1.0])), "pet.nii")
+
+
+@pytest.mark.parametrize(("edges", "doubtful"), [((0.1, 50, 1), True), ((0.8, 0.8, 0.8), False), ((0.41, 1, 1), True)])
+def test_voxels_at_the_limits_are_read_and_those_of_no_pet_are_doubted(edges, doubtful):
+    volume = Volume(np.zeros((2, 2, 2)), np.diag([*edges, 1.0]))
+    check_edges(volume, "pet.nii")
+    assert bool(pet_edge_doubts(volume)) == doubtful

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from totalgen.data.organs import ORGANS
-from totalgen.data.volume import Volume, read_nifti, resample
+from totalgen.data.volume import Volume, read_nifti, resample, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.overlap import dice
 from totalgen.generation import segmenter
@@ -177,6 +177,12 @@ def test_the_segmenter_is_a_pipeline_that_describes_itself(weights, cohort):
     assert pipeline.operations((5, 16, 9)) == one  # a smaller volume is padded to one window
     assert pipeline.operations((28, 16, 16)) == 2 * one
     assert pipeline.operations((40, 16, 28)) == 6 * one
+
+
+def test_a_ct_in_metres_is_refused(weights, tmp_path):
+    write_nifti(tmp_path / "ct.nii.gz", Volume(np.zeros((4, 4, 4), np.float32), np.diag([4e-3] * 3 + [1.0])))
+    with pytest.raises(InputError, match=r"ct\.nii\.gz: .* Is its affine in metres"):
+        Segmenter.load(weights).source(dict(input=tmp_path / "ct.nii.gz"))
 
 
 def test_all_of_it_is_computed_where_the_weights_are(weights, cohort, elsewhere):

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from totalgen.data.dicom import Series, read_series
 from totalgen.data.intensity import BODY_HU
 from totalgen.data.metadata import merge_demographics, series_label, series_of_one
-from totalgen.data.plausibility import check_hu
+from totalgen.data.plausibility import check_edges, check_hu
 from totalgen.data.volume import Volume, placement_doubts, read_nifti
 from totalgen.errors import InputError
 
@@ -31,8 +31,8 @@ class Ct:
 
 
 def read_ct(path: str | Path) -> Ct:
-    """The CT at ``path``. Raises InputError when it cannot be read, is no finite 3-D volume, not in HU or shows
-    nobody."""
+    """The CT at ``path``. Raises InputError when it cannot be read, is no finite 3-D volume, not in HU or mm, or
+    shows nobody."""
     path = Path(path)
     found = _from_dicom(path) if path.is_dir() else _from_nifti(path)
     voxels = found.ct.voxels
@@ -58,7 +58,9 @@ def read_ct(path: str | Path) -> Ct:
 
 
 def _from_nifti(path):
-    return Ct(read_nifti(path, reorder=False), tuple(placement_doubts(path)))
+    volume = read_nifti(path, reorder=False)
+    check_edges(volume, path)
+    return Ct(volume, tuple(placement_doubts(path)))
 
 
 def _from_dicom(folder):

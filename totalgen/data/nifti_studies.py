@@ -10,7 +10,7 @@ import pandas as pd
 from totalgen.data.crop import body_mask
 from totalgen.data.demographics import Demographics
 from totalgen.data.pair import on_one_grid
-from totalgen.data.plausibility import SUV_IMPOSSIBLE, body_doubts, check_hu, suv_doubts
+from totalgen.data.plausibility import SUV_IMPOSSIBLE, body_doubts, check_edges, check_hu, pet_edge_doubts, suv_doubts
 from totalgen.data.segmentation import on_grid_of
 from totalgen.data.text_files import read_text
 from totalgen.data.volume import Volume, placement_doubts, read_labels, read_nifti
@@ -29,10 +29,11 @@ def read_study(
     ``pair.convert`` makes it of DICOM; report: suv_max_native and warnings.
 
     ct, suv, organs: NIfTI files of any grid in the same world coordinates.
-    Raises InputError for what is not in HU or SUV, or cannot be read.
+    Raises InputError for what is not in HU, SUV or mm, or cannot be read.
     """
     own, pet = read_nifti(ct), read_nifti(suv)
     for path, volume in ((ct, own), (suv, pet)):
+        check_edges(volume, path)
         bad = int(np.count_nonzero(~np.isfinite(volume.voxels)))
         if bad:
             raise InputError(f"{path}: {bad} voxels are not finite numbers. Repair it.")
@@ -41,6 +42,7 @@ def read_study(
         raise InputError(f"{suv}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
     check_hu(own)
     warnings = [f"{name}: {doubt}" for name, path in (("CT", ct), ("SUV", suv)) for doubt in placement_doubts(path)]
+    warnings += [f"SUV: {doubt}" for doubt in pet_edge_doubts(pet)]
     warnings += suv_doubts(pet, person.weight_kg)
     made = dict(zip(("CT", "SUV"), on_one_grid(own, pet, voxel_mm), strict=True))
     warnings += body_doubts(made["SUV"], body_mask(made["CT"]))

@@ -10,7 +10,14 @@ from pydicom.dataset import Dataset
 
 from totalgen.data.dicom import read_series
 from totalgen.data.metadata import contradictions, demographics
-from totalgen.data.plausibility import SUV_DOUBTFUL, SUV_IMPOSSIBLE, check_negative, suv_doubts
+from totalgen.data.plausibility import (
+    SUV_DOUBTFUL,
+    SUV_IMPOSSIBLE,
+    check_edges,
+    check_negative,
+    pet_edge_doubts,
+    suv_doubts,
+)
 from totalgen.data.study import chosen_in
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
 from totalgen.data.volume import Volume, placement_doubts, read_nifti
@@ -35,7 +42,7 @@ class Pet:
 def read_pet(path: str | Path) -> Pet:
     """The PET at ``path``. Any tracer is accepted; another than F-18 FDG is a warning.
 
-    Raises InputError when it cannot be read, is not a finite 3-D volume or is not in SUV.
+    Raises InputError when it cannot be read, is not a finite 3-D volume or is not in SUV or in mm.
     """
     path = Path(path)
     if path.is_dir():
@@ -43,7 +50,7 @@ def read_pet(path: str | Path) -> Pet:
     elif path.suffix == ".npz":
         pet = Pet(_from_npz(path), (f"npz has no geometry: voxels of {NPZ_VOXEL_MM} mm are assumed, as published",))
     else:
-        pet = Pet(read_nifti(path, reorder=False), tuple(placement_doubts(path)))
+        pet = _from_nifti(path)
     voxels = pet.suv.voxels
     if not np.isfinite(voxels).all():
         raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers. Repair it.")
@@ -62,6 +69,12 @@ def read_pet(path: str | Path) -> Pet:
     if lowest < -0.05 * highest:
         warnings.append(f"the lowest SUV is {lowest:.3g}; negative voxels are kept as they are")
     return replace(pet, warnings=tuple(warnings))
+
+
+def _from_nifti(path):
+    volume = read_nifti(path, reorder=False)
+    check_edges(volume, path)
+    return Pet(volume, (*placement_doubts(path), *pet_edge_doubts(volume)))
 
 
 def _from_npz(path):

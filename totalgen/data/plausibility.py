@@ -1,10 +1,11 @@
-"""Whether voxel values can be what they claim: SUV by the conservation of the dose, HU by air and soft tissue.
+"""Whether voxels can be what they claim: SUV by the conservation of the dose, HU by air and soft tissue, mm by size.
 
 SUV is activity over dose per gram, so that a body in which all of the dose is seen has a mean SUV of 1: a wrong dose,
 weight or time shows in the sum. A factor of 2, or an hour, is within what voiding and the field of view explain.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,9 @@ AIR_HU, AIR_QUANTILE = (-1100.0, -700.0), 0.005  # the darkest voxels of a CT ar
 SOFT_HU, SOFT_SHARE = (-200.0, 200.0), 0.02  # dense bone that is 1024 too low is less
 DARK_HU = -300.0  # lungs, air and the rim of a body are darker
 DENSE_HU, DENSE_SHARE = 600.0, 0.05  # bone and metal are less of a field of view
+EDGE_MM = (0.1, 50.0)  # of a voxel of a person: photon-counting CT has 0.1 mm, and 50 mm show no organ
+METRES_MM = 0.01  # below it an edge is in metres, of at most 10 mm, above it rather in centimetres, of at least 0.1 mm
+SMALL_PET_MM = 0.8  # below the voxels of PET of people; in centimetres it is 8 mm
 SAME_FACTOR = 0.2  # of a logarithm: how well a cause must explain a factor to be named
 
 
@@ -60,6 +64,27 @@ def check_negative(pet: Volume) -> None:
         )
     if pet.voxels.sum(dtype=np.float64) <= 0:
         raise InputError("the sum of its values is negative, which no SUV has; a CT? Give a PET in SUV.")
+
+
+def check_edges(volume: Volume, path: str | Path) -> None:
+    """Raises InputError that names ``path``, its file, for edges of voxels outside EDGE_MM: their unit is another."""
+    low, high = float(volume.voxel_mm.min()), float(volume.voxel_mm.max())
+    if low < EDGE_MM[0] or high > EDGE_MM[1]:
+        unit = "micrometres" if low >= EDGE_MM[0] else "metres" if low < METRES_MM else "centimetres"
+        raise InputError(
+            f"{path}: its voxels have edges of {_edges(volume)} mm; {EDGE_MM[0]:g} to {EDGE_MM[1]:g} mm are read. "
+            f"Is its affine in {unit}? Scale it to mm."
+        )
+
+
+def pet_edge_doubts(pet: Volume) -> list[str]:
+    """Doubts about voxels that are smaller than those of any PET of people."""
+    small = float(pet.voxel_mm.min()) < SMALL_PET_MM
+    return [f"its voxels have edges of {_edges(pet)} mm: is its affine in cm?"] if small else []
+
+
+def _edges(volume):
+    return " × ".join(f"{edge:.3g}" for edge in volume.voxel_mm)
 
 
 def body_doubts(suv: Volume, body: np.ndarray) -> list[str]:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.made_with import MadeWith, fingerprint, sources_of
 from totalgen.data.names import check_masks
+from totalgen.data.plausibility import check_edges
 from totalgen.data.studies import read_studies
 from totalgen.data.subjects import for_each_subject
 from totalgen.data.volume import Volume, isotropic_grid, read_nifti, resample, write_nifti
@@ -71,8 +72,10 @@ class Segmenter:
             return cls(network, settings["patch"], data, usable_device(device), sha256)
 
     def source(self, row: Mapping[str, Any]) -> Volume:
-        """The CT (HU) that ``input`` of a row names."""
-        return read_nifti(row["input"])
+        """The CT (HU) that ``input`` of a row names. Raises InputError for one that cannot be read or is not in mm."""
+        volume = read_nifti(row["input"])
+        check_edges(volume, row["input"])
+        return volume
 
     def doubts(self, source: Volume) -> list[str]:
         """None are known."""
