@@ -43,13 +43,15 @@ TABLE = "volume_features.csv"  # in a cohort's folder
 def described(root, split, weights, device, workers, scheduler):
     """One row per study of a folder, kept in its volume_features.csv; those measured in the files that are there stay.
 
-    With weights, rows without features are measured again. Raises InputError for features of other weights.
+    Studies that fail, as those with voxels that are no finite numbers, are listed in failures.csv and left out. With
+    weights, rows without features are measured again. Raises InputError for features of other weights.
     """
     folders, chosen = (read_studies(root, part).set_index("subject")["folder"] for part in (None, split))
     path = Path(root) / TABLE
     files = {subject: [folder / f"{name}.nii.gz" for name in ("CT", "SUV")] for subject, folder in folders.items()}
     kept = read_table(path).set_index("subject")
     featured = set(kept.index[kept.filter(regex=f"^{FEATURE}").notna().any(axis=1)])
+    whole = set(kept.index[kept.filter(regex=f"^(?!{FEATURE})").notna().all(axis=1)])  # of earlier versions, not all
     made_with = weights and MadeWith(
         Path(root) / ".volume_features.made-with.json", dict(weights=fingerprint(weights)),
         f"remove {path} to measure again", list(folders.index),
@@ -61,10 +63,9 @@ def described(root, split, weights, device, workers, scheduler):
         return describe_study(ct, suv, segmenter and (lambda volume: bottleneck_features(segmenter, volume)))
 
     def usable(subject):
-        return weights is None or subject in featured
+        return subject in whole and (weights is None or subject in featured)
 
-    both = (workers, scheduler)
-    measure_each(root, "volume_features", files, work, path, list(chosen.index), *both, made_with, usable)
+    measure_each(root, "volume_features", files, work, path, list(chosen.index), workers, scheduler, made_with, usable)
     table = read_csv(path, dtype=dict(subject=str))
     table = table[table["subject"].isin(chosen.index)].reset_index(drop=True)
     return table if weights else table[[name for name in table if not name.startswith(FEATURE)]]

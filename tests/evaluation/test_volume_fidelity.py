@@ -15,6 +15,7 @@ from totalgen.evaluation.volume_fidelity import (
     FEATURE,
     columns_of,
     describe_study,
+    fidelity_section,
     figures_of,
     frechet,
     histogram_distance,
@@ -221,3 +222,33 @@ def test_subjects_of_another_split_cannot_bring_features_of_other_weights(fideli
     assert "were made with weights" in fidelity("2").stderr
     assert fidelity("1").exit_code == 0
     assert first_features(cohort) == [1] * 4
+
+
+@pytest.mark.parametrize("name", ["CT", "SUV"])
+def test_a_study_with_a_voxel_that_is_no_number_is_named_and_left_out(fidelity, generated, tmp_path, name):
+    assert fidelity(None).exit_code == 0
+    table = pd.read_csv(generated / "volume_features.csv")
+    path = generated / "g1" / f"{name}.nii.gz"
+    volume = read_nifti(path)
+    volume.voxels[2, 2, 2] = np.nan
+    write_nifti(path, volume)
+    for earlier in (False, True):  # a row that an earlier version measured in this file
+        if earlier:
+            spoilt = table.assign(spectrum_SUV_0=table["spectrum_SUV_0"].mask(table["subject"] == "g1"))
+            spoilt.to_csv(generated / "volume_features.csv", index=False)
+        result = fidelity(None)
+        assert result.exit_code == 0, result.output
+        failed = pd.read_csv(generated / "failures.csv")
+        assert failed["subject"].tolist() == ["g1"]
+        assert f"{name}.nii.gz: 1 voxels are not finite numbers. Repair it." in failed["error"].iloc[0]
+        assert "g1" not in pd.read_csv(generated / "volume_features.csv")["subject"].tolist()
+        assert np.isfinite(pd.read_csv(tmp_path / "out" / "fidelity.csv")["value"]).all()
+
+
+def test_a_figure_that_is_no_number_is_never_nothing_seen(tmp_path):
+    reference, made = studies(40, 0, 1), studies(20, 0, 2)
+    made.loc[3, "spectrum_SUV_0"] = np.nan
+    scores = fidelity_section({"EDM": figures_of(reference, made)}, "none", 0, tmp_path / "spectra.png").scores
+    limits = {score.what.split(",")[0]: score.limit for score in scores}
+    assert limits["power spectrum of SUV"] == "not tested: no finite number"
+    assert limits["power spectrum of CT"] == "not above the floor: nothing seen at this number"

@@ -5,14 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from totalgen.data.dicom import Series, read_series
 from totalgen.data.intensity import BODY_HU
 from totalgen.data.metadata import merge_demographics, series_label, series_of_one
 from totalgen.data.plausibility import check_edges, check_hu
-from totalgen.data.volume import Volume, placement_doubts, read_nifti
+from totalgen.data.volume import Volume, check_finite, placement_doubts, read_nifti
 from totalgen.errors import InputError
 
 NO_AIR_HU, HIGH_HU = -200.0, 5000.0  # no CT is without air; nothing but metal is denser
@@ -36,8 +35,7 @@ def read_ct(path: str | Path) -> Ct:
     path = Path(path)
     found = _from_dicom(path) if path.is_dir() else _from_nifti(path)
     voxels = found.ct.voxels
-    if not np.isfinite(voxels).all():
-        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers. Repair it.")
+    check_finite(path, found.ct)
     lowest, highest = float(voxels.min()), float(voxels.max())
     if lowest > NO_AIR_HU:
         raise InputError(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from totalgen.data.crop import body_mask
@@ -13,7 +12,7 @@ from totalgen.data.pair import on_one_grid
 from totalgen.data.plausibility import SUV_IMPOSSIBLE, body_doubts, check_edges, check_hu, pet_edge_doubts, suv_doubts
 from totalgen.data.segmentation import on_grid_of
 from totalgen.data.text_files import read_text
-from totalgen.data.volume import Volume, placement_doubts, read_labels, read_nifti
+from totalgen.data.volume import Volume, check_finite, placement_doubts, read_labels, read_nifti
 from totalgen.errors import InputError
 
 PERSON = ("sex", "age_years", "height_m", "weight_kg")
@@ -34,9 +33,7 @@ def read_study(
     own, pet = read_nifti(ct), read_nifti(suv)
     for path, volume in ((ct, own), (suv, pet)):
         check_edges(volume, path)
-        bad = int(np.count_nonzero(~np.isfinite(volume.voxels)))
-        if bad:
-            raise InputError(f"{path}: {bad} voxels are not finite numbers. Repair it.")
+        check_finite(path, volume)
     highest = float(pet.voxels.max())
     if not 0 < highest <= SUV_IMPOSSIBLE:
         raise InputError(f"{suv}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")

@@ -20,7 +20,7 @@ from totalgen.data.plausibility import (
 )
 from totalgen.data.study import chosen_in
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
-from totalgen.data.volume import Volume, placement_doubts, read_nifti
+from totalgen.data.volume import Volume, check_finite, placement_doubts, read_nifti
 from totalgen.errors import InputError
 
 NPZ_VOXEL_MM = 1.65  # of the published npz files, which carry no geometry
@@ -52,8 +52,7 @@ def read_pet(path: str | Path) -> Pet:
     else:
         pet = _from_nifti(path)
     voxels = pet.suv.voxels
-    if not np.isfinite(voxels).all():
-        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers. Repair it.")
+    check_finite(path, pet.suv)
     highest, lowest = float(voxels.max()), float(voxels.min())
     if highest > SUV_IMPOSSIBLE:
         raise InputError(f"{path}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")

@@ -224,6 +224,12 @@ def is_whole(path: str | Path) -> bool:
         return False
 
 
+def check_finite(path: str | Path, volume: Volume) -> None:
+    """Raises InputError that names the file ``path`` of a volume with voxels that are no finite numbers."""
+    if bad := int(np.count_nonzero(~np.isfinite(volume.voxels))):
+        raise InputError(f"{path}: {bad} voxels are not finite numbers. Repair it.")
+
+
 def read_labels(path: str | Path) -> Volume:
     """A NIfTI file of labels as a Volume of uint8, in RAS+ order.
 

@@ -15,7 +15,7 @@ from totalgen.data.crop import body_mask
 from totalgen.data.names import check_subjects
 from totalgen.data.studies import read_studies
 from totalgen.data.text_files import check_numbers, read_csv, spreadsheet_row
-from totalgen.data.volume import Volume, read_nifti
+from totalgen.data.volume import Volume, check_finite, read_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.figures import STYLES, write
 from totalgen.evaluation.sections import Score, Section
@@ -44,7 +44,12 @@ def spectrum(volume: Volume) -> np.ndarray:
 
 
 def describe_study(ct: Volume, suv: Volume, features: Callable[[Volume], np.ndarray] | None) -> dict[str, float]:
-    """One row of the table of a cohort: features of the CT, spectra of CT and SUV, and their histograms in the body."""
+    """One row of the table of a cohort: features of the CT, spectra of CT and SUV, and their histograms in the body.
+
+    Raises InputError for a voxel that is no finite number: one makes every band of a spectrum NaN.
+    """
+    for name, volume in (("CT", ct), ("SUV", suv)):
+        check_finite(f"{name}.nii.gz", volume)
     row: dict[str, float] = {}
     if features is not None:
         row |= {f"{FEATURE}{n}": float(value) for n, value in enumerate(features(ct))}
@@ -148,7 +153,8 @@ def columns_of(table: pd.DataFrame, begin: str) -> np.ndarray:
 
 
 def figures_of(reference: pd.DataFrame, candidate: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """One row per figure: name, n, value and its standard deviation over random subsets, floor, floor_high (95 %).
+    """One row per figure: name, n, value and its standard deviation over random subsets, floor, floor_high (95 %),
+    above_floor, which is None where one of these is no finite number.
 
     Every value is between n studies of each side, n half of the reference or the candidates, whichever is less.
     Raises InputError below FEWEST.
@@ -166,11 +172,12 @@ def figures_of(reference: pd.DataFrame, candidate: pd.DataFrame, seed: int = 0) 
             base, made = _components(base, made, n) if measure is frechet else _standardised(base, made)
         values = [measure(base[order[:n]], made[chosen]) for order, chosen in picks]
         floors = [measure(base[order[:n]], base[order[n : 2 * n]]) for order, _ in picks]
+        value, high = float(np.mean(values)), float(np.percentile(floors, 95))
         rows.append(
             dict(
-                figure=name, n=n, values=base.shape[1], value=float(np.mean(values)), std=float(np.std(values, ddof=1)),
-                floor=float(np.mean(floors)), floor_high=float(np.percentile(floors, 95)),
-                above_floor=float(np.mean(values)) > float(np.percentile(floors, 95)),
+                figure=name, n=n, values=base.shape[1], value=value, std=float(np.std(values, ddof=1)),
+                floor=float(np.mean(floors)), floor_high=high,
+                above_floor=value > high if np.isfinite([value, high]).all() else None,
             )
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -228,10 +235,14 @@ def fidelity_section(found: Mapping[str, pd.DataFrame], features: str, seed: int
         for row in table.to_dict("records"):
             floor = f"floor {row['floor']:.3g} (95 % {row['floor_high']:.3g})"
             result = f"{row['value']:.3g} ± {row['std']:.2g}, {floor}"
-            limit = "above the floor" if row["above_floor"] else "not above the floor: nothing seen at this number"
+            limit = "not tested: no finite number"
+            if row["above_floor"] is not None:
+                limit = "above the floor" if row["above_floor"] else "not above the floor: nothing seen at this number"
             section.scores.append(Score(f"{row['figure']}: {name}", f"{row['n']} of each", result, limit))
     return section
 
 
 def _text(value):
+    if value is None:
+        return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
