@@ -31,16 +31,31 @@ MEASURES = {"volume_l": SIZE, "suv_mean": UPTAKE}
 
 
 def organ_targets(root, masks, archive):
-    """(rows of the archive's training subjects in whom every organ is whole, names, ln values [n, k])."""
-    table = read_measured(root, "train", masks)
-    table = table[table["organ"].isin(list(MEASURED)) & (table["flag"] == "")]
-    wide = np.log(table.pivot(index="subject", columns="organ", values=list(MEASURES))).dropna()
+    """(rows of the archive's training subjects in whom every organ is whole, names, ln values [n, k]).
+
+    Lines on standard error say who is left out for a value without a logarithm, and who was measured twice.
+    """
+    table, path = read_measured(root, "train", masks), root / f"{masks}.csv"
+    again = table.duplicated(["subject", "organ"])
+    warn_of(table["subject"][again], f"{path}: has an organ twice, of which the first row is taken")
+    table = table[~again & table["organ"].isin(list(MEASURED)) & (table["flag"] == "")]
+    wide = table.pivot(index="subject", columns="organ", values=list(MEASURES)).dropna()
+    known = ((wide > 0) & np.isfinite(wide)).all(axis=1)
+    warn_of(wide.index[~known], f"{path}: has a volume or SUVmean that is not above 0 and finite, and is left out")
+    wide = np.log(wide[known])
     rows = [row for row in archive.indices("train") if archive.subjects[row]["subject"] in wide.index]
     if not rows:
         raise InputError(f"{root}: no training subject of the archive has all of {', '.join(MEASURED)} measured.")
     columns = [(measure, organ) for measure in MEASURES for organ in MEASURED]
     found = wide.loc[[archive.subjects[row]["subject"] for row in rows], columns].to_numpy()
     return rows, [f"{organ} {MEASURES[measure]}" for measure, organ in columns], found
+
+
+def warn_of(subjects, words):
+    """A line on standard error that names the first of some subjects, where there are any."""
+    if names := list(dict.fromkeys(subjects)):
+        first = ", ".join([*names[:3], *["…"] * (len(names) > 3)])
+        click.echo(f"Warning: {words}: {len(names)} training subjects ({first}).", err=True)
 
 
 def check_free(path):

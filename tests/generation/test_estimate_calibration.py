@@ -88,6 +88,13 @@ def test_few_subjects_and_weights_without_template_are_refused(stage, archive, s
         calibrated(plain.task, organs={"liver volume": 1.0})
 
 
+def test_what_is_not_finite_is_not_kept(stage, archive, monkeypatch):
+    monkeypatch.setattr(estimate_calibration, "SIGMAS", (1.0,))
+    rows = archive.indices("train")
+    with pytest.raises(InputError, match=r"training\.zarr: the calibration .* is not finite, and not kept"):
+        measured_calibration(stage, archive, rows, np.full((len(rows), 1), -np.inf), ["one"], 1.0)
+
+
 def test_the_command_keeps_the_weights_and_adds_what_it_measured(archive, stage_file, invoke, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate_calibration, "FEWEST", 4)
     monkeypatch.setattr(estimate_calibration, "SIGMAS", (1.0,))
@@ -95,14 +102,18 @@ def test_the_command_keeps_the_weights_and_adds_what_it_measured(archive, stage_
     rows = [dict(subject=row["subject"], organ=organ, volume_l=random.uniform(1, 2), suv_mean=random.uniform(2, 3),
                  suv_max=4.0, suv_peak=4.0, flag="tiny" if row["subject"] == "s3" else "", z_share=0.5,
                  voxel_mm="6x6x6") for row in archive.subjects for organ in MEASURED]  # fmt: skip
-    pd.DataFrame(rows).to_csv(root / "organs.csv", index=False)
+    rows[4] |= dict(suv_mean=0.0)  # of s1: has no logarithm
+    pd.DataFrame([*rows, rows[8] | dict(volume_l=9.0)]).to_csv(root / "organs.csv", index=False)
     people = [(archive.demographics(row), archive.tensor(row, "low", 0)) for row in archive.indices("train")]
     small = dict(shape=(16, 16, 24), channels=4, multipliers=(1,), blocks=1, attention=())
     weights = stage_file(stage="global", template=True, people=people, **small)
     given = ("--root", root, "--weights", weights, "--calibration-slope", 1.1)
     result = invoke("1_Trainings/calibrate_organs.py", *given, "--out", tmp_path / "calibrated.safetensors")
     assert result.exit_code == 0, result.output
-    assert "Slopes of 38 subjects at σ 1:" in result.output  # 40, one of them of split test, one with tiny organs
+    # 40 but for one of split test, one with tiny organs and one with an SUVmean of 0
+    assert "Slopes of 37 subjects at σ 1:" in result.output
+    assert "organs.csv: has an organ twice, of which the first row is taken: 1 training subjects (s2)." in result.stderr
+    assert "not above 0 and finite, and is left out: 1 training subjects (s1)." in result.stderr
     (tensors, was), (same, now) = (load_weights(path) for path in (weights, tmp_path / "calibrated.safetensors"))
     assert all(torch.equal(tensors[name], same[name]) for name in tensors)
     organs = now["data"].pop("organs")

@@ -69,7 +69,8 @@ def measured_calibration(
     """(what the estimates of a global stage lack, correlation [k] of each reading with its target).
 
     rows: subjects of the archive;  targets [n, k]: what to read of each, such as ln volumes, called ``names``;
-    slope: the calibration_slope with which it will be sampled. Raises InputError for few subjects of a sex.
+    slope: the calibration_slope with which it will be sampled. Raises InputError for few subjects of a sex,
+    and where what was measured is not finite.
     """
     task, box = stage.task, Box.whole(stage.task.shape)
     assert isinstance(task, GlobalTask)
@@ -111,4 +112,11 @@ def measured_calibration(
         for sex in SEXES:
             chosen = sexes == sex
             blank[sex][level] = believed_slopes(readings[chosen], np.concatenate(said)[chosen], design[chosen])
+    try:
+        OrganCalibration.from_settings(found.settings, found.readers.shape[1:])
+    except ValueError:
+        raise InputError(
+            f"{archive.path}: the calibration that was measured in it is not finite, and not kept. Look for values far "
+            "from all others in the table of organs, or take other weights."
+        ) from None
     return found, correlations
