@@ -237,6 +237,16 @@ def test_the_verdicts_of_pairs_stand_beside_those_of_groups_where_most_studies_h
     assert scores["pairs: made"]["limit"] == "every study has a partner; 1 subjects of real without a study (p5)"
 
 
+def test_cohorts_whose_names_differ_in_signs_only_keep_their_own_pictures(tables_only, cohort, tmp_path):
+    table = measured(2, 2)
+    table["subject"] = table["subject"].str.replace("p", "s")
+    others = [Cohort(name, table, folder=cohort) for name in ("EDM+", "EDM-", "edm--2", "run 1")]
+    compare_cohorts(Cohort("real", table), others, tmp_path, QUICK)
+    for kind in ("bland-altman", "samples"):
+        found = {path.name for path in tmp_path.glob(f"{kind}-*.png")}
+        assert found == {f"{kind}-{slug}.png" for slug in ("edm-", "edm--3", "edm--2", "run-1")}
+
+
 def test_every_control_is_shown(tables_only, tmp_path):
     controls = [Cohort(f"c{n}", measured(6, 6, seed=n, scale=n), role="control") for n in (2, 3)]
     others = [*controls, Cohort("made", measured(6, 6, seed=5))]

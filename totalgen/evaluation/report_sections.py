@@ -1,6 +1,7 @@
 """The parts of the report of a comparison, each with its rows of the score card."""
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,7 @@ def pair_section(
         "the smaller the differences of the means that pairs can show.",
         "Tests and intervals are of the means of persons; limits and concordance of single studies.",
     ]
+    slugs = _slugs([reference, *others])
     for other in others:
         found = pairs(reference, other)
         problems = []
@@ -233,7 +235,7 @@ def pair_section(
         n, limit = counted(len(people), people.sum()), "; ".join(problems)
         section.scores.append(Score(f"pairs: {other.name}", n, words, limit))
         section.tables[f"{other.name} against {reference.name}, pairs"] = rows_of(rows, PAIRED)
-        path = outdir / f"bland-altman-{_slug(other.name)}.png"
+        path = outdir / f"bland-altman-{slugs[other.name]}.png"
         if figures.bland_altman(path, reference, other, design):
             section.figures[f"Bland–Altman: {other.name}"] = path
     return section
@@ -315,6 +317,7 @@ def picture_section(reference: Cohort, others: Sequence[Cohort], outdir: Path) -
     """Coronal CT, PET and projection of the first subjects of every cohort, those of a row made for one person."""
     section = Section("Sample pictures")
     section.notes = ["Coronal CT, coronal PET and projection of PET. The first subjects of each table, not chosen."]
+    slugs = _slugs([reference, *others])
     for cohort in (reference, *others):
         if cohort.folder is None or cohort.role == "true masks":
             continue
@@ -327,7 +330,7 @@ def picture_section(reference: Cohort, others: Sequence[Cohort], outdir: Path) -
                 continue
             strips.append(study_strip(ct, np.nan_to_num(suv)))
         if strips:
-            path = outdir / f"samples-{_slug(cohort.name)}.png"
+            path = outdir / f"samples-{slugs[cohort.name]}.png"
             _write_strips(path, strips)
             section.figures[f"{cohort.name}: {_names(list(cohort.people()['subject'])[:PICTURED])}"] = path
     return section
@@ -350,3 +353,13 @@ def _names(subjects):
 
 def _slug(name):
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+
+
+def _slugs(cohorts):
+    """name → slug, of which no two are the same: EDM+ and EDM- would share their pictures. Later ones get a number."""
+    plain, found = {cohort.name: _slug(cohort.name) for cohort in cohorts}, {}
+    for name, slug in plain.items():
+        numbered = (f"{slug}-{n}" for n in count(2))
+        free = (each for each in numbered if each not in plain.values() and each not in found.values())
+        found[name] = next(free) if slug in found.values() else slug
+    return found
