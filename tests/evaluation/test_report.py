@@ -114,14 +114,32 @@ def test_differences_are_drawn_in_the_order_of_the_candidates_with_their_interva
     table = statistics_table(Cohort("real", measured(6, 5)), [Cohort(*each) for each in made.items()], QUICK)
     figures.differences(tmp_path / "differences.png", table, QUICK)
     axis = drawn[0].axes[0]
-    men, women = (axis.lines[number].get_ydata() for number in (1, 2))  # after the line at 0
+    kinds = axis.lines[1:6], axis.lines[6:]  # after the line at 0
+    men, women = ({(line.get_marker(), line.get_fillstyle()): line.get_ydata() for line in own} for own in kinds)
     rows = table[(table["organ"] == "liver") & (table["measure"] == "volume")].set_index(["sex", "candidate"])
     assert [label.get_text() for label in drawn[0].axes[-1].get_xticklabels()] == list(made)
-    assert men == pytest.approx([rows["difference_percent"]["male", "9 000"], figures.WIDEST_PERCENT])
-    assert women[1] == figures.WIDEST_PERCENT  # three times as much is beyond the axis
-    (first, _), (alone, _) = (lines.get_segments() for lines in axis.collections)
+    wide = figures.WIDEST_PERCENT
+    assert men["o", "full"] == pytest.approx([rows["difference_percent"]["male", "9 000"], np.nan], nan_ok=True)
+    for own in (men, women):  # three times as much is beyond the axis, and so is all of its interval
+        assert own["^", "full"] == pytest.approx([np.nan, wide], nan_ok=True)
+        assert np.isnan(own["o", "full"][1])
+    (first, beyond), (alone, _) = (lines.get_segments() for lines in axis.collections)
     assert first[:, 1] == pytest.approx(rows.loc[("male", "9 000"), ["percent_low", "percent_high"]].to_list())
+    assert not len(beyond)
     assert not len(alone)  # one woman has no interval
+    assert "beyond ±60 %" in [text.get_text() for text in drawn[0].legends[0].get_texts()]
+
+
+def test_an_interval_that_leaves_the_axis_is_drawn_to_its_edge_with_a_sign(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(figures, "write", lambda figure, path: drawn.append(figure))
+    row = dict(candidate="made", sex="male", organ="liver", measure="volume")
+    table = pd.DataFrame([row | dict(difference_percent=-70.0, percent_low=-90.0, percent_high=-50.0)])
+    figures.differences(tmp_path / "differences.png", table, QUICK)
+    axis = drawn[0].axes[0]
+    assert axis.collections[0].get_segments()[0][:, 1].tolist() == [-60, -50]
+    below = [line.get_fillstyle() for line in axis.lines[1:6] if line.get_ydata()[0] == -60]
+    assert below == ["full", "none"]
 
 
 def test_the_scripts_make_the_table_from_masks(cohort, generated, invoke, tmp_path):

@@ -27,7 +27,7 @@ DPI = 110
 AGAINST = {"height_m": ("height (m)", 1.0), "weight_kg": ("weight (kg)", 1.0), "age_years": ("age (years)", 1.0)}
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "^", "s", "D", "v", "P")
-WIDEST_PERCENT = 60.0  # of the axis of differences; what lies beyond is drawn at its edge
+WIDEST_PERCENT = 60.0  # of the axis of differences; what lies beyond is a triangle at its edge
 
 
 def write(figure: Figure, path: str | Path, note: str = "") -> None:
@@ -109,8 +109,8 @@ def differences(path: str | Path, table: pd.DataFrame, design: Design = PUBLISHE
     """Difference from the reference (%) of every organ (rows) and measure (columns) with its interval; a PNG.
 
     table: rows of statistics.csv against one reference. Its candidates are in the order of their first row: stages of
-    one training, given in their order, are its curve. The band is the margin of equivalence. What lies beyond
-    WIDEST_PERCENT is cut there.
+    one training, given in their order, are its curve. The band is the margin of equivalence. Triangles at
+    WIDEST_PERCENT point to what lies beyond: full ones to a mean, hollow ones to the end of an interval.
     """
     names = list(dict.fromkeys(table["candidate"]))
     printed = {measure: "volume" if measure == "volume_l" else measure for measure in design.printed}
@@ -130,19 +130,25 @@ def differences(path: str | Path, table: pd.DataFrame, design: Design = PUBLISHE
             axis.set_title(f"{organ.capitalize()}: {TITLES[measure].partition(' (')[0]}, %", fontsize=9)
             axis.spines[["top", "right"]].set_visible(False)
     lines = [Line2D([], [], color=SEX[sex][1], marker="o", ms=4, ls="", label=SEX[sex][0]) for sex in design.groups]
-    figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
+    lines.append(Line2D([], [], color="0.3", marker="^", ls="", label=f"beyond ±{WIDEST_PERCENT:g} %"))
+    figure.legend(handles=lines, loc="outside upper right", ncols=3, frameon=False)
     write(figure, path)
 
 
 def _differences(axis, rows, shift, colour):
     """Points of one sex, with intervals where there are any."""
     middle, low, high = (
-        pd.to_numeric(rows[name]).clip(-WIDEST_PERCENT, WIDEST_PERCENT).to_numpy(float)
-        for name in ("difference_percent", "percent_low", "percent_high")
+        pd.to_numeric(rows[name]).to_numpy(float) for name in ("difference_percent", "percent_low", "percent_high")
     )
-    at = np.arange(len(rows)) + shift
-    axis.plot(at, middle, "o", color=colour, ms=4)
-    axis.vlines(at, low, high, color=colour, lw=1.2)
+    at, edge = np.arange(len(rows)) + shift, WIDEST_PERCENT
+    axis.plot(at, np.where(np.abs(middle) <= edge, middle, np.nan), "o", color=colour, ms=4)
+    seen = (low <= edge) & (high >= -edge)
+    ends = (np.where(seen, end.clip(-edge, edge), np.nan) for end in (low, high))
+    axis.vlines(at, *ends, color=colour, lw=1.2)
+    for marker, sign, end in (("^", 1, high), ("v", -1, low)):
+        for values, fill in ((middle, "full"), (end, "none")):
+            place = np.where(sign * values > edge, sign * edge, np.nan)
+            axis.plot(at, place, marker, color=colour, ms=6, fillstyle=fill)
 
 
 def bmi_distributions(path: str | Path, cohorts: Sequence[Cohort], design: Design = PUBLISHED_DESIGN) -> None:

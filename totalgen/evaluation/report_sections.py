@@ -178,7 +178,8 @@ def verdict_section(
         figures.differences(outdir / "differences.png", drawn, design)
         margin = f"in grey ±{100 * design.margin:g} %"
         caption = f"Difference of the means from {reference.name} with 95 % intervals, of independent cohorts "
-        caption += f"(of pairs where the subjects are the same); {margin}"
+        caption += f"(of pairs where the subjects are the same); {margin}; "
+        caption += f"triangles: beyond ±{figures.WIDEST_PERCENT:g} %"
         section.figures = {caption: outdir / "differences.png"}
     for other in others:
         rows = shown[shown["candidate"] == other.name]
