@@ -18,7 +18,7 @@ from totalgen.evaluation.figures import violins
 from totalgen.evaluation.measured_cohort import Cohort, pairs, paper_columns
 from totalgen.evaluation.report import compare_cohorts
 from totalgen.evaluation.sections import Score, Section, read_section, rows_of, write_section
-from totalgen.evaluation.table1 import notes, table1
+from totalgen.evaluation.table1 import excluded, notes, table1
 
 QUICK = dataclasses.replace(PUBLISHED_DESIGN, resamples=50)
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -291,6 +291,17 @@ def test_what_cannot_be_averaged_is_counted_and_named(tables_only, cohort, gener
     text = compare_cohorts(Cohort("real", measured(5, 5)), [made], tmp_path, QUICK)
     assert "male liver 1 not finite, 1 subjects not measured at all (failures.csv), 1 rows of subjects measured" in text
     assert "different or unknown sizes: real: 6x6x6 mm; made: 3x3x3, 6x6x6 mm" in (tmp_path / "report.html").read_text()
+
+
+def test_organs_without_a_row_and_with_an_unknown_flag_are_named():
+    table = measured(4, 4)
+    table.loc[(table["subject"] == "p0") & (table["organ"] == "heart"), "flag"] = "outside the field"
+    table = table[~(table["subject"].isin(["p1", "p6"]) & (table["organ"] == "spleen"))]
+    left = excluded(Cohort("made", table))
+    assert left == "male heart 1 outside the field, male spleen 1 missing, female spleen 1 missing"
+    cells = table1([Cohort("real", measured(4, 4)), Cohort("made", table)]).set_index(["cohort", "sex", "organ"])
+    assert set(cells.loc[("made", "male", "spleen"), "missing"]) == {1}
+    assert excluded(Cohort("real", measured(4, 4))) == "none"
 
 
 def test_a_row_that_is_in_a_table_twice_counts_once(cohort, invoke, tables_only, tmp_path):

@@ -79,13 +79,21 @@ class Cohort:
         """Number of measured studies, of one sex when given."""
         return int(self.people(sex)["studies"].sum())
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """FLAGS, and further ones of its table: they are not averaged either."""
+        return (*FLAGS, *sorted(set(self.measured["flag"].astype(str)).difference(FLAGS, [""])))
+
     def flagged(self, sex: str, organ: str, flag: str) -> int:
-        """Number of studies whose organ is "missing", "tiny" or "not finite"."""
+        """Number of studies whose organ is "missing" (their table may have no row of it), "tiny", "not finite" or has
+        another of ``flags``."""
         rows = self._rows(sex, organ)
+        if flag == "missing":
+            return int((rows["flag"] == flag).sum()) + self.studies(sex) - rows["subject"].nunique()
         if flag == "not finite":
             values = rows[list(MEASURES)].to_numpy(float)
             return int(((rows["flag"] == flag) | (rows["flag"] == "") & ~np.isfinite(values).all(1)).sum())
-        return int((rows["flag"] == flag).sum())
+        return int((rows["flag"].astype(str) == flag).sum())
 
     def people(self, sex: str | None = None) -> pd.DataFrame:
         """One row per person, of one sex when given: the first study, and further columns person and studies, a number.

@@ -174,7 +174,7 @@ def excluded(cohort: Cohort, design: Design = PUBLISHED_DESIGN) -> str:
         f"{SEX[sex][0]} {organ} {number} {flag}"
         for sex in design.groups
         for organ in design.organs
-        for flag in FLAGS
+        for flag in cohort.flags
         if (number := cohort.flagged(sex, organ, flag))
     ]
     if cohort.unmeasured:
