@@ -150,3 +150,17 @@ def test_an_organ_with_an_suv_that_is_no_number_is_flagged():
     assert np.isnan(row["suv_mean"])
     assert row["z_share"] == pytest.approx(0.5)
     assert row["voxel_mm"] == "4x4x4"
+
+
+@pytest.mark.parametrize(("place", "flag"), [((2, 2, 2), ""), ((10, 10, 3), "not finite")])
+def test_a_voxel_that_is_no_number_matters_to_the_peak_where_a_sphere_touches_it(place, flag):
+    """Both voxels are outside the organ and in its box; the second is a voxel from its surface."""
+    mask, affine = ball(np.eye(3) * 4.0, 26.0, (21, 21, 21))
+    organs, suv = np.where(mask, ORGANS["liver"], 0).astype(np.uint8), np.where(mask, 3.0, 1.0).astype(np.float32)
+    suv[10, 10, 10] = 9
+    expected = row_of(measure_study(Volume(suv, affine), Volume(organs, affine)), "liver")
+    suv[place] = np.inf
+    found = row_of(measure_study(Volume(suv, affine), Volume(organs, affine)), "liver")
+    assert found["flag"] == flag
+    assert found["suv_mean"] == expected["suv_mean"]
+    assert found["suv_peak"] == pytest.approx(np.nan if flag else expected["suv_peak"], nan_ok=True)

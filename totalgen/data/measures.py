@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 from scipy.signal import oaconvolve
 
 from totalgen.data.crop import rough_body
@@ -28,7 +29,8 @@ def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
 
     suv: SUVbw in g/mL;  organs: label ids on the same grid.
     Volume is voxels × |det affine|. flag is "" or "missing" (no voxel: volume 0, uptake NaN), "not finite" (an SUV in
-    it is no number: uptake NaN) or "tiny" (< 50 mL: measured nevertheless). z_share: height of the organ's middle, 0 at
+    it is no number: uptake NaN; or one that a sphere of SUVpeak touches: suv_peak NaN) or "tiny" (< 50 mL: measured
+    nevertheless). z_share: height of the organ's middle, 0 at
     the lower end of the field and 1 at the upper;  voxel_mm: such as "2x2x2". Raises InputError when the grids differ.
     """
     if suv.shape != organs.shape or not np.allclose(suv.affine, organs.affine, atol=1e-2):
@@ -49,6 +51,8 @@ def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
             row["suv_mean"], row["suv_max"] = float(inside.mean(dtype=np.float64)), float(inside.max())
             row["suv_peak"] = suv_peak(suv, mask)
             row["flag"] = "tiny" if volume_l < TINY_L else ""
+            if not np.isfinite(row["suv_peak"]):
+                row["flag"] = "not finite"
         rows.append(row)
     return rows
 
@@ -88,7 +92,8 @@ def suv_peak(suv: Volume, mask: np.ndarray) -> float:
 
     The sphere may extend beyond the organ; at the border of the image the mean is over the part inside. The weight of a
     voxel is the share of it that the sphere covers. The sphere is 12.4 mm wide: larger voxels contain it completely and
-    SUVpeak is SUVmax; at 6 mm it touches 27 voxels, and the middle one has a weight of 22 %.
+    SUVpeak is SUVmax; at 6 mm it touches 27 voxels, and the middle one has a weight of 22 %. NaN where one of these
+    spheres touches a voxel that is no finite number.
     mask: bool, same shape, not empty.  Source: Wahl 2009 (PERCIST); IBSI on SUVpeak.
     """
     weights = sphere_weights(suv.affine)
@@ -98,6 +103,10 @@ def suv_peak(suv: Volume, mask: np.ndarray) -> float:
     stop = [min(n, int(i.max() + r + 1)) for i, r, n in zip(indices, reach, suv.shape, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     values = suv.voxels[box].astype(np.float64)
+    if (wrong := ~np.isfinite(values)).any():
+        if (wrong & binary_dilation(mask[box], weights > 0)).any():
+            return float("nan")
+        values[wrong] = 0  # no sphere touches them, but the convolution would spread them over the box
     covered = oaconvolve(np.ones_like(values), weights, mode="same")  # 1 except at the faces of the box
     return float((oaconvolve(values, weights, mode="same") / covered)[mask[box]].max())
 
