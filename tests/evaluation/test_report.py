@@ -18,7 +18,7 @@ from totalgen.evaluation.figures import violins
 from totalgen.evaluation.measured_cohort import Cohort, pairs, paper_columns
 from totalgen.evaluation.report import compare_cohorts
 from totalgen.evaluation.sections import Score, Section, read_section, rows_of, write_section
-from totalgen.evaluation.table1 import excluded, notes, table1
+from totalgen.evaluation.table1 import as_latex, excluded, notes, table1
 
 QUICK = dataclasses.replace(PUBLISHED_DESIGN, resamples=50)
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -302,6 +302,11 @@ def test_organs_without_a_row_and_with_an_unknown_flag_are_named():
     cells = table1([Cohort("real", measured(4, 4)), Cohort("made", table)]).set_index(["cohort", "sex", "organ"])
     assert set(cells.loc[("made", "male", "spleen"), "missing"]) == {1}
     assert excluded(Cohort("real", measured(4, 4))) == "none"
+
+
+def test_names_of_cohorts_are_text_in_latex():
+    escaped = r"a\$b\textasciicircum{}c\textasciitilde{}d\{e\}\textbackslash{}f\_g\%\textless{}h"
+    assert as_latex([["", r"a$b^c~d{e}\f_g%<h"]]).splitlines()[2] == rf" & {escaped} \\ \hline"
 
 
 def test_a_row_that_is_in_a_table_twice_counts_once(cohort, invoke, tables_only, tmp_path):

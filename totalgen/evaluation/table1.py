@@ -14,7 +14,10 @@ from totalgen.evaluation.design import DEMOGRAPHICS, PUBLISHED_DESIGN, SEX, TITL
 from totalgen.evaluation.measured_cohort import FLAGS, SAME_SUBJECTS, Cohort
 
 PHANTOM_NOTE = "phantom: not evidence about patients"
-LATEX = {"%": r"\%", "±": r"$\pm$", "–": "--", "*": r"\textsuperscript{*}", "_": r"\_", "&": r"\&", "#": r"\#"}
+LATEX = {letter: f"\\{letter}" for letter in "%_&#${}"} | {
+    "±": r"$\pm$", "–": "--", "*": r"\textsuperscript{*}", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+}  # fmt: skip
 
 
 def table1(cohorts: Sequence[Any], design: Design = PUBLISHED_DESIGN) -> pd.DataFrame:
