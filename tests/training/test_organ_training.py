@@ -2,12 +2,16 @@
 
 import json
 import math
+import re
+import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from totalgen.data.archive import pack
+from totalgen.data.recipes import ORGANS
 from totalgen.data.volume import isotropic_grid, read_nifti, resample, write_nifti
 from totalgen.errors import InputError
 from totalgen.generation.segmenter import Segmenter
@@ -202,3 +206,14 @@ def test_a_damaged_checkpoint_is_ignored(cohort, tmp_path):
     sorted((tmp_path / "checkpoints").iterdir())[-1].write_bytes(b"cut short")
     again = load_weights(train(cohort, tmp_path))[0]
     assert all(torch.equal(complete[name], again[name]) for name in complete)
+
+
+def test_the_cure_for_masks_of_who_left_the_cohort_is_a_command_that_exists(cohort, tmp_path, invoke, refused):
+    given = ("--root", cohort, "--outdir", tmp_path / "run", "--preset", "smoke", "--set", "items=2")
+    pack(cohort, ORGANS)
+    table = pd.read_csv(cohort / "cohort.csv")
+    table[table["subject"] != "s1"].to_csv(cohort / "cohort.csv", index=False)
+    line = refused(SCRIPT, *given)
+    command = re.search("Give --overwrite to (.*), which packs it again", line)[1]
+    assert invoke(*shlex.split(command), "--overwrite").exit_code == 0
+    assert invoke(SCRIPT, *given).exit_code == 0

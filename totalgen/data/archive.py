@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def pack(
         shutil.rmtree(path)
     packed = packed_subjects(path, recipe)
     if gone := [subject for subject in packed if subject not in ready.index]:
-        raise InputError(f"{path}: holds {gone[0]}, who is not in the cohort. Give --overwrite to pack it again.")
+        raise InputError(f"{path}: holds {gone[0]}, who is not in the cohort. {_anew(path)}")
     tables = {name: read_table(root / f"{name}.csv") for name in ("suv", "crop")}
     if isinstance(recipe, PetCt):
         warn_of_other_rows(root, table, tables["crop"])
@@ -144,8 +145,15 @@ def packed_subjects(path: Path, recipe: Recipe) -> list[str]:
     begun = Archive(path)
     theirs, ours = (plain(each.settings()) for each in (begun.recipe, recipe))
     if changed := [f"{name} {theirs.get(name)}" for name in ours if theirs.get(name) != ours[name]]:
-        raise InputError(f"{path}: was packed with {', '.join(changed)}. Give --overwrite to pack it again.")
+        raise InputError(f"{path}: was packed with {', '.join(changed)}. {_anew(path)}")
     return [row["subject"] for row in begun.subjects]
+
+
+def _anew(path):
+    """The cure for an archive of a recipe's name; trainings, which pack or read it too, have no --overwrite."""
+    recipe = "petct" if path.stem == PetCt.name else path.stem
+    script = f"0_Preprocess/6_pack_training_set.py --root {shlex.quote(str(path.parent))} --recipe {recipe}"
+    return f"Give --overwrite to {script}, which packs it again."
 
 
 def plain(value: Any) -> Any:
@@ -324,7 +332,8 @@ class Archive:
             if not np.isfinite([value for values in self.statistics.values() for value in values]).all():
                 raise ValueError("its statistics are not finite numbers")
         except Exception as error:  # zarr raises many kinds for what is no group
-            raise InputError(f"{self.path}: is not a training archive ({error}). Pack it with --overwrite.") from None
+            cure = _anew(self.path)
+            raise InputError(f"{self.path}: is not a training archive ({error}). {cure}") from None
         self._groups: dict[int, zarr.Group] = {}
 
     def __getstate__(self) -> dict[str, Any]:
