@@ -12,7 +12,7 @@ from totalgen.data.organs import MEASURED
 from totalgen.data.volume import Volume, read_nifti, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation import figures
-from totalgen.evaluation.comparison import statistics_table
+from totalgen.evaluation.comparison import VERDICTS, statistics_table
 from totalgen.evaluation.design import PUBLISHED_DESIGN
 from totalgen.evaluation.figures import violins
 from totalgen.evaluation.measured_cohort import Cohort, pairs, paper_columns
@@ -302,6 +302,19 @@ def test_organs_without_a_row_and_with_an_unknown_flag_are_named():
     cells = table1([Cohort("real", measured(4, 4)), Cohort("made", table)]).set_index(["cohort", "sex", "organ"])
     assert set(cells.loc[("made", "male", "spleen"), "missing"]) == {1}
     assert excluded(Cohort("real", measured(4, 4))) == "none"
+
+
+@pytest.mark.parametrize("shift", [0.0, -3.0])
+def test_a_reference_mean_of_nothing_or_less_has_no_percentage(shift):
+    real, made = measured(5, 5), measured(5, 5, seed=1)
+    real["suv_mean"] = shift
+    cohorts = [Cohort("real", real), Cohort("made", made)]
+    cells = table1(cohorts)
+    assert cells.loc[cells["measure"] == "suv_mean", "diff_percent"].isna().all()
+    rows = statistics_table(cohorts[0], cohorts[1:], QUICK).query("measure == 'suv_mean'")
+    assert rows[["difference_percent", "paired_percent"]].isna().all(axis=None)
+    assert set(rows["verdict"]) == {"not tested"}
+    assert "a reference mean of 0 or less" in VERDICTS["not tested"]
 
 
 def test_names_of_cohorts_are_text_in_latex():

@@ -17,7 +17,8 @@ VERDICTS = {
     "different": "shown to differ; not shown to differ by less than the margin",
     "different, within the margin": "shown to differ, and by less than the margin",
     "undecided": "neither shown: too few subjects for this spread, not agreement and not difference",
-    "not tested": "fewer than two values in a group, or none that vary",
+    "not tested": "fewer than two values in a group, none that vary, or a reference mean of 0 or less, of which "
+    "percentages mean nothing",
 }
 
 
@@ -104,7 +105,7 @@ def compare_pairs(studies: pd.DataFrame, design: Design = PUBLISHED_DESIGN) -> d
         n_pairs=n,
         paired_difference=float(np.mean(b - a)) if n else None,
         paired_low=low, paired_high=high,
-        paired_percent=100 * float(np.mean(b - a)) / mean if mean else None,
+        paired_percent=100 * float(np.mean(b - a)) / mean if mean > 0 else None,
         paired_percent_low=percents[0] and percents[0][0], paired_percent_high=percents[0] and percents[0][1],
         paired_p=p, paired_equivalence_p=equal, paired_verdict=verdict(p, equal, design.alpha),
         paired_shown_margin_percent=percents[1] and max(abs(end) for end in percents[1]),

@@ -194,7 +194,7 @@ def _power_words(rows, design):
     power = pd.to_numeric(rows["equivalence_power"]).dropna()
     margins = pd.to_numeric(rows["smallest_margin_percent"]).dropna()
     if power.empty:
-        return "no row has two subjects in both groups"
+        return "no row can be tested"
     able = int((margins <= 100 * design.margin).sum())
     words = f"a perfect generator would show ±{100 * design.margin:g} % in {power.sum():.1f} of {len(rows)} rows "
     words += f"on average; {able} rows have enough subjects"

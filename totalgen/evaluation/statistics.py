@@ -45,8 +45,9 @@ def summary(group: Group) -> Summary:
 
 
 def difference_percent(reference_mean: float, candidate_mean: float) -> float | None:
-    """(candidate − reference) / reference in %, as in brackets in the published Table 1; None for a reference of 0."""
-    return 100 * (candidate_mean - reference_mean) / reference_mean if reference_mean else None
+    """(candidate − reference) / reference in %, as in brackets in the published Table 1; None for a reference of 0
+    or less, of which a percentage means nothing."""
+    return 100 * (candidate_mean - reference_mean) / reference_mean if reference_mean > 0 else None
 
 
 def welch(reference: Group, candidate: Group) -> Any:
