@@ -358,7 +358,8 @@ def _slug(name):
 
 def _slugs(cohorts):
     """name → slug, of which no two are the same: EDM+ and EDM- would share their pictures. Later ones get a number."""
-    plain, found = {cohort.name: _slug(cohort.name) for cohort in cohorts}, {}
+    plain: dict[str, str] = {cohort.name: _slug(cohort.name) for cohort in cohorts}
+    found: dict[str, str] = {}
     for name, slug in plain.items():
         numbered = (f"{slug}-{n}" for n in count(2))
         free = (each for each in numbered if each not in plain.values() and each not in found.values())
