@@ -1,5 +1,7 @@
 """The newest intact checkpoint is the one that is read, whatever happened to the others."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -16,6 +18,9 @@ def test_the_two_newest_are_kept_and_the_newest_is_read(tmp_path):
     for step in (1, 2, 3):
         save(tmp_path, step)
     assert len(list(tmp_path.iterdir())) == 2
+    copy = shutil.copy(tmp_path / "step_00000002.safetensors", tmp_path / "step_00000002_good.safetensors")
+    save(tmp_path, 3)
+    assert copy.exists()
     step, tensors = newest_checkpoint(tmp_path)
     assert step == 3
     assert tensors["weight"].tolist() == [3, 3, 3]

@@ -248,6 +248,7 @@ def test_splits(tmp_path, script, split, known):
 RAW_JSON = {
     "empty": b"", "cut": b'{"a": ', "a list": b"[1, 2]", "a number": b"3", "utf16": "{}".encode("utf-16"),
     "picture": b"\x89PNG\r\n\x1a\n" + bytes(100), "two": b"{} {}", "a folder": None, "a pipe": "pipe",
+    "nested too deep": b"[" * 100_000, "a number that is no float": b'{"slope": ' + b"9" * 400 + b"}",
 }  # fmt: skip
 JSONS = {
     ("0_Preprocess/6_pack_training_set.py", "axial_extent.json"): ("--shape", 16, 16, 24),

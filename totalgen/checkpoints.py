@@ -17,7 +17,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # what torch's Adam and AdamW remember of a
 
 
 def save_checkpoint(folder: str | Path, step: int, tensors: dict[str, torch.Tensor]) -> None:
-    """Write <folder>/step_########.safetensors and drop all but the newest KEEP.
+    """Write <folder>/step_########.safetensors and drop all but the newest KEEP; copies of other names stay.
 
     Checkpoints of later steps were passed over as damaged, or
     this one would not have been trained: they go first.
@@ -25,7 +25,7 @@ def save_checkpoint(folder: str | Path, step: int, tensors: dict[str, torch.Tens
     folder = Path(folder)
     path = folder / f"step_{step:08d}.safetensors"
     save_weights(path, tensors, {"step": step})
-    files = sorted(folder.glob("step_*.safetensors"))
+    files = sorted(folder.glob(f"step_{8 * '[0-9]'}.safetensors"))
     for old in (*files[files.index(path) + 1 :], *files[: files.index(path) + 1][:-KEEP]):
         old.unlink()
 

@@ -24,6 +24,7 @@ from torch import nn
 from totalgen.data.files import atomic
 from totalgen.data.intensity import PET_CT
 from totalgen.data.recipes import LEARNT_FROM, VQVAE
+from totalgen.data.text_files import loads
 from totalgen.errors import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -78,7 +79,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            version, configuration = int(header.get("format_version", 1)), json.loads(header["configuration"])
+            version, configuration = int(header.get("format_version", 1)), loads(header["configuration"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: damaged, or not a weights file of this project ({error}). Copy it again.") from None

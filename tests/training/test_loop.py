@@ -376,6 +376,10 @@ def test_a_refusal_of_one_process_ends_them_all(root, tmp_path):
     assert process.returncode != 0
     assert "was started with another configuration" in process.stderr
     assert "process 0 refused to go on" in process.stderr
+    (tmp_path / "run" / "log.jsonl").write_text("no JSON\n")
+    process = subprocess.run([*launch, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert "log.jsonl: line 1 is no JSON object" in process.stderr
+    assert "process 0 refused to go on" in process.stderr
 
 
 def test_a_run_started_from_weights_begins_there_and_refuses_those_of_another_network(root, tmp_path):

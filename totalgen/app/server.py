@@ -35,6 +35,7 @@ from totalgen.data.demographics import RANGES
 from totalgen.data.files import FULL, locked
 from totalgen.data.names import fault
 from totalgen.data.organs import ORGANS
+from totalgen.data.text_files import loads
 from totalgen.errors import InputError
 from totalgen.weights import load_weights
 
@@ -236,8 +237,8 @@ async def _form(request):
         if len(text) > LARGEST_FORM:
             raise InputError(f"the form is larger than {LARGEST_FORM} bytes. Shorten it.")
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = loads(text)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise InputError("the request is no JSON object. Use the page.")

@@ -19,6 +19,7 @@ BINARY = {
     b"PK\x03\x04": "a spreadsheet or archive", b"\x89PNG": "a picture", b"%PDF": "a PDF", b"\x1f\x8b": "compressed"
 }  # fmt: skip
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+LONGEST_NUMBER = 300  # digits of a whole number: more are no float
 NO_FILE_IS_SO_LONG = 512 * 1024 * 1024
 
 
@@ -115,11 +116,26 @@ def check_numbers(table: pd.DataFrame, columns: tuple[str, ...], path: str | Pat
             raise InputError(f'{path}, row {line}{who}: {name} is "{value}", which is no number. Correct the table.')
 
 
+def loads(text: str | bytes) -> Any:
+    """What JSON says. Raises ValueError for anything else, for whole numbers of more than LONGEST_NUMBER digits, which
+    no float holds, and for what is nested too deep to be read."""
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _whole(digits):
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
 def read_json(path: str | Path, cure: str = "Restore the file.") -> dict[str, Any]:
     """The JSON object in a file. Raises InputError for anything else."""
     text = text_of(path, cure)
     try:
-        found = json.loads(text)
+        found = loads(text)
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}). {cure}") from None
     if not isinstance(found, dict):
@@ -133,7 +149,7 @@ def read_json_lines(path: str | Path, cure: str = "Restore the file.") -> list[d
     found = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(dict(json.loads(line)))
+            found.append(dict(loads(line)))
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: line {number} is no JSON object ({error}). {cure}") from None
     return found

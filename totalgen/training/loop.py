@@ -278,8 +278,8 @@ class Watch:
 
     def __init__(self, outdir: Path, done: int, steps: int, batch: int, rank: int):
         self.outdir, self.batch, self.active = outdir, batch, rank == 0
+        distributed.first(rank, lambda: trim_log(outdir / "log.jsonl", done))
         if self.active:
-            trim_log(outdir / "log.jsonl", done)
             self.board = SummaryWriter(str(outdir / "tensorboard"), purge_step=done + 1)
         self.bar = progress(None, outdir.name, "item", steps * batch, done * batch, show=self.active)
         self.bad_steps, self.total_bad = 0, 0
