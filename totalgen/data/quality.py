@@ -94,7 +94,7 @@ class Reference:
             sexes = {sex: SexReference(**each) for sex, each in found["sexes"].items()}
             for sex, each in sexes.items():
                 _check(sex, each)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: is no reference of this version ({error}). {cure}") from None
         return cls(sexes, window_hu, hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
