@@ -28,6 +28,7 @@ from totalgen.data.demographics import TEST_FRACTION, Demographics, write_with_o
 from totalgen.data.files import atomic, forget_failures, record_failure, require_folder
 from totalgen.data.identity import SUBJECT_IDS
 from totalgen.data.metadata import BY_HAND, describe_cohort, told_otherwise
+from totalgen.data.names import first_of
 from totalgen.data.subjects import say_doubts
 from totalgen.data.text_files import read_text
 from totalgen.errors import InputError
@@ -72,7 +73,7 @@ def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, s
     click.echo(f"{len(cohort)} subjects ({splits}) in {root / 'cohort.csv'}.")
     unused = series[(series["modality"] == "PT") & (series["reason"] == OTHER_STUDY)]["subject"].unique()
     if len(unused):
-        names = ", ".join([*unused[:5], *["…"] * (len(unused) > 5)])
+        names = first_of(list(unused), 5)
         click.echo(f"Warning: several PET studies have the Patient ID of {names}; one of each is used. Are they of one "
                    "person?", err=True)  # fmt: skip
     say_doubts(doubts, root / "demographics.csv")

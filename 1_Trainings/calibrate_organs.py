@@ -19,6 +19,7 @@ from totalgen.commands import PATH, command, device_option, ended
 from totalgen.data.archive import Archive
 from totalgen.data.demographics import SEXES
 from totalgen.data.files import check_place
+from totalgen.data.names import first_of
 from totalgen.data.organs import MEASURED
 from totalgen.distributed import usable_device
 from totalgen.errors import InputError
@@ -54,8 +55,7 @@ def organ_targets(root, masks, archive):
 def warn_of(subjects, words):
     """A line on standard error that names the first of some subjects, where there are any."""
     if names := list(dict.fromkeys(subjects)):
-        first = ", ".join([*names[:3], *["…"] * (len(names) > 3)])
-        click.echo(f"Warning: {words}: {len(names)} training subjects ({first}).", err=True)
+        click.echo(f"Warning: {words}: {len(names)} training subjects ({first_of(names)}).", err=True)
 
 
 def check_free(path):

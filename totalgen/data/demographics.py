@@ -72,7 +72,7 @@ class Demographics:
     def from_row(cls, row: Mapping[str, Any] | pd.Series) -> "Demographics":
         """From a row of a cohort table, or a dict of its columns."""
         numbers = []
-        for name in ("age_years", "height_m", "weight_kg"):
+        for name in PERSON_NUMBERS:
             value = row.get(name, np.nan)  # an archive lacks what was empty
             try:
                 numbers.append(float(value))
@@ -120,7 +120,7 @@ def read_cohort(path: str | Path, person: bool = True) -> pd.DataFrame:
         raise InputError(f"{path}: no such cohort table. Run 0_Preprocess/1_dicom_to_metadata.py on its folder first.")
     text = dict.fromkeys(("subject", "sex", "split"), str)
     table = read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-    needed = ("subject", "sex", "age_years", "height_m", "weight_kg") if person else ("subject",)
+    needed = ("subject", "sex", *PERSON_NUMBERS) if person else ("subject",)
     missing = [name for name in needed if name not in table]
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} is missing. A cohort table has {', '.join(COLUMNS)}.")

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from totalgen.data.files import atomic, refuse_inputs_in
+from totalgen.data.names import first_of
 from totalgen.data.text_files import read_json
 from totalgen.errors import InputError
 
@@ -174,7 +175,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 def _named(subjects):
-    first = ", ".join([*subjects[:3], *["…"] * (len(subjects) > 3)])
+    first = first_of(subjects)
     return f"1 result ({first}) was" if len(subjects) == 1 else f"{len(subjects)} results ({first}) were"
 
 

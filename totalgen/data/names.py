@@ -3,7 +3,7 @@
 import glob
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -100,6 +100,11 @@ def sample_name(name: str, number: int) -> str:
 def person_of(study: str) -> str:
     """The name of the person of a study: that of the first sample."""
     return SAMPLE.sub("", study)
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, with an ellipsis where there are more."""
+    return ", ".join([*names[:most], *["…"] * (len(names) > most)])
 
 
 def pattern(text: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from totalgen.data.demographics import check_people
 from totalgen.data.measures import MEASURES
 from totalgen.data.measuring import outdated
-from totalgen.data.names import person_of
+from totalgen.data.names import first_of, person_of
 from totalgen.data.studies import read_studies, table_of
 from totalgen.data.text_files import read_csv
 from totalgen.errors import InputError
@@ -200,7 +200,7 @@ def load_cohort(
     """A measured cohort root or generated folder as a Cohort. Raises InputError when it has not been measured. A
     line on standard error says when it was measured in other files than are there now."""
     if others := outdated(*measured_files(Path(root), masks)):
-        first = ", ".join([*others[:3], *["…"] * (len(others) > 3)])
+        first = first_of(others)
         click.echo(
             f"Warning: {Path(root) / masks}.csv: {len(others)} of its subjects ({first}) were measured in other files "
             "than are there now. Run 3_Evaluations/2_measure_organs.py again.", err=True,
