@@ -136,6 +136,6 @@ def test_the_sampling_that_shipped_weights_carry_is_that_of_their_preset(name):
     spec.loader.exec_module(script)
     settings, shipped = resolve(GenerationSettings, script.PRESETS, name), Cascade.shipped(name)
     agreeing = ("consistency", "consistency_of", "consistency_sigma")
-    calibration = ("calibration_slope", "size_calibration", "uptake_calibration")
+    calibration = ("calibration_slope", "size_calibration", "uptake_calibration", "size_cooling")
     for name in ("global_sampling", "sr_sampling", "tiling", "self_start", "air", *agreeing, *calibration):
         assert getattr(settings, name) == getattr(shipped, name), name

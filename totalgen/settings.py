@@ -352,13 +352,21 @@ class GenerationSettings(Settings):
         (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage", low=-10, high=10
     )  # fmt: skip
     uptake_calibration: tuple[float, ...] = setting((), "the same of their mean SUVs", low=-10, high=10)
+    size_cooling: tuple[float, ...] = setting(
+        (), "standard deviations that their mean SUVs fall for each that size_calibration adds to their sizes",
+        low=-10, high=10,
+    )  # fmt: skip
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("size_calibration", "uptake_calibration"):
+        for name in ("size_calibration", "uptake_calibration", "size_cooling"):
             if len(numbers := getattr(self, name)) not in (0, len(MEASURED)):
                 raise InputError(f"{name} is {numbers!r}. Give none, or a number for each of {', '.join(MEASURED)}.")
+        added = self.size_calibration or (0.0,) * len(MEASURED)
+        for organ, size, cooling in zip(MEASURED, added, self.size_cooling, strict=False):
+            if cooling and not size:
+                raise InputError(f"size_cooling of the {organ} is of what size_calibration adds. Give that, too.")
         if 0 < self.self_start <= self.sr_sampling.sigma_min:
             raise InputError(f"self_start {self.self_start:g} is not above sr_sampling.sigma_min. Raise it.")
         if 0 < self.consistency < LEAST_CONSISTENCY:

@@ -165,20 +165,22 @@ def test_a_calibrated_body_departs_further_from_the_one_to_be_expected(cascade, 
 def test_organs_are_amended_as_they_were_measured_and_after_the_slope_of_suv(cascade, template_file, tmp_path):
     """One step is one estimate; the guide, of the same run, was not measured."""
     state, configuration = load_weights(template_file)
-    maps = torch.randn(2, 1, 2, 4, 4, 16, generator=torch.Generator().manual_seed(1)) / 30
-    slopes = dict(F=np.array([[1.0], [1.4]]), M=np.ones((2, 1)))
-    organs = OrganCalibration(("liver volume",), *maps, np.array([1.0, 90.0]), slopes)
+    maps = torch.randn(2, 2, 2, 4, 4, 16, generator=torch.Generator().manual_seed(1)) / 30
+    slopes = dict(F=np.array([[1.0, 1.0], [1.4, 1.0]]), M=np.ones((2, 2)))
+    organs = OrganCalibration(("liver volume", "liver SUVmean"), *maps, np.array([1.0, 90.0]), slopes)
     path = tmp_path / "calibrated.safetensors"
     save_weights(path, state, configuration | dict(data=configuration["data"] | dict(organs=organs.settings)))
-    plain, amended = (
-        cascade(global_weights=path, calibration_slope=1.5, size_calibration=sizes) for sizes in ((), (2, 0, 0, 0))
-    )
-    made, other = (each.generate_low(WOMAN, 1) for each in (plain, amended))
-    task = plain.global_stage.task
-    before, after, expected = (task.codec.encode(each[None])[0] for each in (made, other, task.template.of(WOMAN)))
+    larger = dict(size_calibration=(2, 0, 0, 0))
+    given = ({}, larger, larger | dict(size_cooling=(3, 0, 0, 0)))
+    plain, amended, cooler = (cascade(global_weights=path, calibration_slope=1.5, **each) for each in given)
+    made, other, third = (each.generate_low(WOMAN, 1) for each in (plain, amended, cooler))
+    task, template = plain.global_stage.task, plain.global_stage.task.template.of(WOMAN)
+    before, after, cooled, expected = (task.codec.encode(each[None])[0] for each in (made, other, third, template))
     change = organs.change(before - expected, 80.0, "F", {"liver volume": 2.0})
     assert change.abs().mean() > 0.01
     assert torch.allclose(after - before, change, rtol=0.01, atol=1e-3)
+    moved = 2 * (organs.slope("F", 80.0)[0] - 1) * organs.readings((before - expected)[None])[0, 0]
+    assert torch.allclose(cooled - after, -3 * moved * organs.patterns[1], rtol=0.01, atol=1e-3)
     assert "size_calibration" not in plain.describe(WOMAN)
     assert amended.describe(WOMAN)["size_calibration"] == (2, 0, 0, 0)
     man = Demographics("M", 60, 1.8, 80)
@@ -186,7 +188,9 @@ def test_organs_are_amended_as_they_were_measured_and_after_the_slope_of_suv(cas
     guided = dict(sampler="euler", steps=1, guidance=1.5)
     cascade(global_weights=path, global_guide=template_file, global_sampling=guided)
     with pytest.raises(InputError, match="not measured"):
-        cascade(global_weights=path, uptake_calibration=(1, 0, 0, 0))
+        cascade(global_weights=path, uptake_calibration=(0, 1, 0, 0))
+    with pytest.raises(InputError, match="size_cooling of the spleen"):
+        cascade(global_weights=path, size_calibration=(2, 0, 0, 0), size_cooling=(0, 0, 0, 1))
 
 
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):

@@ -61,6 +61,9 @@ def test_a_body_that_was_said_too_usual_becomes_what_it_was():
         assert not found.change(usual, 0.5, "M", once).any()
         assert not found.change(usual, 0.5, "F", {"liver SUVmean": 1.0}).any()
         assert not found.change(usual, 2.0, "F", once).any()
+        cooled = found.change(usual, 0.5, "F", once, {("liver volume", "heart volume"): -1.5})
+        liver = found.readings((departure - usual)[None])[0, 0]
+        assert torch.allclose(departure - usual - cooled, 1.5 * liver * found.patterns[1], atol=1e-5)
     assert found.slope("M", 1.0) == pytest.approx([2.5, 1.0])  # half way in ln σ
     for outside in (0.4, 2.1, 80.0):
         assert found.slope("M", outside) == pytest.approx([1.0, 1.0])

@@ -68,6 +68,7 @@ class Cascade:
     calibration_slope: float = 1.0
     size_calibration: tuple[float, ...] = ()
     uptake_calibration: tuple[float, ...] = ()
+    size_cooling: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self.global_stage.check(self.global_sampling, "global")
@@ -117,7 +118,7 @@ class Cascade:
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
             settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
             settings.consistency, settings.consistency_of, settings.consistency_sigma,
-            settings.calibration_slope, settings.size_calibration, settings.uptake_calibration,
+            settings.calibration_slope, settings.size_calibration, settings.uptake_calibration, settings.size_cooling,
         )  # fmt: skip
 
     @classmethod
@@ -173,8 +174,8 @@ class Cascade:
         agreeing = ("consistency", "consistency_of", "consistency_sigma")
         windows |= {name: getattr(self, name) for name in agreeing} if self.consistency else {}
         windows |= dict(calibration_slope=self.calibration_slope) if self.calibration_slope != 1 else {}
-        organs = dict(size_calibration=self.size_calibration, uptake_calibration=self.uptake_calibration)
-        windows |= {name: strength for name, strength in organs.items() if strength}
+        organs = ("size_calibration", "uptake_calibration", "size_cooling")
+        windows |= {name: getattr(self, name) for name in organs if getattr(self, name)}
         return vars(source) | windows | dict(
             source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
@@ -227,7 +228,9 @@ class Cascade:
     def _calibrated(self):
         asked = ((SIZE, self.size_calibration), (UPTAKE, self.uptake_calibration))
         organs = {f"{organ} {kind}": s for kind, each in asked for organ, s in zip(MEASURED, each, strict=False)}
-        return calibrated(self.global_stage.task, self.calibration_slope, organs)
+        cooling = zip(MEASURED, self.size_cooling, strict=False)
+        along = {(f"{organ} {SIZE}", f"{organ} {UPTAKE}"): -factor for organ, factor in cooling if factor}
+        return calibrated(self.global_stage.task, self.calibration_slope, organs, along)
 
     def _sr_sampler(self):
         begin = self._upsampled if self.self_start else None

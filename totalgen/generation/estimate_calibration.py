@@ -24,13 +24,17 @@ REPEATS, FEWEST, SEED, BATCH = 4, 64, 7, 16
 SIZE, UPTAKE = "volume", "SUVmean"  # last word of a reading's name
 
 
-def calibrated(task: Task, slope: float = 1.0, organs: Mapping[str, float] | None = None) -> Amend | None:
+def calibrated(
+    task: Task, slope: float = 1.0, organs: Mapping[str, float] | None = None,
+    along: Mapping[tuple[str, str], float] | None = None,
+) -> Amend | None:  # fmt: skip
     """The amendment by which a global stage's estimates depart from the body to be expected as far as the truth does;
     None where they are right as they are.
 
     A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
     1. slope: of all SUVs; smoothed, because this is of organs, and their noise is none of it;  organs: a reading of
-    organs, such as "liver volume" → how many times what was measured to lack of it (OrganCalibration).
+    organs, such as "liver volume" → how many times what was measured to lack of it (OrganCalibration);  along: of
+    two readings, what moves the second with the first (OrganCalibration.change).
     Raises InputError where the weights lack what this needs.
     """
     organs = {name: strength for name, strength in (organs or {}).items() if strength}
@@ -43,7 +47,8 @@ def calibrated(task: Task, slope: float = 1.0, organs: Mapping[str, float] | Non
             "Leave it out, or train one with --set template=True."
         )
     known = task.organs
-    if lacking := sorted(set(organs).difference(known.names if known else ())):
+    asked = {*organs, *(name for pair in along or () for name in pair)}
+    if lacking := sorted(asked.difference(known.names if known else ())):
         raise InputError(
             f"{lacking[0]} is to be calibrated, but what these weights of the global stage say of it was not measured. "
             "Run 1_Trainings/calibrate_organs.py, or set size_calibration and uptake_calibration to ()."
@@ -56,7 +61,7 @@ def calibrated(task: Task, slope: float = 1.0, organs: Mapping[str, float] | Non
             if slope != 1:
                 clean = clean + factor.reshape(-1, 1, 1, 1) * smoothed(clean - expected, WIDTH)
             if known is not None and organs:
-                clean = clean + known.change(clean - expected, sigma, source.demographics.sex, organs)
+                clean = clean + known.change(clean - expected, sigma, source.demographics.sex, organs, along)
         return clean
 
     return amend

@@ -42,15 +42,23 @@ class OrganCalibration:
         found = self.slopes[sex].T
         return np.array([np.interp(np.log(sigma), np.log(self.sigmas), each, left=1, right=1) for each in found])
 
-    def change(self, departure: torch.Tensor, sigma: float, sex: str, strengths: Mapping[str, float]) -> torch.Tensor:
-        """What an estimate at σ lacks, [C, *space]: Σ_k strength_k·(slope_k − 1)·reading_k(departure)·pattern_k.
+    def change(
+        self, departure: torch.Tensor, sigma: float, sex: str, strengths: Mapping[str, float],
+        along: Mapping[tuple[str, str], float] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """What an estimate at σ lacks, [C, *space]: Σ_k move_k·pattern_k, where
+        move_k = strength_k·(slope_k − 1)·reading_k(departure).
 
-        strengths: by the name of a reading; others are 0.
+        strengths: by the name of a reading; others are 0;  along: (reading j, reading k) → times the move of j by
+        which k is moved, too.
         """
         strength = np.array([strengths.get(name, 0.0) for name in self.names])
         lacking = torch.from_numpy(strength * (self.slope(sex, sigma) - 1)).to(departure)
-        weights = lacking * self.readings(departure[None])[0]
-        return torch.tensordot(weights, self.patterns.to(departure.device), dims=1)
+        moves = lacking * self.readings(departure[None])[0]
+        carried = torch.eye(len(self.names))
+        for (moved, taken), factor in (along or {}).items():
+            carried[self.names.index(taken), self.names.index(moved)] += factor
+        return torch.tensordot(carried.to(moves) @ moves, self.patterns.to(departure.device), dims=1)
 
     @property
     def settings(self) -> dict[str, Any]:
