@@ -14,7 +14,8 @@ from totalgen.data.files import atomic
 from totalgen.data.made_with import fingerprint, made_in
 from totalgen.data.recipes import VQVAE
 from totalgen.data.subjects import for_each_subject, subjects_in
-from totalgen.data.volume import read_nifti, write_nifti
+from totalgen.data.text_files import read_json
+from totalgen.data.volume import check_finite, read_nifti, write_nifti
 from totalgen.distributed import usable_device
 from totalgen.errors import InputError
 from totalgen.generation.latent_volumes import LatentVolumes
@@ -30,10 +31,15 @@ def main(root, slices, vqvae, device):
     subjects = subjects_in(slices, "Run 2_Tests/translate_ct_to_mr.py --stage slices first.")
     subjects = [subject for subject in subjects if (slices / subject / "MR.nii.gz").exists()]
 
+    for study in (slices / subject / "study.json" for subject in subjects):
+        if study.exists() and read_json(study).get("stage") == "refined":
+            raise InputError(f"{study.parent}: is refined already. Translate with --stage slices, into another folder.")
+
     def work(subject):
         true, stacked = (read_nifti(folder / subject / "MR.nii.gz") for folder in (root / "pairs", slices))
-        if true.shape != stacked.shape:
+        if not true.same_grid(stacked):
             raise InputError(f"{slices / subject}: its grid {stacked.shape} is not that of the MR {true.shape}.")
+        check_finite(slices / subject, stacked)
         with atomic(root / "latents" / subject) as part:
             for name, volume in (("MR", true), ("slices", stacked)):
                 for channel, latent in enumerate(codec.encode(volume)):

@@ -70,6 +70,8 @@ def main(
         raise InputError(f'--std names "{spread[0]}", which is no --candidate. Give NAME=PATTERN of one.')
     if std and samples < 2:
         raise InputError(f"--samples is {samples}; a standard deviation needs two. Say how many samples --std is of.")
+    if mask and mask_above is not None:
+        raise InputError("--mask and --mask-above both say where the metrics are taken. Give one.")
     if split and cohort is None:
         raise InputError(f"--split {split} is of a table. Give it with --cohort.")
     if value_range[0] >= value_range[1]:

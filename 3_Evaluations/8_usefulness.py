@@ -17,7 +17,14 @@ from totalgen.commands import PATH, PLACE, command, device_option, held_out_opti
 from totalgen.data.files import atomic
 from totalgen.data.names import check_masks
 from totalgen.evaluation.sections import write_section
-from totalgen.evaluation.usefulness import check_files, make_arm, read_parts, test_arm, usefulness_section
+from totalgen.evaluation.usefulness import (
+    check_files,
+    check_held_out,
+    make_arm,
+    read_parts,
+    test_arm,
+    usefulness_section,
+)
 from totalgen.generation.segmenter import Segmenter
 from totalgen.schema import listed, resolve
 from totalgen.settings import SegmenterSettings
@@ -43,6 +50,7 @@ def main(reference, generated, masks, true_masks, held_out, preset, device, chan
     }  # fmt: skip
     settings = resolve(SegmenterSettings, PRESETS, preset, changes, dict(device=device))
     check_files([*((studies, labels) for studies, labels in arms.values()), (held, true_masks)])
+    check_held_out(held, true_masks)
     rows = []
     for number, (name, (studies, labels)) in enumerate(arms.items()):
         folder = outdir / f"arm{number}"

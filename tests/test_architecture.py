@@ -41,8 +41,11 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import says less of where it is from"
             yield node.module
+            if node.module == "totalgen":  # its modules and folders
+                yield from (f"totalgen.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)

@@ -670,6 +670,12 @@ EXCLUSIVE = {
     "runs that are not there": ("2_Tests/generate_petct.py", (*PERSON, "--runs", "nowhere")),
     "a guide without guidance": ("2_Tests/generate_petct.py", (*PERSON, "--set", "global_guide=x.safetensors")),
     "a self-start below the grid": ("2_Tests/generate_petct.py", (*PERSON, "--set", "self_start=0.0001")),
+    "slices that begin below the grid": ("2_Tests/translate_ct_to_mr.py", ("--set", "slices_start=0.0001")),
+    "a denoising that begins below the grid": (
+        "2_Tests/denoise_pet.py", ("--input", "x.nii.gz", "--dose", 0.1, "--preset", "demo", "--set", "start=0.0001")),
+    "an image and a split": ("2_Tests/denoise_pet.py", ("--dose", 0.1, "--input", "x.nii.gz", "--split", "test")),
+    "two masks": ("3_Evaluations/4_image_quality.py", (
+        "--reference", "{}", "--range", 0, 1, "--candidate", "a=x/{}", "--mask", "m/{}", "--mask-above", 1)),
     "an average over no voxels": ("2_Tests/generate_petct.py", (*PERSON, "--set", "consistency=1e-200")),
     "two figures of one name": ("2_Tests/make_figures.py", ("--figure3", "A=a", "--figure3", "A=b")),
     "two folders of one name": (

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from totalgen.data.volume import Volume, read_labels, read_nifti, write_nifti
+from totalgen.data.volume import Volume, moved, read_labels, read_nifti, write_nifti
 from totalgen.generation.segmenter import Segmenter
 from totalgen.models.organ_network import segmentation_network
 from totalgen.schema import build, to_dict
@@ -172,6 +172,28 @@ def test_latents_are_of_the_slices_and_pairs_that_are_given(root, invoke, monkey
     refused = invoke(ENCODE, *asked)
     assert refused.exit_code == 2
     assert "1 result (a) was made from other files" in refused.stderr
+
+
+@pytest.mark.parametrize("wrong", ["refined", "elsewhere", "no number"])
+def test_slices_that_the_refinement_may_not_learn_from_are_not_encoded(root, weights, invoke, monkeypatch, wrong):
+    codec = SimpleNamespace(encode=lambda volume: [volume], codec=SimpleNamespace(settings=dict(code_channels=1)))
+    monkeypatch.setattr("totalgen.generation.latent_volumes.LatentVolumes.load", lambda *_: codec)
+    for folder in ("pairs", "slices"):
+        shutil.copytree(root / "images" / "a", root / folder / "a")
+    file = root / "slices" / "a" / "MR.nii.gz"
+    made = read_nifti(file)
+    if wrong == "elsewhere":
+        write_nifti(file, Volume(made.voxels, moved(made.affine, (0, 0, 5))))
+    if wrong == "no number":
+        made.voxels[1, 1, 1] = np.nan
+        write_nifti(file, made)
+    stage = "refined" if wrong == "refined" else "slices"
+    (root / "slices" / "a" / "study.json").write_text(f'{{"stage": "{stage}"}}')
+    result = invoke(ENCODE, "--root", root, "--slices", root / "slices", "--vqvae", weights(0))
+    assert result.exit_code == 2
+    words = dict(refined="--stage slices", elsewhere="is not that of the MR")
+    assert words.get(wrong, "not finite numbers") in result.stderr
+    assert not (root / "latents" / "a").exists()
 
 
 def test_what_was_cropped_with_other_labels_is_refused(root, weights, invoke):

@@ -327,6 +327,14 @@ class RefinementSettings(DiffusionSettings):
     task: RefinementTaskSettings = field(default_factory=RefinementTaskSettings)
 
 
+def check_start(name: str, sigma: float, sampling: SamplingSettings) -> None:
+    """Raises InputError for an early start, the setting ``name``, that begins at noise level σ where sampling ends."""
+    if 0 < sigma <= sampling.sigma_min:
+        raise InputError(
+            f"{name}: sampling begins at noise level {sigma:g}, not above sigma_min {sampling.sigma_min:g}. Raise it."
+        )
+
+
 @dataclass(frozen=True)
 class GenerationSettings(Settings):
     """A generation with the cascade."""
@@ -346,7 +354,8 @@ class GenerationSettings(Settings):
     consistency_of: str = setting("both", "which of CT and SUV agree", words=("both", "CT", "SUV"))
     consistency_sigma: float = setting(0.3, "noise level below which estimates stay as they are all the same", low=0)
     calibration_slope: float = setting(
-        1.0, "times the departure of the global stage's SUV from its template; 1: as the network says", low=0.5, high=2
+        1.0, "times the departure of the global stage's SUV from its template, in every estimate; a body departs by "
+        "more, with more steps by more; 1: as the network says", low=0.5, high=2,
     )  # fmt: skip
     size_calibration: tuple[float, ...] = setting(
         (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage", low=-10, high=10
@@ -367,8 +376,7 @@ class GenerationSettings(Settings):
         for organ, size, cooling in zip(MEASURED, added, self.size_cooling, strict=False):
             if cooling and not size:
                 raise InputError(f"size_cooling of the {organ} is of what size_calibration adds. Give that, too.")
-        if 0 < self.self_start <= self.sr_sampling.sigma_min:
-            raise InputError(f"self_start {self.self_start:g} is not above sr_sampling.sigma_min. Raise it.")
+        check_start("self_start", self.self_start, self.sr_sampling)
         if 0 < self.consistency < LEAST_CONSISTENCY:
             raise InputError(
                 f"consistency is {self.consistency:g} low-resolution voxels, an average over none. "
@@ -407,6 +415,11 @@ class TranslationInferenceSettings(Settings):
     slices_windows: WindowSettings = field(default_factory=WindowSettings)
     refiner_windows: WindowSettings = field(default_factory=WindowSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_start("slices_start", self.slices_start, self.slices_sampling)
+        check_start("refiner_start", self.refiner_start, self.refiner_sampling)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import zarr
 
 from totalgen.data.archive import Archive, pack, report_splits, verify_archive
 from totalgen.data.intensity import CT, SUV, Encoding
-from totalgen.data.recipes import ORGANS, PetCt, Volumes, fit_grid, recipe_from, statistics
+from totalgen.data.recipes import ORGANS, PetCt, Volumes, doses, fit_grid, pairs, recipe_from, statistics
 from totalgen.data.resolution import subsample
 from totalgen.data.subjects import put_column
 from totalgen.data.volume import Volume, read_nifti, write_nifti
@@ -317,8 +317,9 @@ def test_a_grid_that_no_machine_holds_is_refused(tmp_path, cropped_cohort):
 
 def test_volumes_whose_labels_have_another_grid_are_named(tmp_path):
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
-    for name, dtype in (("CT", np.float32), ("organs", np.uint8)):
-        write_nifti(tmp_path / "cropped" / "a" / f"{name}.nii.gz", Volume(np.ones((6, 7, 8), dtype), affine))
+    ct = np.where(np.arange(8) < 4, -1000.0, 40.0) * np.ones((6, 7, 8))
+    for name, voxels in (("CT", ct.astype(np.float32)), ("organs", np.ones((6, 7, 8), np.uint8))):
+        write_nifti(tmp_path / "cropped" / "a" / f"{name}.nii.gz", Volume(voxels, affine))
     pd.DataFrame([dict(subject="a", split="train")]).to_csv(tmp_path / "cohort.csv", index=False)
     path, *_ = pack(tmp_path, ORGANS)
     group = zarr.open_group(path / "a", mode="r+")
@@ -443,6 +444,28 @@ def test_volumes_of_two_grids_or_of_another_unit_are_listed(tmp_path):
     reasons = pd.read_csv(tmp_path / "failures.csv").set_index("subject")["error"]
     assert "times what is stored as 1" in reasons["s0"]
     assert "differ in their grids" in reasons["s2"]
+
+
+@pytest.mark.parametrize(("recipe", "name", "change", "words"), [
+    (pairs((-1000, 1000), 1000), "CT", lambda hu: hu + 1024, "air is -1000 HU"),
+    (doses(16, False, "pairs"), "SUV", lambda suv: 5000 * suv, "no SUV but perhaps Bq/mL"),
+    (doses(16, True, "pairs"), "truth", lambda suv: 5000 * suv, "no SUV but perhaps Bq/mL"),
+    (doses(16, False, "pairs"), "SUV", lambda suv: 200 * suv - 1000, "a CT, or values without their rescale"),
+])  # fmt: skip
+def test_what_is_no_hu_or_no_suv_is_listed_and_not_learnt_from(tmp_path, recipe, name, change, words):
+    random, affine = np.random.default_rng(0), np.eye(4)
+    for n in range(2):
+        made = dict(CT=np.where(np.arange(8)[:, None, None] < 4, -1000, random.normal(40, 20, (8, 8, 8))))
+        made |= {kind: random.gamma(1, 1, (8, 8, 8)) for kind in ("SUV", "truth", "MR")}
+        made[name] = change(made[name]) if n else made[name]
+        for kind in recipe.encodings:
+            volume = Volume(made[kind].astype(np.float32), affine)
+            write_nifti(tmp_path / "pairs" / f"s{n}" / f"{kind}.nii.gz", volume)
+    (tmp_path / "cohort.csv").write_text("subject,split\ns0,train\ns1,train\n")
+    assert pack(tmp_path, recipe)[1:] == (1, 1)
+    reasons = pd.read_csv(tmp_path / "failures.csv").set_index("subject")["error"]
+    assert f"{name}.nii.gz: " in reasons["s1"]
+    assert words in reasons["s1"]
 
 
 def test_two_archives_of_one_cohort_do_not_disturb_each_other(tmp_path, cropped_cohort):

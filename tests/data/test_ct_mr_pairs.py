@@ -6,7 +6,7 @@ import pytest
 
 from totalgen.data.ct_mr_pairs import pair
 from totalgen.data.names import matching
-from totalgen.data.volume import Volume, moved, read_nifti, write_nifti
+from totalgen.data.volume import Volume, moved, read_nifti, resample, write_nifti
 from totalgen.errors import InputError
 
 
@@ -39,6 +39,32 @@ def test_the_common_box_is_kept_and_places_agree():
         assert made.sum() * 8 == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.05)
     assert report["overlap"] > 0.94
     assert report["mr_factor"] == 1
+
+
+@pytest.mark.parametrize("tilted", ["MR", "CT"])
+def test_a_tilted_image_says_nothing_of_what_lies_beside_it(tilted):
+    """A slab about the ball, 48 mm thick and tilted by 15°: where only one image shows the ball is not in the pair."""
+    sine, cosine = np.sin(np.radians(15)), np.cos(np.radians(15))
+    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    affine = np.eye(4)
+    affine[:3, :3] = 2 * turn
+    affine[:3, 3] = np.array(CENTRE) - affine[:3, :3] @ ((np.array([50, 50, 12]) - 1) / 2)
+    ct, mr = CT, MR
+    if tilted == "MR":
+        mr = resample(MR, (50, 50, 24), affine, fill=20)
+    else:
+        ct = resample(CT, (50, 50, 24), affine, fill=-1000)
+    made_ct, made_mr, report = pair(ct, mr, 2.0)
+    assert ((made_ct.voxels > -200) == (made_mr.voxels > 300)).mean() > 0.97
+    assert report["overlap"] > 0.9
+    assert min(made_ct.shape) >= 8
+    distance = np.linalg.norm(made_ct.world(np.argwhere(made_ct.voxels > -200)) - CENTRE, axis=1)
+    assert distance.max() < 31
+    assert len(distance) * 8 > 0.5 * 4 / 3 * np.pi * 30**3
+    thin = resample(MR, (50, 50, 4), affine, fill=20)
+    if tilted == "MR":
+        with pytest.raises(InputError, match="too small: one is tilted"):
+            pair(ct, thin, 2.0)
 
 
 def test_a_scaling_is_reported_and_can_be_undone():

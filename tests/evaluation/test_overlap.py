@@ -6,7 +6,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from totalgen.data.organs import ORGANS
-from totalgen.data.volume import Volume, read_nifti
+from totalgen.data.volume import Volume, moved, read_nifti, write_nifti
 from totalgen.evaluation.overlap import dice, dice_of_split, mask_agreement, surface_agreement
 
 
@@ -28,7 +28,13 @@ def test_labels_of_the_test_split_are_compared_organ_by_organ(cohort):
     assert found["spleen"] == 1
     assert found["liver"] == round(2 * (len(liver) // 2) / (len(liver) + len(liver) // 2), 4)
     assert "kidneys" not in found
-    (cohort / "cropped" / "s3" / "CT.nii.gz").unlink()
+    file = cohort / "cropped" / "s3" / "CT.nii.gz"
+    ct = read_nifti(file)
+    for other in (Volume(ct.voxels, moved(ct.affine, (0, 9, 0))), ct.crop((0, 0, 0), np.subtract(ct.shape, (0, 0, 1)))):
+        write_nifti(file, other)
+        assert dice_of_split(cohort, lambda ct: Volume(half, ct.affine), ids) == ({}, 0)
+        assert "is not that of the CT" in (cohort / "failures.csv").read_text()
+    file.unlink()
     assert dice_of_split(cohort, lambda ct: ct, ids) == ({}, 0)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from totalgen.data.studies import read_studies
-from totalgen.data.volume import Volume, read_labels
+from totalgen.data.volume import Volume, moved, read_labels, write_nifti
 from totalgen.errors import InputError
 from totalgen.evaluation.sections import read_section
 from totalgen.evaluation.usefulness import check_files, make_arm, test_arm, usefulness_section
@@ -57,6 +57,19 @@ def test_arms_are_trained_and_tested_where_it_is_asked_for(cohort, generated, in
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert devices == ["cpu"] * 6
+
+
+def test_held_out_masks_that_lie_elsewhere_are_refused_before_anything_is_trained(cohort, generated, invoke, tmp_path):
+    for path in (generated / f"g{i}" for i in range(4)):
+        shutil.copy(cohort / "cropped" / "s0" / "organs.nii.gz", path / "organs.nii.gz")
+    file = cohort / "cropped" / "s3" / "organs.nii.gz"
+    labels = read_labels(file)
+    write_nifti(file, Volume(labels.voxels, moved(labels.affine, (10, 0, 0))))
+    asked = ("--reference", cohort, "--generated", generated, "--masks", "organs", "--preset", "smoke")
+    result = invoke("3_Evaluations/8_usefulness.py", *asked, "--outdir", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "organs.nii.gz: its grid" in result.stderr
+    assert not (tmp_path / "out" / "arm0").exists()
 
 
 HELD_OUT = {  # what would be tested on those who were trained on, or fail after trainings → words of the refusal

@@ -140,6 +140,15 @@ def test_samples_differ_and_their_spread_is_given(denoiser):
         denoiser(samples=2)
 
 
+@pytest.mark.parametrize(("tiling", "sampler", "doubts"), [("ramp", "ancestral", 1), ("ramp", "euler", 0),
+                                                            ("fused", "ancestral", 0)])  # fmt: skip
+def test_a_spread_of_blended_windows_with_noise_of_their_own_is_doubted(denoiser, tiling, sampler, doubts):
+    made = denoiser(training=dict(family="edm"), steps=2, samples=2, tiling=tiling, sampler=sampler)
+    assert len(made.doubts(low(pet((9, 9, 9))))) == doubts
+    one = denoiser(training=dict(family="edm"), steps=2, tiling=tiling, sampler=sampler)
+    assert one.doubts(low(pet((9, 9, 9)))) == []
+
+
 def test_the_only_target_needs_no_second_evaluation(denoiser):
     shifted = dict(gain=1.0, training=dict(family="edm"), steps=2, time_shift=2.0)
     every, alone = (denoiser(**shifted, time_shift_of=name) for name in ("", "SUV"))

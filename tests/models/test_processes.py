@@ -87,6 +87,22 @@ def test_weighted_loss_is_minimal_where_u_is_the_log_of_the_error():
     assert float(u[(error / u.exp() + u).argmin()]) == pytest.approx(float(error.log()), abs=1e-3)
 
 
+def test_u_learns_the_error_of_each_noise_level():
+    """The learnt weighting of Karras 2024: with the errors as they are, e^u becomes them, another one at every σ."""
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, 3, 1, 4, 4, 4)
+    off = torch.tensor([0.1, 0.5, 2.0]).reshape(-1, 1, 1, 1, 1)
+    denoiser = Denoiser(Oracle(clean + off * torch.randn_like(clean), noise, "edm"), "edm", uncertainty=True)
+    sigma, optimiser = torch.tensor([0.3, 1.0, 7.0]), torch.optim.Adam(denoiser.log_variance.parameters(), 0.05)
+    for _ in range(400):
+        optimiser.zero_grad()
+        loss, error = denoiser.loss(clean, clean, sigma, noise)
+        loss.sum().backward()
+        optimiser.step()
+    assert float(error.max() / error.min()) > 3
+    assert torch.allclose(loss, 1 + error.log(), atol=0.02)  # the least that e^−u·error + u can be
+
+
 def test_noise_levels_have_their_distributions():
     uniform = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
     log_sigma = NOISE_LEVELS["lognormal"](uniform).log()

@@ -55,6 +55,35 @@ def test_churn_keeps_the_distribution_and_forgets_the_noise():
         SamplingSettings(sampler="euler", churn=1.0)
 
 
+@pytest.mark.parametrize(("churn", "gamma"), [(3.0, 0.3), (40.0, 2**0.5 - 1)])
+def test_churn_raises_every_level_by_its_factor(churn, gamma):
+    """Karras 2022, algorithm 2: γ = min(S_churn / N, √2 − 1)."""
+    told, sigmas = [], karras_sigmas(10, sigma_min=0.002, sigma_max=10)
+
+    def denoise(z, sigma):
+        told.append(float(sigma))
+        return gaussian(z, sigma)
+
+    heun(denoise, torch.zeros(2, 1, dtype=torch.float64), sigmas, churn)
+    assert told[::2] == pytest.approx(((1 + gamma) * sigmas[:-1]).tolist())
+    assert told[1::2] == pytest.approx(sigmas[1:-1].tolist())
+
+
+def test_dpm_solver_is_the_textbook_multistep_whatever_the_steps():
+    """Lu 2022, algorithm 2, with α = 1 and λ = −ln σ; the last step, to σ 0, is of first order."""
+    sigmas = torch.tensor([10, 3, 2.5, 0.4, 0.35, 0.02, 0], dtype=torch.float64)
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    x, before = noise * sigmas[0], None
+    for i in range(1, len(sigmas)):
+        estimate = data = gaussian(x, sigmas[i - 1])
+        if before is not None and sigmas[i] > 0:
+            h, h_before = (sigmas[i - 1] / sigmas[i]).log(), (sigmas[i - 2] / sigmas[i - 1]).log()
+            r = h_before / h
+            estimate = (1 + 1 / (2 * r)) * data - 1 / (2 * r) * before
+        x, before = sigmas[i] / sigmas[i - 1] * x + (1 - sigmas[i] / sigmas[i - 1]) * estimate, data
+    assert torch.allclose(dpm_solver(gaussian, noise, sigmas), x, atol=1e-12)
+
+
 def test_the_scale_of_the_noise_reaches_every_stochastic_sampler():
     """With an exact denoiser more noise means more spread; without noise along the way it is refused."""
     noise, sigmas = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(2)), karras_sigmas(24)

@@ -33,7 +33,7 @@ def measure_study(suv: Volume, organs: Volume) -> list[dict[str, Any]]:
     nevertheless). z_share: height of the organ's middle, 0 at
     the lower end of the field and 1 at the upper;  voxel_mm: such as "2x2x2". Raises InputError when the grids differ.
     """
-    if suv.shape != organs.shape or not np.allclose(suv.affine, organs.affine, atol=1e-2):
+    if not suv.same_grid(organs):
         raise InputError(f"SUV {suv.shape} and organs {organs.shape} have different grids. Segment this study again.")
     rows = []
     voxel_mm = "x".join(f"{edge:.4g}" for edge in organs.voxel_mm)

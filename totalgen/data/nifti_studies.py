@@ -9,7 +9,7 @@ import pandas as pd
 from totalgen.data.crop import body_mask
 from totalgen.data.demographics import Demographics
 from totalgen.data.pair import on_one_grid
-from totalgen.data.plausibility import SUV_IMPOSSIBLE, body_doubts, check_edges, check_hu, pet_edge_doubts, suv_doubts
+from totalgen.data.plausibility import body_doubts, check_edges, check_hu, check_suv, pet_edge_doubts, suv_doubts
 from totalgen.data.segmentation import on_grid_of
 from totalgen.data.text_files import read_text
 from totalgen.data.volume import Volume, check_finite, placement_doubts, read_labels, read_nifti
@@ -34,9 +34,10 @@ def read_study(
     for path, volume in ((ct, own), (suv, pet)):
         check_edges(volume, path)
         check_finite(path, volume)
-    highest = float(pet.voxels.max())
-    if not 0 < highest <= SUV_IMPOSSIBLE:
-        raise InputError(f"{suv}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
+    try:
+        check_suv(pet)
+    except InputError as error:
+        raise InputError(f"{suv}: {error}") from None
     check_hu(own)
     warnings = [f"{name}: {doubt}" for name, path in (("CT", ct), ("SUV", suv)) for doubt in placement_doubts(path)]
     warnings += [f"SUV: {doubt}" for doubt in pet_edge_doubts(pet)]
@@ -45,7 +46,7 @@ def read_study(
     warnings += body_doubts(made["SUV"], body_mask(made["CT"]))
     if organs is not None:
         made["organs"] = on_grid_of(made["CT"], read_labels(organs), organs)
-    return made, dict(suv_max_native=f"{highest:.4g}", warnings="; ".join(warnings))
+    return made, dict(suv_max_native=f"{pet.voxels.max():.4g}", warnings="; ".join(warnings))
 
 
 def read_people(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:

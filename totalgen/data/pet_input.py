@@ -10,14 +10,7 @@ from pydicom.dataset import Dataset
 
 from totalgen.data.dicom import read_series
 from totalgen.data.metadata import contradictions, demographics
-from totalgen.data.plausibility import (
-    SUV_DOUBTFUL,
-    SUV_IMPOSSIBLE,
-    check_edges,
-    check_negative,
-    pet_edge_doubts,
-    suv_doubts,
-)
+from totalgen.data.plausibility import SUV_DOUBTFUL, check_edges, check_suv, pet_edge_doubts, suv_doubts
 from totalgen.data.study import chosen_in
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
 from totalgen.data.volume import Volume, check_finite, placement_doubts, read_nifti
@@ -54,12 +47,8 @@ def read_pet(path: str | Path) -> Pet:
     voxels = pet.suv.voxels
     check_finite(path, pet.suv)
     highest, lowest = float(voxels.max()), float(voxels.min())
-    if highest > SUV_IMPOSSIBLE:
-        raise InputError(f"{path}: its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
-    if highest <= 0:
-        raise InputError(f"{path}: no voxel is above 0. Is it the right file?")
     try:
-        check_negative(pet.suv)
+        check_suv(pet.suv)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     warnings = list(pet.warnings)

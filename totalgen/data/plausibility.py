@@ -50,6 +50,16 @@ def suv_doubts(pet: Volume, weight_kg: float) -> list[str]:
     return doubts
 
 
+def check_suv(pet: Volume) -> None:
+    """Raises InputError for values that no SUV has: activity, nothing above 0, or those of ``check_negative``."""
+    highest = float(pet.voxels.max())
+    if highest > SUV_IMPOSSIBLE:
+        raise InputError(f"its highest value is {highest:.4g}, which is no SUV but perhaps Bq/mL. Convert it.")
+    if highest <= 0:
+        raise InputError("no voxel is above 0. Is it the right file?")
+    check_negative(pet)
+
+
 def check_negative(pet: Volume) -> None:
     """Raises InputError for negative values that no PET has, such as those of a CT.
 

@@ -18,6 +18,7 @@ import torch
 from totalgen.data.axial_extent import read_axial_extent
 from totalgen.data.intensity import AIR_HU, BODY_HU, CT, PET_CT, Encoding
 from totalgen.data.made_with import RECORD, read_record
+from totalgen.data.plausibility import check_hu, check_suv
 from totalgen.data.resolution import FACTOR, PHASES, phase_offsets, stretch, subsample, upsample
 from totalgen.data.volume import Volume, moved, read_labels, read_nifti
 from totalgen.errors import InputError
@@ -26,6 +27,7 @@ AXIAL = ("stretch", "pad")
 CUBE = 0.01  # relative difference of edges up to which a voxel is a cube
 VQVAE = "vqvae"  # what latents were made with, in the record beside them: the fingerprint of its weights
 LEARNT_FROM = "learnt_from"  # in the data of weights: Archive.fingerprint of the rows of their training
+KIND = {"CT": check_hu, "SUV": check_suv, "truth": check_suv}  # whether a volume of that name is one
 SLAB = 8  # planes of a volume that are worked on at a time
 STATISTICS_PHASES = (21, 42)  # the channel statistics use the two middle phases on the diagonal, not all 64
 
@@ -99,7 +101,7 @@ class Recipe(ABC):
         for name, path in self.files(folder).items():
             volume = read_labels(path) if name in self.labels else read_nifti(path)
             first = next(iter(volumes.values()), volume)
-            if volume.shape != first.shape or not np.allclose(volume.affine, first.affine, atol=1e-3):
+            if not volume.same_grid(first):
                 raise InputError(
                     f"{folder}: {next(iter(volumes))} {first.shape} and {name} {volume.shape} differ in their grids. "
                     "Run the steps that made them again."
@@ -214,6 +216,11 @@ class Volumes(Recipe):
     def encode(self, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         read = self.read(folder)
         first = next(iter(read.values()))
+        for name in KIND.keys() & read.keys():
+            try:
+                KIND[name](read[name])
+            except InputError as error:
+                raise InputError(f"{self.files(folder)[name]}: {error}") from None
         study = np.stack([code.encode(read[name].voxels) for name, code in self.encodings.items()]).astype(np.float32)
         largest = float(np.abs(study).max())
         if largest > float(np.finfo(np.float16).max):

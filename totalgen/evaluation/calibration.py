@@ -89,7 +89,7 @@ def _compared(maps, subject, above):
     if maps.mask is not None:
         mask = reader_on_grid(reference)(file_of(maps.mask, subject)).voxels > 0
     for path, volume in zip(maps[:3], volumes, strict=True):
-        if volume.shape != reference.shape or not np.allclose(volume.affine, reference.affine, atol=1e-2):
+        if not volume.same_grid(reference):
             raise InputError(f"{subject}: {volume.shape} is not the grid of the reference {reference.shape}.")
         if not np.isfinite(volume.voxels[mask]).all():
             raise InputError(f"{file_of(path, subject)}: voxels that are compared are no numbers. Correct it.")

@@ -203,7 +203,7 @@ def reader_on_grid(
 
     def read(path):
         volume = load(path)
-        if volume.shape != reference.shape or not np.allclose(volume.affine, reference.affine, atol=1e-2):
+        if not volume.same_grid(reference):
             raise InputError(f"{path}: its grid {volume.shape} is not that of the reference {reference.shape}.")
         return volume
 

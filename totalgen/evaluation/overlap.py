@@ -57,12 +57,23 @@ def mask_agreement(predicted: Volume, truth: Volume) -> dict[str, float]:
     return found
 
 
+def read_labelled(folder: Path, masks: str = "organs") -> tuple[Volume, Volume]:
+    """(CT, labels) of a study. Raises InputError when one cannot be read, or they lie on different grids."""
+    ct, labels = read_nifti(folder / "CT.nii.gz"), read_labels(folder / f"{masks}.nii.gz")
+    if not labels.same_grid(ct):
+        raise InputError(
+            f"{folder / masks}.nii.gz: its grid {labels.shape} is not that of the CT {ct.shape}. Make the masks again."
+        )
+    return ct, labels
+
+
 def dice_of_split(
     root: str | Path, segment: Callable[[Volume], Volume], ids: list[int]
 ) -> tuple[dict[str, float], int]:
     """({organ: mean Dice}, subjects): the measured organs, kidneys together, then every one of ``ids`` by its name.
 
-    root: cohort root;  segment: CT in HU → labels. A subject that cannot be read is listed in failures.csv.
+    root: cohort root;  segment: CT in HU → labels. A subject that cannot be read, or whose labels lie elsewhere, is
+    listed in failures.csv.
     """
     studies = read_studies(root)
     studies = studies[studies["split"] == "test"] if "split" in studies else studies[:0]
@@ -74,13 +85,13 @@ def dice_of_split(
     tested = 0
     for folder in progress(list(studies["folder"]), "test", "subject"):
         try:
-            truth = read_labels(folder / "organs.nii.gz").voxels
-            predicted = segment(read_nifti(folder / "CT.nii.gz")).voxels
+            ct, truth = read_labelled(folder)
+            predicted = segment(ct).voxels
         except InputError as error:
             record_failure(root, folder.name, STEP, error)
             continue
         tested += 1
         for organ, numbers in groups.items():
-            found[organ].append(dice(np.isin(predicted, numbers), np.isin(truth, numbers)))
+            found[organ].append(dice(np.isin(predicted, numbers), np.isin(truth.voxels, numbers)))
     present = {organ: values for organ, values in found.items() if not np.all(np.isnan(values))}
     return {organ: round(float(np.nanmean(values)), 4) for organ, values in present.items()}, tested

@@ -11,9 +11,9 @@ import pandas as pd
 from totalgen.data.files import atomic
 from totalgen.data.progress import progress
 from totalgen.data.studies import read_studies
-from totalgen.data.volume import Volume, read_labels, read_nifti
+from totalgen.data.volume import Volume
 from totalgen.errors import InputError
-from totalgen.evaluation.overlap import mask_agreement
+from totalgen.evaluation.overlap import mask_agreement, read_labelled
 from totalgen.evaluation.sections import Score, Section, rows_of
 from totalgen.evaluation.statistics import paired_mean_interval
 
@@ -48,6 +48,12 @@ def check_files(parts: Iterable[tuple[pd.DataFrame, str]]) -> None:
                     raise InputError(f"{path}: no such file. {cure}")
 
 
+def check_held_out(studies: pd.DataFrame, masks: str) -> None:
+    """Raises InputError for a study that no arm can be tested on. Those to train on are checked as they are packed."""
+    for folder in studies["folder"]:
+        read_labelled(folder, masks)
+
+
 def make_arm(folder: Path, studies: pd.DataFrame, masks: str) -> None:
     """A cohort root of copies of CT and masks, all of split train."""
     for study in studies.to_dict("records"):
@@ -66,9 +72,8 @@ def test_arm(
     """One row per held-out subject: subject, arm, and overlap.mask_agreement with its true masks."""
     rows: list[dict[str, Any]] = []
     for study in progress(held_out.to_dict("records"), f"test {name}", "subject"):
-        found = segment(read_nifti(study["folder"] / "CT.nii.gz"))
-        truth = read_labels(study["folder"] / f"{true_masks}.nii.gz")
-        rows.append(dict(subject=study["subject"], arm=name) | mask_agreement(found, truth))
+        ct, truth = read_labelled(study["folder"], true_masks)
+        rows.append(dict(subject=study["subject"], arm=name) | mask_agreement(segment(ct), truth))
     return rows
 
 

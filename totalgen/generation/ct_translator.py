@@ -20,6 +20,7 @@ from totalgen.data.volume import Volume, canonical, isotropic_grid, resample
 from totalgen.errors import InputError
 from totalgen.generation.latent_volumes import LatentVolumes
 from totalgen.generation.pipeline import Progress
+from totalgen.generation.sample_statistics import mean_and_std
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import WindowSampler
 from totalgen.models.codec import SIGMA_DATA
@@ -106,10 +107,13 @@ class CtTranslator:
             return CtSource(_last_read(path.resolve(), path.stat().st_mtime_ns), name)
 
     def doubts(self, source: CtSource) -> list[str]:
-        """What the reader of the file warns of, and voxels much longer than those that were learnt."""
+        """What the reader of the file warns of, voxels much longer than those that were learnt, a doubtful spread."""
         longest, own = float(source.ct.ct.voxel_mm.max()), self.task.settings.voxel_mm
         coarse = f"voxels of {longest:.3g} mm are interpolated to {own:g} mm: what lies between is not in the CT"
-        return [*source.ct.warnings, *([coarse] if longest > COARSE * own else [])]
+        found = [*source.ct.warnings, *([coarse] if longest > COARSE * own else [])]
+        for name in ["slices", *(["refiner"] if self.refiner else [])]:
+            found += self._sampler(name).doubts(self.settings.samples)
+        return found
 
     def describe(self, source: CtSource) -> dict[str, Any]:
         """The input's name and voxels, and all that decides what is made of it."""
@@ -141,25 +145,21 @@ class CtTranslator:
         grid = canonical(given)
         if np.abs(grid.affine[:3, :3] - voxel_mm * np.eye(3)).max() > VOXEL_TOLERANCE * voxel_mm:
             grid = resample(given, *isotropic_grid(given, voxel_mm), fill=AIR_HU)
-        made = np.stack([self._sample(grid, seed, number, progress) for number in range(self.settings.samples)])
-        found = dict(MR=made.mean(0)) | (dict(MR_std=made.std(0, ddof=1)) if len(made) > 1 else {})
-        volumes = {name: Volume(voxels.astype(np.float32), grid.affine) for name, voxels in found.items()}
-        if grid.shape == given.shape and np.array_equal(grid.affine, given.affine):
-            return volumes
-        return {name: resample(each, given.shape, given.affine, fill=0.0) for name, each in volumes.items()}
+        samples = (self._sample(grid, seed, number, progress) for number in range(self.settings.samples))
+        return mean_and_std("MR", samples, given)
 
     def _sample(self, grid, seed, number, progress):
-        """One MR [x, y, z], in its unit, of a CT on the network's voxels."""
+        """One MR, in its unit, of a CT on the network's voxels."""
         task = self.task
         ct = torch.from_numpy(task.ct.encode(grid.voxels).astype(np.float32))
         shown = with_neighbours(ct, task.settings.neighbours) if len(task.space) == 2 else ct[None]
         made = self._sampler("slices")(shown, Pair, (seed, NOISE_STREAMS["slices"], number), progress)[0]
         stacked = Volume(task.mr.decode(made.numpy()).astype(np.float32), grid.affine)
         if self.latent is None or self.refiner is None:
-            return stacked.voxels
+            return stacked
         latents = torch.stack([torch.from_numpy(each.voxels) for each in self.latent.encode(stacked)])
         refined = self._sampler("refiner")(latents, Latents, (seed, NOISE_STREAMS["refiner"], number), progress)
-        return self.latent.decode(refined, stacked).voxels
+        return self.latent.decode(refined, stacked)
 
     def _sampler(self, name):
         settings, trained = self.settings, getattr(self, name)

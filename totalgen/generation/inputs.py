@@ -20,10 +20,12 @@ def requests_of(
 
     pattern: below the cohort's root, {} stands for the subject;  seed: of the file, or of the cohort, whose subjects
     have their own;  keep_identity: see input_names;  row: what else the pipeline's source needs.
-    Raises InputError when both or none are given, and when no subject has the file.
+    Raises InputError when both or none are given, for a split without a cohort, and when no subject has the file.
     """
     if (path is None) == (cohort is None):
         raise InputError("give either --input FILE or --cohort ROOT.")
+    if split and cohort is None:
+        raise InputError(f"--split {split} is of a table. Give it with --cohort.")
     if path is not None:
         distributed.first(rank, lambda: input_name(path, outdir, keep_identity))  # it may make the salt
         name = input_name(path, outdir, keep_identity)

@@ -16,10 +16,11 @@ from totalgen.data.pet_input import Pet, read_pet
 from totalgen.data.volume import Volume, canonical, isotropic_grid, resample
 from totalgen.errors import InputError
 from totalgen.generation.pipeline import Progress
+from totalgen.generation.sample_statistics import mean_and_std
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import WindowSampler
 from totalgen.models.codec import SIGMA_DATA
-from totalgen.settings import PetDenoisingInferenceSettings, SamplingSettings, WindowSettings
+from totalgen.settings import PetDenoisingInferenceSettings, SamplingSettings, WindowSettings, check_start
 from totalgen.tasks.pet_denoising import LowDose, PetDenoisingTask
 from totalgen.tasks.task import VOXEL_TOLERANCE
 from totalgen.weights import PET_DENOISER_KIND
@@ -53,6 +54,8 @@ class PetDenoiser:
 
     def __post_init__(self) -> None:
         self.trained.check(self.sampling, "denoiser")
+        if self.task.residual:
+            check_start("start", self.start * SIGMA_DATA, self.sampling)
         if self.samples > 1 and self.trained.settings.process.family == "regression":
             raise InputError(f"samples is {self.samples}: a regression has one result only. Set it to 1.")
 
@@ -91,11 +94,11 @@ class PetDenoiser:
             return Input(_last_read(path.resolve(), path.stat().st_mtime_ns), dose, name)
 
     def doubts(self, source: Input) -> list[str]:
-        """What the reader of the file warns of, and a dose that was not learnt."""
+        """What the reader of the file warns of, a dose that was not learnt, and a doubtful spread."""
         doses = self.task.settings.doses
         outside = f"dose {source.dose:g} is outside {min(doses):g} to {max(doses):g} of the training"
         known = min(doses) <= source.dose <= max(doses)
-        return [*source.pet.warnings, *([] if known else [outside])]
+        return [*source.pet.warnings, *([] if known else [outside]), *self.sampler.doubts(self.samples)]
 
     def describe(self, source: Input) -> dict[str, Any]:
         """The input's name and voxels, and all that decides what is made of it."""
@@ -119,20 +122,13 @@ class PetDenoiser:
         if np.abs(grid.affine[:3, :3] - voxel_mm * np.eye(3)).max() > VOXEL_TOLERANCE * voxel_mm:
             grid = resample(given, *isotropic_grid(given, voxel_mm), fill=0.0)
         encoded = torch.from_numpy(self.task.encoding.encode(grid.voxels.astype(np.float32)).astype(np.float32))
-        results = torch.stack(
-            [
-                self.sampler(encoded[None], lambda low: LowDose(low, source.dose), (seed, NOISE_STREAM, k), progress)[0]
-                for k in range(self.samples)
-            ]
-        )
-        span = self.task.encoding.high - self.task.encoding.low
-        found = dict(SUV=self.task.encoding.decode(results.mean(0).numpy()))
-        if self.samples > 1:
-            found["SUV_std"] = results.std(0).numpy() * span
-        volumes = {name: Volume(voxels.astype(np.float32), grid.affine) for name, voxels in found.items()}
-        if grid.shape == given.shape and np.array_equal(grid.affine, given.affine):
-            return volumes
-        return {name: resample(each, given.shape, given.affine, fill=0.0) for name, each in volumes.items()}
+
+        def sample(number):
+            keys = (seed, NOISE_STREAM, number)
+            made = self.sampler(encoded[None], lambda low: LowDose(low, source.dose), keys, progress)[0].numpy()
+            return Volume(self.task.encoding.decode(made).astype(np.float32), grid.affine)
+
+        return mean_and_std("SUV", map(sample, range(self.samples)), given)
 
     def _begin(self, source, box):
         """The input in process units, and the noise level there: what an early start begins from."""
@@ -144,7 +140,8 @@ class PetDenoiser:
         added = float(task.model.std(activity)) * np.sqrt(1 / source.dose - 1)
         std = task.codec.settings["std"][0]
         added *= SIGMA_DATA / std / (task.encoding.high - task.encoding.low)
-        return task.codec.encode(low), self.start * added
+        check_start("start", level := float(self.start * added), self.sampling)
+        return task.codec.encode(low), level
 
 
 def dicom_export(outdir: Path, keep_identity: bool) -> Callable[[Path, Input, dict[str, Volume], dict[str, Any]], None]:

@@ -17,7 +17,7 @@ from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, TiledDenoiser, tiles, weights
 from totalgen.generation.trained import Trained
 from totalgen.models.precision import autocast
-from totalgen.models.samplers import ConditionalDenoiser, sample, seeded_generator
+from totalgen.models.samplers import STOCHASTIC, ConditionalDenoiser, sample, seeded_generator
 from totalgen.settings import SamplingSettings, WindowSettings
 from totalgen.tasks.task import Box
 
@@ -55,6 +55,13 @@ class WindowSampler:
     windows: WindowSettings
     begin: Start | None = None
     amend: Amend | None = None
+
+    def doubts(self, samples: int) -> list[str]:
+        """Of the standard deviation of so many samples: windows that are blended at the end have noise of their own at
+        every step of a stochastic sampler, and an average of two varies less."""
+        fresh = self.sampling.sampler in STOCHASTIC or self.sampling.churn > 0
+        uneven = samples > 1 and fresh and self.windows.tiling == "ramp"
+        return ["where windows are blended (ramp) samples vary less than they should"] if uneven else []
 
     def operations(self, shape: Sequence[int]) -> int:
         """Floating-point operations of the network for one sample of a volume [x, y, z]."""

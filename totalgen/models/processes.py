@@ -139,7 +139,7 @@ class Denoiser(nn.Module):
         self, clean: torch.Tensor, condition: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor,
         weight: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """(loss to minimise, plain error), both [B]: a key of LOSSES of (D − clean)/c_out, weighted as e^−u·loss + u.
+        """(loss to minimise, error), both [B]: a key of LOSSES of (D − clean)/c_out, weighted as e^−u·error + u.
 
         weight: of the squared error of each voxel, [B, 1, *space]; None: all count the same.
         Computed in the space of F, where nothing is divided by a small c_out twice.
