@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from totalgen.errors import InputError
-from totalgen.tasks.organ_calibration import DOUBT, OrganCalibration, believed_slopes, directions
+from totalgen.tasks.organ_calibration import DOUBT, LIMIT, OrganCalibration, believed_slopes, directions
 
 SPACE = (2, 3, 4, 5)
 
@@ -67,6 +67,18 @@ def test_a_body_that_was_said_too_usual_becomes_what_it_was():
     assert found.slope("M", 1.0) == pytest.approx([2.5, 1.0])  # half way in ln σ
     for outside in (0.4, 2.1, 80.0):
         assert found.slope("M", outside) == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_reading_is_moved_to_the_limit_and_not_further(side):
+    found, _ = calibration({"F": np.array([[3.0, 1.0], [1.0, 1.0]]), "M": np.ones((2, 2))})
+    more, less = ({"liver volume": strength} for strength in (1.0, -0.25))
+    for before, after in ((0.5, 1.5), (1.5, LIMIT), (LIMIT, LIMIT), (4.0, 4.0)):
+        departure = side * before * found.patterns[0]
+        moved = departure + found.change(departure, 0.5, "F", more)
+        assert found.readings(moved[None])[0, 0] == pytest.approx(side * after, abs=1e-4)
+        moved = departure + found.change(departure, 0.5, "F", less)  # towards the usual from anywhere
+        assert found.readings(moved[None])[0, 0] == pytest.approx(side * before / 2, abs=1e-4)
 
 
 def test_slopes_are_those_of_the_truth_on_what_is_said_and_few_subjects_are_doubted():

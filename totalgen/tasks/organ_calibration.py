@@ -13,6 +13,7 @@ from totalgen.errors import InputError
 
 PENALTIES = (0.02, 0.06, 0.2, 0.6, 2.0)  # of the ridge regression, in mean squared lengths of a departure
 HELD_OUT = 4  # every fourth subject decides which of them
+LIMIT = 3.0  # standard deviations of a reading: what is further from the usual already is not moved further
 DOUBT = 0.15  # standard deviation of slopes around 1 before anything is measured
 
 
@@ -47,14 +48,17 @@ class OrganCalibration:
         along: Mapping[tuple[str, str], float] | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """What an estimate at σ lacks, [C, *space]: Σ_k move_k·pattern_k, where
-        move_k = strength_k·(slope_k − 1)·reading_k(departure).
+        move_k = strength_k·(slope_k − 1)·reading_k(departure), but no further from 0 than LIMIT.
 
         strengths: by the name of a reading; others are 0;  along: (reading j, reading k) → times the move of j by
         which k is moved, too.
         """
         strength = np.array([strengths.get(name, 0.0) for name in self.names])
         lacking = torch.from_numpy(strength * (self.slope(sex, sigma) - 1)).to(departure)
-        moves = lacking * self.readings(departure[None])[0]
+        readings = self.readings(departure[None])[0]
+        moves = lacking * readings
+        room = (LIMIT - readings.abs()).clamp(min=0)
+        moves = torch.where(moves * readings > 0, torch.clamp(moves, -room, room), moves)
         carried = torch.eye(len(self.names))
         for (moved, taken), factor in (along or {}).items():
             carried[self.names.index(taken), self.names.index(moved)] += factor
