@@ -7,17 +7,8 @@ import pytest
 
 from totalgen.data import identity, metadata
 from totalgen.data.dicom import find_series
-from totalgen.data.metadata import (
-    age_years,
-    chosen_files,
-    demographics,
-    describe_cohort,
-    height_m,
-    merge_demographics,
-    sex,
-    share,
-    weight_kg,
-)
+from totalgen.data.header_person import age_years, height_m, sex, weight_kg
+from totalgen.data.metadata import chosen_files, demographics, describe_cohort, merge_demographics, share
 from totalgen.data.parallel import spread
 from totalgen.errors import InputError
 
@@ -286,8 +277,8 @@ def test_two_studies_of_one_person_are_one_subject(dicom, script, tmp_path):
 @pytest.mark.parametrize("born", ["19000101", "19010101", "18500101", "20200101", "20210101"])
 def test_a_placeholder_or_impossible_birth_date_states_no_age(dicom, born):
     header = dicom.dataset(PatientAge="", PatientBirthDate=born, StudyDate="20200101")
-    assert metadata.age_years(header)[0] is None
-    assert metadata.age_years(dicom.dataset(PatientBirthDate=born, StudyDate="20200101", PatientAge="061Y"))[0] == 61
+    assert age_years(header)[0] is None
+    assert age_years(dicom.dataset(PatientBirthDate=born, StudyDate="20200101", PatientAge="061Y"))[0] == 61
 
 
 def test_a_subject_that_is_added_by_hand_is_no_failure_any_more(dicom, script, tmp_path):

@@ -131,6 +131,8 @@ def enhanced(pet, unit="Bq/ml", corrected="YES", frames=("0900", "0902"), slopes
             for k, time in enumerate(frames)
         ],
     )
+    for keyword in ("PatientSex", "PatientSize", "PatientWeight"):
+        setattr(dataset, keyword, classic[keyword].value)
     if at:
         dataset.DecayCorrectionDateTime = f"20200101{at}00.000"
     return frame_headers(dataset)
@@ -194,7 +196,31 @@ UNITS = [
         person=("F", 60, 1.50, 300),
     ),
     Variant("GML of an unknown SUV Type", lambda pet: [pet(Units="GML", SUVType="FFM")], refused=r"0054,1006\) is FFM"),
-    Variant("GML without any dose", lambda pet: [item(Units="GML", Modality="PT")], 1),
+    Variant("GML without any dose", lambda pet: [item(Units="GML", Modality="PT", PatientWeight=70)], 1),
+    Variant("GML BW made with a weight that was corrected", lambda pet: [pet(Units="GML", PatientWeight=93)], 70 / 93),
+    Variant(
+        "GML LBM made with a weight and a height that were corrected",
+        lambda pet: [pet(Units="GML", SUVType="LBM", PatientWeight=90, PatientSize=180)],  # cm
+        70 / (1.07 * 90 - 148 / 4),
+    ),
+    Variant(
+        "Philips' SUV factor made with a weight that was corrected",
+        lambda pet: [philips(pet(Units="CNTS", PatientWeight=93), _00=0.00071)],
+        0.00071 * 70 / 93,
+    ),
+    Variant("GML without a weight", lambda pet: [pet(Units="GML", PatientWeight=None)], 1, warns="lacks the weight"),
+    Variant(
+        "Philips' SUV factor without a possible weight",
+        lambda pet: [philips(pet(Units="CNTS", PatientWeight=7000), _00=0.00071)],
+        0.00071,
+        warns="lacks the weight",
+    ),
+    Variant(
+        "GML LBM without a person",
+        lambda pet: [pet(Units="GML", SUVType="LBM", PatientSex="", PatientSize=None)],
+        70 / (1.07 * 70 - 148 * (70 / 170) ** 2),
+        warns="lacks the sex and height",
+    ),
     Variant(
         "CNTS with Philips' SUV factor", lambda pet: [philips(pet(Units="CNTS"), _00=0.00071, _09=2.5)], 0.00071
     ),  # is preferred
@@ -818,8 +844,10 @@ MATRIX = [pytest.param(v, id=f"{group}: {v.name}") for group, variants in GROUPS
 @pytest.mark.filterwarnings("ignore:Invalid value for VR TM")  # pydicom on times with colons
 @pytest.mark.parametrize("variant", MATRIX)
 def test_a_header_gives_its_factor_or_is_refused_by_name(dicom, variant):
+    own = dict(zip(("PatientSex", "PatientSize", "PatientWeight"), (variant.person[n] for n in (0, 2, 3)), strict=True))
+
     def pet(**changes):
-        return dicom.dataset(**dicom.pet(**changes))
+        return dicom.dataset(**dicom.pet(**own | changes))
 
     if variant.refused:
         with pytest.raises(InputError, match=variant.refused) as error:

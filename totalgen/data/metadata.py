@@ -2,11 +2,8 @@
 
 import contextlib
 import hashlib
-import math
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,10 @@ from pydicom import Dataset
 
 from totalgen.data import identity
 from totalgen.data.choice import choose
-from totalgen.data.demographics import AGE_YEARS, COLUMNS, HEIGHT_M, WEIGHT_KG, Demographics
+from totalgen.data.demographics import COLUMNS, Demographics
 from totalgen.data.dicom import Damaged, Series, find_series, join, read_file, series_uid, walk
 from totalgen.data.files import error_text
-from totalgen.data.header_numbers import number
+from totalgen.data.header_person import NO_BIRTH_DATES, READERS, day, height_m, possible, sex
 from totalgen.data.made_with import ENDS
 from totalgen.data.parallel import spread
 from totalgen.data.progress import progress
@@ -27,11 +24,8 @@ from totalgen.data.text_files import check_columns, read_text
 from totalgen.errors import InputError
 
 SAME_VALUE = 0.01  # relative; further apart, two series disagree about the patient
-NO_BIRTH_DATES = (date(1900, 1, 1), date(1901, 1, 1))  # what anonymisers write
-POSSIBLE = dict(age_years=AGE_YEARS, height_m=HEIGHT_M, weight_kg=WEIGHT_KG)
 BY_HAND = f"Add the subject to cohort.csv by hand ({', '.join(COLUMNS)})"
 HEIGHT_APART_M = 0.1  # between two studies: more than measuring explains
-AGE_UNIT_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 SERIES_COLUMNS = ("subject", "series", "path", "modality", "description", "slices", "chosen", "reason")
 DEMOGRAPHICS_COLUMNS = ("subject", "field", "value", "source")
 DIFFERS = "; differs: "  # in a source: before the series that state another value
@@ -103,7 +97,7 @@ def check_one_person(subject: str, all_series: Sequence[Series]) -> None:
     stated: dict[str, set[Any]] = {"sex": set(), "birth date": set(), "height": set()}
     for series in all_series:
         stated["sex"].add(sex(series.header)[0])
-        stated["birth date"].add(_date(series.header.get("PatientBirthDate")))
+        stated["birth date"].add(day(series.header.get("PatientBirthDate")))
         stated["height"].add(height_m(series.header)[0])
     heights = stated.pop("height") - {None}
     differ = [name for name, values in stated.items() if len(values - {None, *NO_BIRTH_DATES}) > 1]
@@ -411,7 +405,7 @@ def merge_demographics(
         read = [(label(series), *reader(series.header)) for series in order]
         stated = [(name, value, words) for name, value, words in read if value is not None]
         # Stable: the first possible one. A birth date may be a placeholder that is not known as one, a stated age not.
-        stated.sort(key=lambda each: (not _possible(field, each[1]), each[2].startswith("birth")))
+        stated.sort(key=lambda each: (not possible(field, each[1]), each[2].startswith("birth")))
         unusable = list(dict.fromkeys(f"{words} in {name}" for name, value, words in read if value is None and words))
         if not stated:
             count = len({series.uid for series in order})
@@ -427,12 +421,6 @@ def merge_demographics(
             sources[field] = f"{values[field]} by {sources[field]}"
             values[field] = None
     return values, sources
-
-
-def _possible(field, value):
-    """Whether a person can have the value of a column of a cohort table."""
-    low, high = POSSIBLE.get(field, (-math.inf, math.inf))
-    return isinstance(value, str) or low <= value <= high
 
 
 def _differ(a, b):
@@ -489,68 +477,3 @@ def told_otherwise(person: Demographics, stated: pd.DataFrame, subject: str) -> 
 def _shown(field, value):
     unit = READERS[field][1]
     return f"{field.split('_')[0]} {value if unit is None else f'{value:g} {unit}'}"
-
-
-def sex(header: Dataset) -> tuple[str | None, str]:
-    """("F" or "M", where it is stated), or (None, why not)."""
-    value = str(header.get("PatientSex", "") or "").strip()
-    if value.upper() in ("F", "M"):
-        return value.upper(), "Patient's Sex"
-    return None, f'Patient\'s Sex is "{value}"' if value else ""
-
-
-def age_years(header: Dataset) -> tuple[float | None, str]:
-    """(years, where stated) by Patient's Age ("069Y", "018M", "006W", "030D"), else whole years from birth to
-    study; or (None, why not)."""
-    written = str(header.get("PatientAge", "") or "").strip()
-    match = re.fullmatch(r"(\d{1,3})([YMWD])", written)
-    years = int(match[1]) * AGE_UNIT_YEARS[match[2]] if match else 0
-    if AGE_YEARS[0] <= years <= AGE_YEARS[1]:
-        return years, "Patient's Age"
-    unusable = f'Patient\'s Age is "{written}"' if written else ""
-    born, then = (_date(header.get(tag)) for tag in ("PatientBirthDate", "StudyDate"))
-    if born is None or then is None or born > then:
-        return None, unusable
-    # as coarse as Patient's Age: whole years do not reveal a birth date
-    years = then.year - born.year - ((then.month, then.day) < (born.month, born.day))
-    if born in NO_BIRTH_DATES or not 0 < years <= AGE_YEARS[1]:
-        return None, "; ".join(filter(None, [unusable, "the birth date is a placeholder or impossible"]))
-    return years, "birth and study date" + (f" ({unusable})" if unusable else "")
-
-
-def height_m(header: Dataset) -> tuple[float | None, str]:
-    """(m, where stated) by Patient's Size; a value that can only be centimetres is divided by 100; (None, why not)
-    when absent, unreadable or 0."""
-    value, words = _number(header, "PatientSize", "Patient's Size")
-    if value is not None and HEIGHT_M[0] * 100 <= value <= HEIGHT_M[1] * 100:
-        return value / 100, f"{words} ({value:g} read as centimetres)"
-    return value, words
-
-
-def weight_kg(header: Dataset) -> tuple[float | None, str]:
-    """(kg, where stated) by Patient's Weight; (None, why not) when absent, unreadable or 0."""
-    return _number(header, "PatientWeight", "Patient's Weight")
-
-
-def _number(header, keyword, words):
-    try:
-        value = number(header, keyword)
-    except InputError:  # text, such as a decimal comma, or several values
-        return None, f"{words} is no number"
-    return (value, words) if value is not None and value > 0 else (None, "")
-
-
-# Column of a cohort table → its reader, and the unit of what it returns.
-READERS: dict[str, tuple[Callable[[Dataset], tuple[Any, str]], str | None]] = {
-    "sex": (sex, None),
-    "age_years": (age_years, "years"),
-    "height_m": (height_m, "m"),
-    "weight_kg": (weight_kg, "kg"),
-}
-
-
-def _date(value):
-    try:
-        return date(int(str(value)[:4]), int(str(value)[4:6]), int(str(value)[6:8]))
-    except ValueError:
-        return None

@@ -7,7 +7,7 @@ is activity concentration (Bq/mL) · weight (g) / dose (Bq) decayed to the time 
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 
@@ -17,6 +17,7 @@ from pydicom import Dataset
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.header_numbers import named, number, optional_number, stated
+from totalgen.data.header_person import READERS, possible
 from totalgen.errors import InputError
 
 F18_HALF_LIFE_S = 6586.2
@@ -109,7 +110,9 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
         already = _already_suv(headers, units, person)
         if already is not None:
             drugs = first.get("RadiopharmaceuticalInformationSequence") or ()
-            return SUV(*already, _once(text for drug in drugs for text in check_tracer(drug, any_tracer)))
+            factors, reference, doubts = already
+            doubts += [text for drug in drugs for text in check_tracer(drug, any_tracer)]
+            return SUV(factors, reference, _once(doubts))
         to_bqml = _philips(headers, PHILIPS_ACTIVITY)
         if not np.all(to_bqml > 0):
             raise SUVError("Units is CNTS and Philips's activity factor (7053,1009) is missing in some slices.")
@@ -199,20 +202,34 @@ def _shown(value):
     return " and ".join("missing" if part == "" else f"{part:g}" if isinstance(part, float) else part for part in parts)
 
 
-def _already_suv(headers: Sequence[Dataset], units: str, person: Demographics) -> tuple[np.ndarray, str] | None:
-    """(factors, reference) of values that are SUV before any dose is known; None when they are not."""
+def _already_suv(headers, units, person):
+    """(factors, reference, doubts) of values that are SUV before any dose is known; None when they are not. The scanner
+    made them of the person that its own header states, whose weight may have been corrected since."""
     if units == "CNTS":
         factors = _philips(headers, PHILIPS_SUV)
-        return (factors, "none: Philips SUV factor (7053,1000)") if np.all(factors > 0) else None
+        if not np.all(factors > 0):
+            return None
+        own, doubts = _computed_of(headers[0], person, ("weight_kg",))
+        return factors * person.weight_kg / own.weight_kg, "none: Philips SUV factor (7053,1000)", doubts
     kind = _suv_type(headers[0], units)
-    by = NORMALISATIONS[kind](person)
+    own, doubts = _computed_of(headers[0], person, ("weight_kg",) if kind == "BW" else ("sex", "height_m", "weight_kg"))
+    by = NORMALISATIONS[kind](own)
     if by <= 0:
         raise SUVError(
-            f"SUV Type (0054,1006) is {kind}, which is {by:.1f} kg for {person.weight_kg:g} kg and "
-            f"{100 * person.height_m:g} cm. Correct weight and height, or export the series in BQML."
+            f"SUV Type (0054,1006) is {kind}, which is {by:.1f} kg for {own.weight_kg:g} kg and "
+            f"{100 * own.height_m:g} cm. Correct weight and height, or export the series in BQML."
         )
     reference = "none: the values are SUV already" + ("" if kind == "BW" else f", from {kind} to body weight")
-    return np.full(len(headers), person.weight_kg / by), reference
+    return np.full(len(headers), person.weight_kg / by), reference, doubts
+
+
+def _computed_of(header, person, fields):
+    """(person, doubts): whom a scanner made its own SUV of, by what its header states of ``fields``."""
+    stated = {field: READERS[field][0](header)[0] for field in fields}
+    own = {field: value for field, value in stated.items() if value is not None and possible(field, value)}
+    lacks = " and ".join(field.split("_")[0] for field in fields if field not in own)
+    doubt = f"the PET's header lacks the {lacks} that its own SUV was computed with; taken for those that are used"
+    return replace(person, **own), [doubt] if lacks else []
 
 
 def _once(texts):
