@@ -87,10 +87,16 @@ def drugs(header, *others):
     return header
 
 
-def beds(pet, *times, **changes):
-    """A slice per bed position, each with its own acquisition time and the decay factor to its middle (2 min beds)."""
+def beds(pet, *times, before=0, **changes):
+    """A slice per bed position, each with its own acquisition time and the decay factor to its middle (2 min beds), of
+    a correction to so many seconds before the scan."""
     return [
-        pet(AcquisitionTime=time, DecayFactor=2 ** ((after + 60) / 6586.2), FrameReferenceTime=after * 1000, **changes)
+        pet(
+            AcquisitionTime=time,
+            DecayFactor=2 ** ((before + after + 60) / 6586.2),
+            FrameReferenceTime=after * 1000,
+            **changes,
+        )
         for time, after in times
     ]
 
@@ -138,6 +144,7 @@ def enhanced(pet, unit="Bq/ml", corrected="YES", frames=("0900", "0902"), slopes
     return frame_headers(dataset)
 
 
+THREE_BEDS = ("090000", 0), ("090200", 120), ("093000", 1800)
 UNITS = [
     Variant("BQML", lambda pet: [pet()], 70_000 / (350e6 * 0.5 ** (3600 / 6586.2))),
     Variant("GML without SUV Type is by body weight", lambda pet: [pet(Units="GML")], 1),
@@ -266,7 +273,7 @@ DECAY_CORRECTION = [
     Variant("ADMIN", lambda pet: [pet(DecayCorrection="ADMIN")], 70_000 / 350e6),
     Variant(
         "ADMIN, three beds",
-        lambda pet: beds(pet, ("090000", 0), ("090200", 120), ("093000", 1800), DecayCorrection="ADMIN"),
+        lambda pet: beds(pet, *THREE_BEDS, before=3600, DecayCorrection="ADMIN"),
         [70_000 / 350e6] * 3,
     ),
     Variant(
@@ -302,6 +309,29 @@ DECAY_CORRECTION = [
         lambda pet: [pet(DecayFactor=2 ** (1560 / 6586.2))],  # corrected to 1500 s before the frame
         HOUR,
         warns="Decay Factor puts the scan start -1500 s after 09:00:00",
+    ),
+    Variant(
+        "the Decay Factor of the first bed in all, said once and by the last bed",
+        lambda pet: [pet(AcquisitionTime=time, DecayFactor=2 ** (60 / 6586.2)) for time, _ in THREE_BEDS],
+        [HOUR] * 3,
+        warns="^Decay Factor puts the scan start 1800 s after 09:00:00$",
+    ),
+    Variant(
+        "ADMIN with Decay Factors of a correction to the scan start",
+        lambda pet: beds(pet, *THREE_BEDS, DecayCorrection="ADMIN"),
+        [70_000 / 350e6] * 3,
+        warns="^Decay Factor puts the injection 3600 s after 08:00:00",
+    ),
+    Variant(
+        "NONE with a Decay Factor of a correction",
+        lambda pet: [pet(DecayCorrection="NONE", CorrectedImage=words, DecayFactor=1.07) for words in (["ATTN"], None)],
+        [70_000 / (350e6 * 0.5 ** ((3600 + 60 - log(2) / 6586.2 * 120**2 / 24) / 6586.2))] * 2,
+        warns=r"^Decay Factor \(0054,1321\) is up to 1.07 though Decay Correction is NONE",
+    ),
+    Variant(
+        "NONE with the Decay Factor of no correction",
+        lambda pet: [pet(DecayCorrection="NONE", CorrectedImage=["ATTN"], DecayFactor=1)],
+        70_000 / (350e6 * 0.5 ** ((3600 + 60 - log(2) / 6586.2 * 120**2 / 24) / 6586.2)),
     ),
     Variant(
         "Decay Correction DateTime is preferred",

@@ -130,6 +130,7 @@ def suv_factors(headers: Sequence[Dataset], person: Demographics, any_tracer: bo
     warnings += decay_doubts(headers, correction)
     if correction == "ADMIN":
         elapsed, reference = np.zeros(len(headers)), "administration (Decay Correction ADMIN)"
+        warnings += _injection_doubts(headers, drug, half_life, zone)
     elif correction == "START":
         start, reference, start_warnings = scan_start(headers, half_life)
         try:
@@ -158,14 +159,15 @@ def decay_doubts(headers: Sequence[Dataset], correction: str) -> list[str]:
     if correction != "NONE":
         lacks = f"Corrected Image lacks DECY though Decay Correction is {correction}"
         return [lacks] if listed and "DECY" not in listed else []
-    if "DECY" not in listed:
-        return []
-    if (most := max(optional_number(header, "DecayFactor") for header in headers)) > DECAY_CORRECTED:
+    most = max(optional_number(header, "DecayFactor") for header in headers)
+    if "DECY" in listed and most > DECAY_CORRECTED:
         raise SUVError(
             "Decay Correction (0054,1102) is NONE, but Corrected Image (0028,0051) lists DECY and Decay Factor "
             f"(0054,1321) is up to {most:.4g}: is it corrected or not? Correct the header that is wrong."
         )
-    return ["Corrected Image lists DECY though Decay Correction is NONE: if it was corrected, SUV is too high"]
+    says = "Corrected Image lists DECY" if "DECY" in listed else ""
+    says = says or (f"Decay Factor (0054,1321) is up to {most:.4g}" if most > DECAY_CORRECTED else "")
+    return [f"{says} though Decay Correction is NONE: if it was corrected, SUV is too high"] if says else []
 
 
 def check_agreement(headers: Sequence[Dataset]) -> None:
@@ -291,11 +293,8 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
     slice's acquisition − frame reference time + average-count-rate time; else the earliest acquisition. Never each
     slice's own acquisition time.
     """
-    acquired = sorted(
-        ((time, i) for i, h in enumerate(headers) if (time := _moment(h, "Acquisition")) is not None),
-    )
+    acquired, over_midnight = _acquired(headers)
     series = _moment(headers[0], "Series")
-    acquired, over_midnight = _over_midnight(headers, acquired, series)
     start, warnings = _stated_start(headers, acquired, series, half_life)
     warnings = over_midnight + warnings
     if start is None and not acquired and series is None:
@@ -318,9 +317,15 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
     return start, source, warnings + _decay_factor_disagrees(headers, acquired, start, half_life)
 
 
-def _over_midnight(headers, acquired, series):
-    """(acquired, warnings): times of slices that state no date, sorted; those before a gap of half a day, which is in
-    no scan, are of the day after the others. The others are of the last day on which they are not after ``series``."""
+def _acquired(headers):
+    """(acquired, warnings): [(acquisition time, index of its slice)], sorted, of the slices that state one.
+
+    Of times without a date, those before a gap of half a day, which is in no scan, are of the day after the others. The
+    others are of the last day on which they are not after the series time."""
+    acquired = sorted(
+        ((time, i) for i, h in enumerate(headers) if (time := _moment(h, "Acquisition")) is not None),
+    )
+    series = _moment(headers[0], "Series")
     dated = any(header.get("AcquisitionDate") or header.get("AcquisitionDateTime") for header in headers)
     gaps = [(late - early).total_seconds() for (early, _), (late, _) in itertools.pairwise(acquired)]
     if dated or max(gaps, default=0) <= DAY_S / 2:
@@ -393,22 +398,36 @@ def _ge_scan_start(header, like):
     return datetime.combine(like.date(), own.time()), warnings
 
 
-def _decay_factor_disagrees(headers, acquired, start, half_life):
-    """A warning when the first frame's Decay Factor puts the scan start elsewhere."""
+def _injection_doubts(headers, drug, half_life, zone):
+    """A warning when Decay Factors are not those of a correction to the injection."""
+    acquired = _acquired(headers)[0]
     if not acquired:
         return []
-    earliest = acquired[0][0]
-    first = [headers[i] for time, i in acquired if time == earliest and optional_number(headers[i], "DecayFactor") >= 1]
-    if not first:
+    try:
+        seconds = uptake_s(drug, acquired[0][0], half_life, zone)[0]
+    except SUVError:  # not known, which uptake_doubts says
         return []
-    factor = min(optional_number(header, "DecayFactor") for header in first)
-    before = half_life * np.log2(factor)  # from the scan start to the middle of the frame
-    duration_s = optional_number(first[0], "ActualFrameDuration") / 1000
-    off = (earliest - start).total_seconds() + duration_s / 2 - before
-    if abs(off) <= SAME_START_S + duration_s / 2:  # some scanners count to the frame's start, not to its middle
-        return []
-    zone = ", whole hours: a time zone?" if _whole_hours(off) or _whole_hours(off - duration_s / 2) else ""
-    return [f"Decay Factor puts the scan start {off:.0f} s after {start:%H:%M:%S}{zone}"]
+    return _decay_factor_disagrees(
+        headers, acquired, acquired[0][0] - timedelta(seconds=seconds), half_life, "injection"
+    )
+
+
+def _decay_factor_disagrees(headers, acquired, start, half_life, what="scan start"):
+    """A warning when Decay Factors put the time that was corrected to elsewhere, by the frame that does so most.
+    what: that time is."""
+    most, zone = 0.0, ""
+    for time, frame in itertools.groupby(acquired, key=lambda each: each[0]):
+        of_frame = [headers[i] for _, i in frame if optional_number(headers[i], "DecayFactor") >= 1]
+        if not of_frame:
+            continue
+        factor = min(optional_number(header, "DecayFactor") for header in of_frame)
+        before = half_life * np.log2(factor)  # from what was corrected to, to the middle of the frame
+        half_s = optional_number(of_frame[0], "ActualFrameDuration") / 2000
+        off = (time - start).total_seconds() + half_s - before
+        # Some scanners count to the frame's start, not to its middle.
+        if abs(off) > max(abs(most), SAME_START_S + half_s):
+            most, zone = off, ", whole hours: a time zone?" * bool(_whole_hours(off) or _whole_hours(off - half_s))
+    return [f"Decay Factor puts the {what} {most:.0f} s after {start:%H:%M:%S}{zone}"] if most else []
 
 
 def _whole_hours(seconds):
