@@ -58,6 +58,38 @@ def test_the_scan_start_of_ge_is_put_on_the_date_of_the_header(dicom):
     assert warnings == ["GE's scan date and the header's differ by 7486 days; times of day were used"]
 
 
+@pytest.mark.parametrize(
+    ("ge", "reference_s", "said"),
+    [
+        ("19990704090000", None, "GE scan date-time (0009,100D) puts the scan start 2400 s after the series time"),
+        ("20200101081940", None, ""),  # two clocks of one scan
+        (None, average_count_time(120, HALF_LIFE), "Frame Reference Time (0054,1300) puts the scan start 2400 s after"),
+        (None, 2400 + average_count_time(120, HALF_LIFE), ""),
+        (None, 2400, ""),  # of the frame's start
+        (None, 0, ""),
+    ],
+)
+def test_a_series_time_that_the_scan_start_contradicts_is_taken_and_doubted(dicom, ge, reference_s, said):
+    changes = dict(SeriesTime="082000")
+    if reference_s is not None:
+        changes["FrameReferenceTime"] = lambda after: 1000 * (reference_s + after)
+    headers = beds(dicom, **changes)[::-1]  # the order of slices, which is not that of beds, does not matter
+    for header in headers if ge else ():
+        header.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "DT", ge)
+    start, source, warnings = scan_start(headers, HALF_LIFE)
+    assert (f"{start:%H:%M:%S}", source) == ("08:20:00", "series date-time")
+    warnings = [warning for warning in warnings if "differ by" not in warning]
+    assert len(warnings) == bool(said)
+    assert said in "".join(warnings)
+
+
+def test_the_frame_reference_time_of_the_first_of_beds_of_one_acquisition_time_is_taken(dicom):
+    """As some scanners write them: two beds of 2 min, the first of them corrected to one minute before it."""
+    first_s = 60 + average_count_time(120, HALF_LIFE)
+    headers = beds(dicom, AcquisitionTime="090000", FrameReferenceTime=lambda s: 1000 * (first_s + s))[::-1]
+    assert f"{scan_start(headers, HALF_LIFE)[0]:%H:%M:%S}" == "08:59:00"
+
+
 def test_slices_corrected_to_different_times_are_refused_without_naming_a_date(dicom):
     with pytest.raises(SUVError, match="0018,9701") as error:
         scan_start(beds(dicom, DecayCorrectionDateTime=lambda s: f"2020010109{s // 60:02}00"), HALF_LIFE)

@@ -310,7 +310,7 @@ def scan_start(headers: Sequence[Dataset], half_life: float) -> tuple[datetime, 
         source = STATED_START
     elif not acquired or (series is not None and series <= acquired[0][0]):
         start, source = series, "series date-time"
-        warnings += _ge_scan_start(headers[0], series)[1]
+        warnings += _series_time_doubts(headers, acquired, series, half_life)
     else:
         start, source, more = _start_before_processing(headers, acquired, series, half_life)
         warnings += more
@@ -376,14 +376,37 @@ def _start_before_processing(headers, acquired, series, half_life):
         warnings.append("GE scan date-time (0009,100D) contradicts the acquisition time; not used")
     if series is not None and (hours := _whole_hours((series - earliest).total_seconds())):
         warnings.append(f"the first acquisition is {hours} h before the series time: processed later, or a time zone?")
-    times = "FrameReferenceTime", "ActualFrameDuration"
-    reference_ms, duration_ms = (optional_number(header, name) for name in times)
-    if reference_ms and duration_ms:
-        into = reference_ms / 1000 - average_count_time(duration_ms / 1000, half_life)
-        if 0 <= into <= half_life:
-            source = "acquisition − frame reference time + average-count-rate time"
-            return earliest - timedelta(seconds=into), source, warnings
+    start = _by_frame_reference(headers, acquired, half_life)[0]
+    if start is not None:
+        return start, "acquisition − frame reference time + average-count-rate time", warnings
     return earliest, "earliest acquisition", warnings
+
+
+def _by_frame_reference(headers, acquired, half_life):
+    """(datetime or None, s): the scan start by the Frame Reference Time of the first frame, and half its duration."""
+    first = [headers[i] for time, i in acquired if time == acquired[0][0]]  # of all beds where they state one time
+    times = [(optional_number(h, "FrameReferenceTime"), optional_number(h, "ActualFrameDuration")) for h in first]
+    reference_s, duration_s = (each / 1000 for each in min(times, default=(0, 0)))
+    into = reference_s - average_count_time(duration_s, half_life)
+    if reference_s and duration_s and 0 <= into <= half_life:
+        return acquired[0][0] - timedelta(seconds=into), duration_s / 2
+    return None, 0.0
+
+
+def _series_time_doubts(headers, acquired, series, half_life):
+    """Warnings where GE's own scan start or Frame Reference Time says that the scan began at another than the series
+    time, which is taken."""
+    ge, warnings = _ge_scan_start(headers[0], series)
+    by_frame, half_s = _by_frame_reference(headers, acquired, half_life)
+    for what, start, allowed in (
+        ("GE scan date-time (0009,100D)", ge, SAME_START_S),
+        ("Frame Reference Time (0054,1300)", by_frame, SAME_START_S + half_s),  # of the frame's start, by some scanners
+    ):
+        off = 0.0 if start is None else (start - series).total_seconds()
+        off -= DAY_S * round(off / DAY_S)  # GE's date may be another
+        if abs(off) > allowed:
+            warnings.append(f"{what} puts the scan start {off:.0f} s after the series time, which is taken")
+    return warnings
 
 
 def _ge_scan_start(header, like):
