@@ -81,6 +81,16 @@ def test_a_single_frame_stays_as_it_is(dicom):
     assert frame_headers(dataset) == [dataset]
 
 
+def test_what_a_private_group_says_is_not_taken_for_the_frame():
+    dataset = image(CT, shared=slope(1, -1024))
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        block = frame.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
+        block.add_new(0x0F, "SQ", [item(RescaleIntercept=0, ImagePositionPatient=[0, 0, 0])])
+    headers = frame_headers(dataset)
+    assert [header.RescaleIntercept for header in headers] == [-1024] * 3
+    assert sorted(header.ImagePositionPatient[2] for header in headers) == [10, 13, 16]
+
+
 @pytest.mark.parametrize("sop_class", [PET, LEGACY_PET, CT, LEGACY_CT])
 def test_each_frame_gets_its_own_place_scale_and_time_and_what_all_share(sop_class):
     frames = [

@@ -86,8 +86,10 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
 
 def _lift(header, groups):
     """Put the elements of every functional group into the header itself; Real World Value Mapping may have several
-    items and stays as it is."""
+    items and stays as it is. What a private group says means something to its maker alone."""
     for group in groups:
+        if group.tag.is_private:
+            continue
         if group.keyword == "RealWorldValueMappingSequence":
             header[group.tag] = group
         elif group.VR == "SQ" and group.value:
