@@ -3,6 +3,7 @@ import pydicom
 import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from totalgen.data.choice import choose
 from totalgen.data.dicom import find_series
@@ -164,13 +165,20 @@ def test_a_study_whose_series_have_different_times_is_one_study(dicom, tmp_path)
     assert reasons["unstated"].startswith("does not state")
 
 
-@pytest.mark.parametrize("kind", ["DYNAMIC", "GATED"])
-def test_dynamic_and_gated_series_are_refused_by_name(dicom, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("dynamic", ["DYNAMIC", "IMAGE"]),
+        ("gated", ["GATED", "IMAGE"]),
+        ("reprojection", ["WHOLE BODY", "REPROJECTION"]),  # views from around the body
+    ],
+)
+def test_series_that_are_no_static_image_are_refused_by_name(dicom, tmp_path, kind, values):
     dicom.study(tmp_path)
-    pet = dicom.study(tmp_path / "more", SeriesDescription="moving", SeriesNumber=1, SeriesType=[kind, "IMAGE"])[1]
+    pet = dicom.study(tmp_path / "more", SeriesDescription="moving", SeriesNumber=1, SeriesType=values)[1]
     _, _, reasons = choose(find_series(tmp_path)[0])
     (moving,) = find_series(pet[0].parent)[0]
-    assert reasons[moving.uid] == f"{kind.lower()} by its Series Type (0054,1000), not a static image"
+    assert reasons[moving.uid] == f"{kind} by its Series Type (0054,1000), not a static image"
 
 
 LONG = dict(ActualFrameDuration=300_000)
@@ -208,6 +216,45 @@ def test_localizers_inside_a_ct_series_are_left_out(dicom, tmp_path):
     _, chosen, reasons = choose(found)
     assert chosen.count == 12
     assert [reasons[series.uid] for series in found if series.count == 2] == ["scout"]
+
+
+@pytest.mark.parametrize("name", ["0.dcm", "zz.dcm"])  # whichever is read first
+def test_a_screen_page_inside_a_ct_series_is_left_out(dicom, script, tmp_path, name):
+    ct, _ = dicom.study(tmp_path)
+    page = pydicom.dcmread(ct[0])
+    page.SOPClassUID = page.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    page.SOPInstanceUID = page.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(page, keyword)
+    page.save_as(ct[0].parent / name)
+    found = find_series(tmp_path)[0]
+    _, chosen, reasons = choose(found)
+    assert chosen.files == ct
+    (page,) = (series for series in found if not series.is_image)
+    assert reasons[page.uid] == "no stack of CT or PET images: Secondary Capture Image Storage"
+    assert script("1", "--root", tmp_path).exit_code == 0
+    assert script("2", "--root", tmp_path, "--voxel-mm", 10).exit_code == 0
+
+
+def test_a_file_that_cannot_be_read_is_no_single_slice(dicom, tmp_path):
+    ct, _ = dicom.study(tmp_path)
+    whole = pydicom.dcmread(ct[0])
+    whole.NumberOfFrames, whole.PixelData = 12, 12 * whole.PixelData
+    for path in ct[1:]:
+        path.unlink()
+    whole.save_as(ct[0])
+    _, chosen, reasons = choose(find_series(tmp_path)[0])
+    assert chosen is None
+    assert "12 frames in a file of a single-frame kind. Export them one by one." in reasons.values()
+
+
+def test_the_modality_that_a_header_lacks_is_that_of_its_kind(dicom, script, tmp_path):
+    dicom.study(tmp_path, Modality=None)
+    found = find_series(tmp_path)[0]
+    assert sorted(series.modality for series in found) == ["CT", "PT"]
+    assert None not in choose(found)[:2]
+    assert script("1", "--root", tmp_path).exit_code == 0
+    assert script("2", "--root", tmp_path, "--voxel-mm", 10).exit_code == 0
 
 
 def test_a_series_number_that_is_no_number_does_not_matter(dicom, tmp_path):

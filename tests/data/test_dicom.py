@@ -605,6 +605,20 @@ def test_a_file_that_says_it_is_another_and_is_none_is_refused(dicom, tmp_path, 
         read_series(sorted(tmp_path.glob("*.dcm")))
 
 
+def test_values_that_are_not_at_the_lowest_bits_are_refused(dicom, tmp_path, ramp):
+    """As left-aligned ones: 12 bits at the top of 16 would be read 16 times too large."""
+    files = dicom.series(tmp_path, 2 * ramp, AFFINE, "CT")
+    for path in files:
+        edit(path, lambda data: setattr(data, "BitsStored", 12))
+    (series,), _ = find_series(tmp_path)
+    assert "High Bit (0028,0102) is 15 with 12 Bits Stored (0028,0101)" in series.problem
+    with pytest.raises(InputError, match=r"0028,0102.*Export the series with High Bit 11"):
+        read_series(files)
+    for path in files:
+        edit(path, lambda data: setattr(data, "HighBit", 11))
+    assert np.array_equal(read_series(files)[0].voxels, 2 * ramp)
+
+
 def test_a_copy_may_lack_what_the_other_states_and_be_encoded_otherwise(dicom, tmp_path, ramp):
     files = dicom.series(tmp_path, ramp, AFFINE, "PT", PatientWeight=70, **dicom.pet())
     for k, change in enumerate([

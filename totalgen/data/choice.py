@@ -19,7 +19,7 @@ PAGE = re.compile(r"dose[ _-]*(report|record|info|summary|page|sheet)|(patient|e
 PROJECTION = re.compile(r"(?<![a-z])m(ax)?[ _-]?ip(?![a-z])|maximum intensity|projection image", re.IGNORECASE)
 UNCORRECTED = re.compile(r"(?<![a-z])n(on?[ _-]?)?ac(?![a-z])|uncorrected|no[nt]?[ _-]?att|"
                          r"(w/o|without)[ _-]*(ac(?![a-z])|att)", re.IGNORECASE)  # fmt: skip
-MOVING = ("DYNAMIC", "GATED")  # values of Series Type: not the static image that SUV are about
+NOT_STATIC = ("DYNAMIC", "GATED", "REPROJECTION")  # values of Series Type: not the static image that SUV are about
 STANDARD_UPTAKE_MIN, SAME_UPTAKE_MIN = 60.0, 30.0  # EANM and QIBA: 60 min; beds of one scan differ by half an hour
 OTHER_STUDY = "another study of the subject is used"
 DERIVED = {"DERIVED", "SECONDARY", "REFORMATTED", "MPR"}  # values of Image Type
@@ -92,6 +92,8 @@ def refusal(series: Series) -> str:
     for pattern, what in ((SCOUT, "scout"), (PAGE, "report or screen page"), (PROJECTION, "projection, no slices")):
         if pattern.search(kind) or pattern.search(series.description):
             return what
+    if series.fault:  # a file that cannot be read counts as one slice, whatever it holds
+        return series.fault
     if series.count < FEWEST_SLICES:
         return "a single slice" if series.count == 1 else f"only {series.count} slices"
     if series.modality == "PT":
@@ -99,9 +101,9 @@ def refusal(series: Series) -> str:
             check_units(header)
         except InputError as error:
             return str(error)
-        moving = [kind for kind in MOVING if kind in _values(header, "SeriesType")]
-        if moving:  # not by Number of Time Slices, where some scanners count beds
-            return f"{moving[0].lower()} by its Series Type (0054,1000), not a static image"
+        other = [kind for kind in NOT_STATIC if kind in _values(header, "SeriesType")]
+        if other:  # not by Number of Time Slices, where some scanners count beds
+            return f"{other[0].lower()} by its Series Type (0054,1000), not a static image"
         if _values(header, "CorrectedImage") and not says_corrected(series):
             return "not corrected for attenuation: Corrected Image lacks ATTN"
         if UNCORRECTED.search(series.description):

@@ -58,6 +58,7 @@ PACKED = re.compile(r"(?<!\.nii)\.(zip|7z|rar|tar|tgz|gz|bz2|xz|zst)$", re.IGNOR
 LOOP = "is a link to a folder that is read anyway, and is not followed. Take it away."
 NO_FILE = "is a device or pipe, no file. Take it away."
 LOCALIZER = ".localizer"  # what is added to the UID of a series for its localizers, which are a series of their own
+OTHER = ".other"  # the same for what is no image of a kind that is read, such as a screen page
 SAME_PLACE_MM = 0.05  # slices closer together than this are at the same place
 SPACING_TOLERANCE = 0.1  # of the slice spacing; scanners round positions, a missing slice doubles it
 OFF_LINE_MM = 0.5  # largest distance of a slice position from one straight line
@@ -189,7 +190,9 @@ def find_series(folder: str | Path) -> tuple[list[Series], list[Damaged]]:
         uid, fault, frames = series_uid(header, path), "", [header]
         if "LOCALIZER" in stated(header, "ImageType").upper():  # some scanners put it into the series of the slices
             uid += LOCALIZER
-        if str(header.get("SOPClassUID", "")) in IMAGES:
+        if str(header.get("SOPClassUID", "")) not in IMAGES:
+            uid += OTHER
+        else:
             try:
                 frames = split(header)
             except InputError as error:
@@ -368,7 +371,16 @@ def brief(dataset: pydicom.Dataset) -> pydicom.Dataset:
 
 
 def split(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """[frames] headers of a CT or PET file, as of single-frame files. Raises InputError when it contains none."""
+    """[frames] headers of a CT or PET file, as of single-frame files, with the Modality of its kind where they state
+    none. Raises InputError when it contains none."""
+    if not dataset.get("Modality"):
+        dataset.Modality = IMAGES[str(dataset.SOPClassUID)]
+    high, stored = dataset.get("HighBit"), dataset.get("BitsStored")
+    if high is not None and stored is not None and high != stored - 1:
+        raise InputError(
+            f"High Bit (0028,0102) is {high} with {stored} Bits Stored (0028,0101), so that its values are shifted. "
+            f"Export the series with High Bit {stored - 1}."
+        )
     if int(dataset.get("SamplesPerPixel", 1) or 1) != 1:
         raise InputError("colour pictures, not values in one unit. Choose another series.")
     headers, frames = frame_headers(dataset), int(dataset.get("NumberOfFrames", 1) or 1)
