@@ -76,7 +76,7 @@ def describe_cohort(
                 sources.append(dict(subject=subject, field=field, value=shown, source=source))
             if pet is None or ct is None:
                 raise unusable(subject, all_series, pet, reasons, disclosure.label)
-            person = demographics(values, sources_of)
+            person = demographics(values, sources_of, f"{BY_HAND}, or the value to its headers.")
         except Exception as error:  # an odd header must not stop the others
             failures.append((subject, disclosure.clean(error_text(error).removeprefix(f"{subject}: "))))
             continue
@@ -427,11 +427,14 @@ def _differ(a, b):
     return a != b if isinstance(a, str) else abs(a - b) > SAME_VALUE * abs(b)
 
 
-def demographics(values: dict[str, Any], sources: dict[str, str]) -> Demographics:
-    """Demographics from what ``merge_demographics`` returns. Raises InputError naming what is missing or impossible."""
+def demographics(
+    values: dict[str, Any], sources: dict[str, str], cure: str = "Add the value to its headers."
+) -> Demographics:
+    """Demographics from what ``merge_demographics`` returns. Raises InputError naming what is missing, with its cure,
+    or impossible."""
     missing = [f"{field}: {sources[field]}" for field, value in values.items() if value is None]
     if missing:
-        raise InputError(f"{'. '.join(missing)}. {BY_HAND}, or the value to its headers.")
+        raise InputError(f"{'. '.join(missing)}. {cure}")
     return Demographics(**values)
 
 
