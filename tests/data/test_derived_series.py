@@ -1,5 +1,6 @@
 """A derived PET series reads back as the SUV that was put in, and says of the patient only what was asked for."""
 
+import dataclasses
 import datetime
 
 import numpy as np
@@ -42,7 +43,7 @@ def source(dicom, tmp_path):
     def make(affine=AFFINES["feet first"], per_slice=None, **tags):
         voxels = np.random.default_rng(0).gamma(1.0, 2000.0, (11, 12, 13)).round()
         scale = 1e-3 if tags.get("Units") == "GML" else 1.0
-        header = {**SECRETS, **PERSON, **dicom.pet(**tags)}
+        header = {**SECRETS, **PERSON, **tags, **dicom.pet(**tags)}
         folder = tmp_path / "Miller Ada" / "pet"
         dicom.series(folder, voxels * scale, affine, "PT", slopes=[scale] * 13, per_slice=per_slice, **header)
         return read_pet(folder)
@@ -159,6 +160,39 @@ def test_with_the_identity_it_is_one_more_series_of_the_study(source, tmp_path):
         )
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_the_source_lacks_is_empty_made_or_left_out(source, tmp_path, keep):
+    lacks = ("SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "CorrectedImage", "ActualFrameDuration")
+    pet = source(AcquisitionDate=None, AcquisitionTime=None, **dict.fromkeys(lacks), Units="GML")
+    files = write_derived_pet(tmp_path / "out/dicom", half(pet), pet, "halved", tmp_path / "out", "about", keep)
+    made = [pydicom.dcmread(file) for file in files]
+    for header in made:
+        assert "SourceImageSequence" not in header
+        for keyword in (*lacks[3:], "AcquisitionDate", "AcquisitionTime", "CollimatorType"):
+            assert header[keyword].is_empty, keyword
+    for keyword in lacks[1:3]:
+        (uid,) = {header[keyword].value for header in made}
+        assert uid.is_valid
+    assert read_pet(tmp_path / "out/dicom").suv.voxels.max() == pytest.approx(half(pet).voxels.max(), rel=1e-3)
+
+
+def test_a_height_of_another_series_has_at_most_16_characters(source, tmp_path):
+    pet = source(PatientSize=None)
+    pet = dataclasses.replace(pet, values=pet.values | dict(height_m=140.4 / 100))  # 1.4040000000000001
+    (file, *_) = write_derived_pet(tmp_path / "out/dicom", half(pet), pet, "halved", tmp_path / "out", "about")
+    assert pydicom.dcmread(file)["PatientSize"].value.original_string == "1.404"
+
+
+def test_who_stays_deidentified_says_how(source, tmp_path):
+    how = pydicom.Dataset()
+    how.CodeValue, how.CodingSchemeDesignator, how.CodeMeaning = "113100", "DCM", "Basic Profile"
+    pet = source(PatientIdentityRemoved="YES", DeidentificationMethodCodeSequence=[how])
+    (file, *_) = write_derived_pet(tmp_path / "out/dicom", half(pet), pet, "halved", tmp_path / "out", "about", True)
+    made = pydicom.dcmread(file)
+    assert made.PatientIdentityRemoved == "YES"
+    assert made.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+
+
 def test_a_series_number_that_is_none_counts_as_0(source, tmp_path):
     pet = source()
     for header in pet.headers:
@@ -225,7 +259,7 @@ def test_weight_alone_is_enough_for_a_body_weight_suv(dicom, tmp_path):
     assert found.suv.voxels.max() == pytest.approx(5000 * 70e3 / (350e6 * 0.5 ** (3600 / 6586.2)), rel=1e-5)
     assert "the tracer is PSMA-1007, not FDG" in found.warnings
     dicom.series(tmp_path / "lean", voxels, AFFINES["feet first"], "PT", **{**tags, "Units": "GML", "SUVType": "LBM"})
-    with pytest.raises(InputError, match="height_m: not stated.* or the value to its headers"):
+    with pytest.raises(InputError, match=r"height_m: not stated[^.]*\. Add the value to its headers\.$"):
         read_pet(tmp_path / "lean")
 
 

@@ -33,7 +33,7 @@ PATIENT_AND_STUDY = (  # copied only when the identity is kept
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "OtherPatientIDs", "EthnicGroup"),
     *("StudyInstanceUID", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
     *("FrameOfReferenceUID", "PositionReferenceIndicator", "InstitutionName", "StationName", "DeviceSerialNumber"),
-    *("PatientIdentityRemoved", "DeidentificationMethod"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
 )
 SERIES = (  # of the scan, of the patient's body and of each slice; of nobody
     *("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "BodyPartExamined", "PatientPosition"),
@@ -60,6 +60,7 @@ NEEDED = (  # may be empty, not missing (PS3.3, type 2)
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
 )
+NEEDED_OF_PET = ("CorrectedImage", "CollimatorType", "AcquisitionDate", "AcquisitionTime", "ActualFrameDuration")
 ENERGIES, LIMITS = "EnergyWindowRangeSequence", ("EnergyWindowLowerLimit", "EnergyWindowUpperLimit")
 CODES = ("RadionuclideCodeSequence", "RadiopharmaceuticalCodeSequence")
 MODIFIER = "PatientOrientationModifierCodeSequence"
@@ -152,10 +153,10 @@ def write_derived(
             drugs = [_drug(item, days) for item in header.get("RadiopharmaceuticalInformationSequence") or ()]
             dataset.RadiopharmaceuticalInformationSequence = Items(drugs)
             dataset.NumberOfSlices, dataset.ImageIndex = len(headers), number
-        for keyword in NEEDED:
+        for keyword in (*NEEDED, *(NEEDED_OF_PET if kind is PET else ())):
             if keyword not in dataset:
-                setattr(dataset, keyword, "")
-        if keep_identity and headers[0] is not headers[-1]:
+                setattr(dataset, keyword, None)
+        if keep_identity and headers[0] is not headers[-1] and header.get("SOPInstanceUID"):
             dataset.SourceImageSequence = [_reference(header)]
 
     voxels = volume.voxels
@@ -185,10 +186,11 @@ def _common(first, kind, description, names, subject):
         ds.PatientName, ds.PatientID, ds.PatientBirthDate = f"{subject}^", subject, ""
         ds.PatientIdentityRemoved, ds.DeidentificationMethod = "YES", REMOVED
         ds.LongitudinalTemporalInformationModified = "MODIFIED"
-        study = [names[0], str(first.get("StudyInstanceUID", ""))]  # without ``about``: one study stays one
-        ds.StudyInstanceUID = uid_of(*study, "study")
-        ds.FrameOfReferenceUID = uid_of(*study, str(first.get("FrameOfReferenceUID", "")))
         ds.StudyID, ds.AccessionNumber, ds.ReferringPhysicianName, ds.PositionReferenceIndicator = "", "", "", ""
+    study = [names[0], str(first.get("StudyInstanceUID", ""))]  # without ``about``: one study stays one
+    which = dict(StudyInstanceUID="study", FrameOfReferenceUID=str(first.get("FrameOfReferenceUID", "")))
+    for keyword in which.keys() - {element.keyword for element in ds}:  # hidden, or missing in the source
+        setattr(ds, keyword, uid_of(*study, which[keyword]))
     ds.SOPClassUID, ds.Modality = kind.sop_class, kind.modality
     ds.SeriesInstanceUID = uid_of(*names, "series")
     ds.SeriesNumber = 1000 + int(optional_number(first, "SeriesNumber")) % 1000
@@ -247,7 +249,8 @@ def _body(dataset, values):
     for keyword, field in BODY.items():
         value = values.get(field)
         if value is not None and not dataset.get(keyword):
-            setattr(dataset, keyword, f"{round(value):03d}Y" if field == "age_years" else value)
+            number = f"{round(value):03d}Y" if field == "age_years" else f"{value:.6g}"
+            setattr(dataset, keyword, value if field == "sex" else number)
 
 
 def _drug(item, days):
