@@ -37,6 +37,15 @@ def test_the_crop_reaches_from_sacrum_to_clavicles_with_a_margin():
     assert report == dict(covers_torso=True, clavicles="whole", sacrum="whole", z_extent_mm=450.0, note="")
 
 
+@pytest.mark.parametrize(("x", "said"), [(45, ""), (35, "% of the liver lie in air or lung: labels and CT may")])
+def test_an_organ_without_air_that_lies_in_a_lung_is_doubted(x, said):
+    ct, suv, labels = torso()
+    labels.voxels[x - 2 : x + 3, 32:40, 60:80] = ORGANS["liver"]
+    note = crop_torso(ct, suv, labels, field_mm=300)[3]["note"]
+    assert said in note
+    assert bool(note) == bool(said)
+
+
 def test_crop_and_fill_keep_the_world_position_of_every_voxel():
     ct, suv, labels = torso()
     marked = Volume(ct.voxels.copy(), ct.affine)

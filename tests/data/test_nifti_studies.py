@@ -43,6 +43,15 @@ def asked(tmp_path, *more):
     return (9, "--root", tmp_path / "out", "--table", tmp_path / "people.csv", *columns, *patterns, *more)
 
 
+def test_a_ct_that_lies_elsewhere_is_no_wrong_dose(tmp_path):
+    study(tmp_path)
+    ct = read_nifti(tmp_path / "CT.nii.gz")
+    ct.affine[1, 3] += 200
+    write_nifti(tmp_path / "CT.nii.gz", ct)
+    with pytest.raises(InputError, match="CT and PET do not lie on each other"):
+        read_study(tmp_path / "CT.nii.gz", tmp_path / "SUV.nii.gz", None, Demographics("F", 60, 1.65, 66), 8.0)
+
+
 def test_a_column_that_is_named_is_taken_before_one_of_that_name(tmp_path):
     (tmp_path / "people.csv").write_text("subject,Subject ID,sex,Age,age_years\n1,a,F,60,0\n2,b,M,50,0\n")
     found = read_people(tmp_path / "people.csv", {"subject": "Subject ID", "age_years": "Age"})

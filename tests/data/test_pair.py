@@ -3,7 +3,7 @@ import pytest
 
 from totalgen.data.demographics import Demographics
 from totalgen.data.dicom import read_series
-from totalgen.data.pair import convert, on_one_grid
+from totalgen.data.pair import convert, on_one_grid, pair_doubts
 from totalgen.data.study import read_study
 from totalgen.data.volume import Volume, isotropic_grid
 from totalgen.errors import InputError
@@ -152,6 +152,70 @@ def test_ct_and_pet_of_different_places_are_refused():
     box = np.zeros((5, 5, 5), np.float32)
     with pytest.raises(InputError, match="do not overlap"):
         on_one_grid(Volume(box, np.diag([5.0, 5.0, 5.0, 1.0])), Volume(box, far), 2.0)
+
+
+def torso(x, y):
+    return (x / 200) ** 2 + (y / 130) ** 2 < 1
+
+
+SHAPES = {  # where there is somebody, x and y in mm
+    "torso": torso,
+    "arms beside the torso": lambda x, y: torso(x, y) | ((abs(x) - 250) ** 2 + y**2 < 35**2),
+    "two legs": lambda x, y: (abs(x) - 100) ** 2 + y**2 < 80**2,
+}
+
+
+def pair(shape, shift_mm=(0, 0, 0), field_mm=600):
+    """(CT, PET) of a body in 60 slices of 10 mm, the PET's field 640 mm wide; the CT may lie elsewhere."""
+    volumes = []
+    for width, inside, outside in ((field_mm, 40.0, -1000.0), (640, 0.8, 0.0)):
+        affine = np.diag([10.0, 10.0, 10.0, 1.0])
+        affine[:2, 3] = 5 - width / 2
+        at = affine[0, 3] + 10 * np.arange(width // 10)
+        plane = np.where(SHAPES[shape](at[:, None], at), inside, outside).astype(np.float32)
+        volumes.append(Volume(np.repeat(plane[..., None], 60, axis=2), affine))
+    ct, pet = volumes
+    affine = ct.affine.copy()
+    affine[:3, 3] += shift_mm
+    return Volume(ct.voxels, affine), pet
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("field_mm", [600, 440])  # the second cuts the arms
+def test_a_ct_and_a_pet_that_lie_on_each_other_are_not_doubted(shape, field_mm):
+    ct, pet = pair(shape, field_mm=field_mm)
+    assert pair_doubts(ct, pet, *on_one_grid(ct, pet, 8.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("shift_mm", "said"),
+    [
+        ((60, 0, 0), "% of the SUV lie in the body that the CT shows"),
+        ((0, -60, 0), "% of the SUV lie in the body that the CT shows"),
+        ((0, 0, 250), "CT and PET share 58 % of the shorter of them along the body"),
+        ((0, 0, -250), "CT and PET share 58 % of the shorter of them along the body"),
+    ],
+)
+def test_a_ct_and_a_pet_that_may_not_lie_on_each_other_are_doubted(shift_mm, said):
+    ct, pet = pair("torso", shift_mm)
+    (doubt,) = pair_doubts(ct, pet, *on_one_grid(ct, pet, 8.0))
+    assert said in doubt
+    assert "dose" not in doubt  # which may be right
+
+
+@pytest.mark.parametrize("shift_mm", [(300, 0, 0), (0, 200, 0), (1000, 0, 0)])
+def test_a_ct_that_shows_nobody_where_the_uptake_is_is_refused(shift_mm):
+    ct, pet = pair("torso", shift_mm)
+    with pytest.raises(InputError, match="CT and PET do not lie on each other") as error:
+        pair_doubts(ct, pet, *on_one_grid(ct, pet, 8.0))
+    assert "dose" not in str(error.value)
+
+
+def test_a_study_whose_ct_lies_elsewhere_is_doubted(dicom, tmp_path):
+    ct, pet = pair("torso", (60, 0, 0))
+    pet_files = dicom.series(tmp_path / "pet", pet.voxels * 3000, pet.affine, "PT", **dicom.pet())
+    ct_files = dicom.series(tmp_path / "ct", ct.voxels, ct.affine, "CT")
+    assert "may not lie on each other" in convert(pet_files, ct_files, PERSON, voxel_mm=10.0)[2]["warnings"]
 
 
 def test_an_impossible_suv_is_warned_of(dicom, tmp_path):

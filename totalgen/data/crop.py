@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from totalgen.data.intensity import AIR_HU, BODY_HU
 from totalgen.data.organs import ORGANS
+from totalgen.data.segmentation import air_in_organs
 from totalgen.data.volume import Volume, moved
 from totalgen.errors import InputError
 
@@ -47,6 +48,7 @@ def crop_torso(
     low, high, landmarks, notes = axial_range(labels, ct.voxel_mm[2], margin_mm)
     if organs is None:
         notes = ["no organ labels: the whole scan is kept"]
+    notes += air_in_organs(ct, labels)
 
     ct, suv, organs = (
         Volume(v, ct.affine).crop((0, 0, low), (*ct.shape[:2], high)) for v in (ct.voxels, suv.voxels, labels)
@@ -117,11 +119,12 @@ def organ_slices(labels: np.ndarray, label: int) -> tuple[int, int] | None:
     return int(slices[0]), int(slices[-1]) + 1
 
 
-def body_mask(ct: Volume) -> np.ndarray:
+def body_mask(ct: Volume, largest: bool = True) -> np.ndarray:
     """bool [x, y, z]: the patient in a CT Volume (HU), lungs and bowel gas included, table and sheets not.
 
     The voxels denser than −500 HU are opened by TABLE_MM, which separates the table; of the rest the largest piece is
-    kept, its holes are filled slice by slice, and a rim of SKIN_MM is added.
+    kept, its holes are filled slice by slice, and a rim of SKIN_MM is added. largest: False keeps all pieces, such as
+    two legs, or arms beside the torso.
     Raises InputError when there is nothing dense.
     """
     voxel_mm = float(ct.voxel_mm.max())
@@ -134,7 +137,7 @@ def body_mask(ct: Volume) -> np.ndarray:
         core = ndimage.binary_opening(padded, iterations=thin)[(slice(thin, -thin),) * 3]
         pieces, count = ndimage.label(core)
         if count:
-            body = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+            body = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if largest else pieces > 0
             mask[near] = fill_in_plane(ndimage.binary_dilation(fill_in_plane(body), iterations=skin))
             return mask
     raise InputError(f"CT has no body: nothing is denser than {BODY_HU:g} HU. Check that its unit is HU.")

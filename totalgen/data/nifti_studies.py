@@ -6,10 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from totalgen.data.crop import body_mask
 from totalgen.data.demographics import Demographics
-from totalgen.data.pair import on_one_grid
-from totalgen.data.plausibility import body_doubts, check_edges, check_hu, check_suv, pet_edge_doubts, suv_doubts
+from totalgen.data.pair import on_one_grid, pair_doubts
+from totalgen.data.plausibility import check_edges, check_hu, check_suv, pet_edge_doubts, suv_doubts
 from totalgen.data.segmentation import on_grid_of
 from totalgen.data.text_files import read_text
 from totalgen.data.volume import Volume, check_finite, placement_doubts, read_labels, read_nifti
@@ -43,7 +42,7 @@ def read_study(
     warnings += [f"SUV: {doubt}" for doubt in pet_edge_doubts(pet)]
     warnings += suv_doubts(pet, person.weight_kg)
     made = dict(zip(("CT", "SUV"), on_one_grid(own, pet, voxel_mm), strict=True))
-    warnings += body_doubts(made["SUV"], body_mask(made["CT"]))
+    warnings += pair_doubts(own, pet, made["CT"], made["SUV"])
     if organs is not None:
         made["organs"] = on_grid_of(made["CT"], read_labels(organs), organs)
     return made, dict(suv_max_native=f"{pet.voxels.max():.4g}", warnings="; ".join(warnings))

@@ -24,6 +24,8 @@ PAIRS = ("scapula", "clavicula", "hip")  # bones with a left and a right one
 APART_MM = 30.0  # at least, from the left to the right one; ribs of one side, which they are in version 1, are nearer
 TORSO_MM = 150.0  # at least, from the sacrum to the clavicles, even of a child of 1 m
 STRAY_ML = 5.0  # less is a network's mistake, or the rim of an organ at the end of a scan: it proves no numbering
+AIR_HU, AIR_SHARE = -200.0, 0.1  # of an organ without air: 0.002 of a real one at any voxel size, 0.47 of one 80 mm off
+SOLID = ("liver", "spleen", "heart")  # they lie beside the lungs, so that a shift puts them there
 LAST_ID = 117  # of TotalSegmentator's `total` task, version 2
 FAST_MM = 3.0  # its `fast` network works at this voxel size: finer input than this deserves the full one
 
@@ -89,6 +91,15 @@ def check_anatomy(labels: Volume, name: str | Path) -> None:
     for top in ("clavicula_left", "clavicula_right"):
         if top in middle and "sacrum" in middle and middle[top][2] - middle["sacrum"][2] < TORSO_MM:
             raise InputError(f"{name}: {called('sacrum')} is less than {TORSO_MM:g} mm below {called(top)}. {cure}")
+
+
+def air_in_organs(ct: Volume, labels: np.ndarray) -> list[str]:
+    """Doubts about labels [x, y, z] of organs that have no air, where the CT has: they may not lie on each other."""
+    shares = {organ: ct.voxels[labels == ORGANS[organ]] < AIR_HU for organ in SOLID}
+    return [
+        f"{100 * air.mean():.0f} % of the {organ} lie in air or lung: labels and CT may not lie on each other"
+        for organ, air in shares.items() if air.size * ct.voxel_ml > STRAY_ML and air.mean() > AIR_SHARE
+    ]  # fmt: skip
 
 
 def on_grid_of(ct: Volume, labels: Volume, name: str | Path) -> Volume:
