@@ -12,8 +12,9 @@ import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
-from totalgen.data import dicom as dicom_module
-from totalgen.data.dicom import find_series, join, read_file, read_series
+from totalgen.data import dicom_files
+from totalgen.data.dicom import find_series, join, read_series
+from totalgen.data.dicom_files import read_file
 from totalgen.data.metadata import scan
 from totalgen.errors import InputError
 
@@ -337,7 +338,7 @@ def test_a_deflated_file_is_refused_before_it_fills_the_memory(dicom, tmp_path, 
     assert path.stat().st_size < 100_000
     header, why = read_file(path, pixels)
     assert (why, header.buffer) == (None, None)  # a header does not hold the whole file
-    monkeypatch.setattr(dicom_module, "LARGEST_INFLATED_MIB", 2)
+    monkeypatch.setattr(dicom_files, "LARGEST_INFLATED_MIB", 2)
     monkeypatch.setattr(zlib, "decompress", None)
     assert read_file(path, pixels) == (None, "cannot be read as DICOM (inflates to more than 2 MiB)")
 

@@ -13,7 +13,8 @@ from pydicom import Dataset
 from totalgen.data import identity
 from totalgen.data.choice import choose
 from totalgen.data.demographics import COLUMNS, Demographics
-from totalgen.data.dicom import Damaged, Series, find_series, join, read_file, series_uid, walk
+from totalgen.data.dicom import Series, find_series, join, series_uid
+from totalgen.data.dicom_files import Damaged, read_file, walk
 from totalgen.data.files import error_text
 from totalgen.data.header_person import NO_BIRTH_DATES, READERS, day, height_m, possible, sex
 from totalgen.data.made_with import ENDS
