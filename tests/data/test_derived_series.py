@@ -232,18 +232,19 @@ def test_a_named_patient_is_hidden_in_the_name_of_the_result(source, tmp_path):
     assert input_name(tmp_path / "low.nii.gz", tmp_path) == "low"
 
 
-def test_an_error_of_a_hidden_patient_names_neither_folder_nor_header(dicom, tmp_path):
+@pytest.mark.parametrize("blank", [" ", "  "])
+def test_an_error_of_a_hidden_patient_names_neither_folder_nor_header(dicom, tmp_path, blank):
     """It is kept in failures.csv beside results that are called sub-…."""
-    folder = tmp_path / "Miller Ada 1949" / "of June"
-    tags = {**SECRETS, **PERSON, "SeriesDescription": "Ada Miller Thorax 7.11.1949"}
+    folder = tmp_path / f"Miller{blank}Ada 1949" / f"of{blank}June"
+    tags = {**SECRETS, **PERSON, "SeriesDescription": f"Ada Miller{blank}Thorax 7.11.1949"}
     dicom.series(folder, np.full((8, 8, 13), 40.0), AFFINES["feet first"], "CT", **tags)
     name = input_name(folder, tmp_path / "out")
     said = {}
-    for shown in (name, "of June"):  # hidden, and with --keep-identity
+    for shown in (name, "pet"):  # hidden, and with --keep-identity
         with pytest.raises(InputError) as caught, discreet_input(folder.parent, shown):
             read_pet(folder.parent.resolve())
         said[shown] = str(caught.value)
-    assert "Ada Miller Thorax" in said["of June"]
+    assert "Ada Miller Thorax" in said["pet"]
     assert said[name].startswith("the input: no PET can be used (")
     assert not [word for word in ("Miller", "Ada", "1949", "Thorax", str(tmp_path)) if word in said[name]]
     (folder / "0003.dcm").write_bytes((folder / "0003.dcm").read_bytes()[:-100])

@@ -307,6 +307,26 @@ def test_a_text_is_scrubbed_of_paths_names_and_values(hospital, tmp_path):
         assert scrub(harmless) == harmless
 
 
+def test_what_is_written_with_two_blanks_is_found_on_one_line(dicom, tmp_path):
+    """An error is one line with single blanks, whatever folders, files and headers contain."""
+    folder = tmp_path / "of  June" / "Miller  Ada"
+    folder.mkdir(parents=True)
+    file = folder / "Ada\u00a0 of June.dcm"
+    file.touch()
+    header = dicom.dataset(SeriesDescription="Report  Dr\tQuiller 7.11.1949", PatientComments="seen\n by Quiller")
+    scrub = identity.scrubber(tmp_path / "of  June", [file], [header])
+    for text in (
+        f"in {folder}: seen", f"{file} is cut", f"{folder}/Ad", f"{file.name} is cut",
+        'a "Report  Dr\tQuiller 7.11.1949"', "Report Dr Quiller 7.11.1949, seen by Quiller",
+    ):  # fmt: skip
+        for written in (text, " ".join(text.split())):
+            said = scrub(written)
+            assert not [word for word in ("Miller", "Ada", "Quiller", "1949") if word in said], said
+    (tmp_path / "link").symlink_to(folder)
+    scrub = identity.scrubber(tmp_path / "link")
+    assert scrub(f"{tmp_path}/of June/Miller Ada: is gone") == f"{tmp_path}/link: is gone"
+
+
 def test_an_unforeseen_error_of_a_hidden_subject_keeps_its_kind_and_loses_its_names(hospital, script, tmp_path):
     _, pet = hospital(1)
     (subject,) = subjects(tmp_path, script)

@@ -173,17 +173,17 @@ def scrubber(dicom: str | Path, files: Iterable[Path] = (), headers: Iterable[py
     """
     dicom, files = Path(dicom), list(files)
     below = {path for file in files for path in (file, *file.parents) if dicom in path.parents}
-    paths = sorted(below, key=lambda path: -len(str(path)))
-    names = sorted({file.name: file for file in reversed(files)}.items(), key=lambda item: -len(item[0]))
+    paths = [(path, error_text(path.relative_to(dicom.parent).as_posix())) for path in below]
+    paths.sort(key=lambda item: -len(item[1]))
+    names = sorted({error_text(file.name): file for file in reversed(files)}.items(), key=lambda item: -len(item[0]))
     values = sorted({value for header in headers for value in identifiers(header)}, key=len, reverse=True)
-    left_over = re.compile(rf"(?<=\b{re.escape(dicom.name)}/)((?:#\d+/)*)(?!#\d)(?=[^\s,;)]).*", re.DOTALL)
+    left_over = re.compile(rf"(\b{spelled(dicom.name)}/(?:#\d+/)*)(?!#\d)(?=[^\s,;)]).*", re.DOTALL)
 
     def scrub(text):
-        text = text.replace(str(dicom.resolve()), str(dicom))
-        for path in paths:
-            written = path.relative_to(dicom.parent).as_posix()
-            if written in text:
-                text = _replaced(rf"{re.escape(written)}(?!\w)", text, ordinals(path, dicom))
+        text = _replaced(spelled(str(dicom.resolve())), text, str(dicom))
+        for path, written in paths:
+            if written in error_text(text):
+                text = _replaced(rf"{spelled(written)}(?!\w)", text, ordinals(path, dicom))
         text = left_over.sub(r"\1…", text)  # a path that was cut short, or spelled differently
         parts = fixed_texts().split(text)
         parts[::2] = [_without(values, without_names(part)) for part in parts[::2]]  # the others are ours, word by word
@@ -191,7 +191,7 @@ def scrubber(dicom: str | Path, files: Iterable[Path] = (), headers: Iterable[py
 
     def without_names(text):
         for name, file in names:
-            if name in text and (len(name) >= SHORTEST or not name.isdigit()):
+            if name and name in error_text(text) and (len(name) >= SHORTEST or not name.isdigit()):
                 text = _replaced(_alone(name), text, ordinals(file, dicom).rpartition("/")[2])
         return text
 
@@ -204,7 +204,7 @@ def _without(values, text):
     for k, part in enumerate(parts):
         quoted = part.startswith('"')
         for value in () if part.startswith("(") and k % 2 else values:
-            if value.lower() in part.lower() and (quoted or not _is_own(value)):
+            if value.lower() in error_text(part).lower() and (quoted or not _is_own(value)):
                 part = re.sub(_alone(value), "[removed]", part, flags=re.IGNORECASE)
         parts[k] = part
     return "".join(parts)
@@ -253,7 +253,7 @@ def identifiers(dataset: pydicom.Dataset) -> set[str]:
         except Exception:  # pydicom raises many kinds for a value that is not what its tag promises
             continue
         for value in values or ():
-            text = str(value).strip()
+            text = error_text(str(value))  # with its white space as errors have it
             if element.VR == "SQ":
                 found |= identifiers(value)
             elif element.VR == "PN":
@@ -273,7 +273,12 @@ def _replaced(pattern, text, by):
 
 def _alone(text):
     """Pattern of ``text`` where it is not part of a longer word."""
-    return rf"(?<!\w){re.escape(text)}(?!\w)"
+    return rf"(?<!\w){spelled(text)}(?!\w)"
+
+
+def spelled(text: str) -> str:
+    """Pattern of ``text`` with any white space where it has some: an error on one line has one blank there."""
+    return r"\s+".join(re.escape(word) for word in text.split())
 
 
 @contextlib.contextmanager

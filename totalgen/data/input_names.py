@@ -2,10 +2,20 @@
 may."""
 
 import contextlib
+import re
 from pathlib import Path
 
 from totalgen.data.dicom import find_series
-from totalgen.data.identity import hashed, hidden_name, is_hidden_name, ordinals, scrubbed_errors, scrubber, whose
+from totalgen.data.identity import (
+    hashed,
+    hidden_name,
+    is_hidden_name,
+    ordinals,
+    scrubbed_errors,
+    scrubber,
+    spelled,
+    whose,
+)
 from totalgen.data.metadata import series_of_one
 from totalgen.data.names import check_name
 
@@ -38,8 +48,8 @@ def discreet_input(path: Path, name: str) -> contextlib.AbstractContextManager[N
 
         def without_names(text):
             for each in sorted(places, key=len, reverse=True):
-                text = text.replace(each, f"the input/{places[each]}")
-            return scrub(text.replace(str(folder), "the input"))
+                text = re.sub(spelled(each), f"the input/{places[each]}", text)
+            return scrub(re.sub(spelled(str(folder)), "the input", text))
 
         return without_names
 
