@@ -1,6 +1,8 @@
 """A form is checked as the command line checks the same options, and each kind of job is what its command does."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +100,11 @@ def test_the_page_samples_as_the_demo_presets_of_the_commands_do():
 
 def test_every_kind_of_job_has_a_form():
     assert set(FORMS) == set(KINDS)
+
+
+def test_a_process_that_ends_before_its_input_does_has_its_own_exit_status(tmp_path):
+    command = [sys.executable, "-m", "totalgen.app.work", tmp_path, tmp_path, "nothing"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        said = process.stdout.read()  # the input stays open
+        assert process.wait() == 2
+    assert "nothing.json: no such file" in said

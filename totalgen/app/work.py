@@ -249,7 +249,8 @@ def main(results: Path, weights: Path, identity: str) -> int:
         print(json.dumps(line), file=lines, flush=True)
 
     def end_with_input():
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # sys.stdin would be locked at the end of the process, which would abort
+            pass
         os._exit(1)
 
     threading.Thread(target=end_with_input, daemon=True).start()
