@@ -226,6 +226,26 @@ def test_a_lost_salt_is_an_error_and_is_not_replaced(hospital, script, tmp_path)
     assert not (tmp_path / ".salt").exists()
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xfe\xfa", b"0123", b"z" * 32])
+def test_a_damaged_salt_names_nobody(tmp_path, damaged):
+    (tmp_path / ".salt").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"\.salt: .*Restore it, or use another folder\.$"):
+        identity.hidden_name(tmp_path, "MRN1", "")
+    (tmp_path / ".salt").write_text(f"{'0f' * 16}\n")
+    assert identity.salt(tmp_path) == "0f" * 16
+
+
+@pytest.mark.parametrize(("table", "name"), [("cohort.csv", "sub-{}"), ("manifest.csv", "sub-{}-0123ab")])
+def test_a_salt_is_not_made_beside_a_table_that_another_one_named(tmp_path, table, name):
+    (tmp_path / table).write_text(f"subject,source\n{name.format('0a' * 6)},CT\n")
+    with pytest.raises(InputError, match=rf"\.salt: is gone, and subjects of {table} are named with it"):
+        identity.salt(tmp_path)
+    assert not (tmp_path / ".salt").exists()
+    (tmp_path / "manifest.csv").write_text(f"subject,source\nsub-{'0a' * 6},CT\n")  # of a cohort elsewhere
+    (tmp_path / "cohort.csv").unlink(missing_ok=True)
+    assert identity.salt(tmp_path) == (tmp_path / ".salt").read_text()
+
+
 @pytest.mark.parametrize("slices", [slice(None), slice(7, 8)], ids=["a series", "one slice"])
 def test_one_header_that_is_not_deidentified_hides_the_whole_subject(dicom, script, tmp_path, slices):
     dicom.study(tmp_path, "open")

@@ -25,6 +25,7 @@ import SimpleITK as sitk
 from pydicom.datadict import DicomDictionary
 
 from totalgen.data.files import atomic, error_text
+from totalgen.data.text_files import text_of
 from totalgen.errors import InputError
 
 SUBJECT_IDS = ("auto", "patient-id", "hash")  # auto: hashed unless the headers state that they are de-identified
@@ -37,6 +38,12 @@ NO_IDS = re.compile(  # what anonymisers and scanners write where there is no Pa
 )
 DIGITS = 12  # 48 bits: the chance that two of a million patients get the same ones is 0.2 %
 HIDDEN = re.compile(rf"sub-[0-9a-f]{{{DIGITS}}}(?![0-9a-z])")
+NAMED = {  # table → names in it that the salt beside it made; a manifest lists those of other cohorts, too
+    "cohort.csv": HIDDEN,
+    "manifest.csv": re.compile(rf"sub-[0-9a-f]{{{DIGITS}}}-[0-9a-f]{{6}}(?![0-9a-z])"),  # input_name
+}
+SALT = re.compile(r"[0-9a-f]{32}")
+RESTORE = "Restore it, or use another folder."
 SHORTEST = 4  # characters; shorter values of a header are not searched for in a text (names: 3)
 TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UT")  # value representations with free text
 QUOTED_OR_TAG = re.compile(r'("[^"]*"|\([0-9A-Fa-f]{4},[0-9A-Fa-fx]{4}\))')  # parts of a message
@@ -113,16 +120,21 @@ def hashed(root: str | Path, *texts: str) -> str:
 def salt(root: str | Path) -> str:
     """32 hexadecimal digits, made at random once for a cohort and kept in <root>/.salt, which only its owner may read.
 
-    Raises InputError when the file is gone though the cohort table contains ids that were made with it.
+    Raises InputError when the file is damaged, or gone though a table contains names that were made with it.
     """
-    path, cohort = Path(root) / ".salt", Path(root) / "cohort.csv"
+    path = Path(root) / ".salt"
     if not path.exists():
-        if cohort.exists() and any(is_hidden_name(line) for line in cohort.read_text().splitlines()):
-            raise InputError(f"{path}: is gone, and subjects are named with it. Restore it, or use another folder.")
+        for name, made in NAMED.items():
+            table = path.with_name(name)
+            if table.exists() and any(made.match(line) for line in text_of(table).splitlines()):
+                raise InputError(f"{path}: is gone, and subjects of {name} are named with it. {RESTORE}")
         with atomic(path, keep=True) as part:  # that of a process that was faster
             part.touch(mode=0o600)
             part.write_text(secrets.token_hex(16))
-    return path.read_text().strip()
+    found = text_of(path, RESTORE).strip()
+    if not SALT.fullmatch(found):
+        raise InputError(f"{path}: is damaged: it holds no 32 hexadecimal digits. {RESTORE}")
+    return found
 
 
 def written_uid(root: str | Path, uid: str) -> str:
