@@ -30,6 +30,11 @@ def save_checkpoint(folder: str | Path, step: int, tensors: dict[str, torch.Tens
         old.unlink()
 
 
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The files of checkpoints in ``folder``, the newest first, damaged ones too."""
+    return sorted(Path(folder).glob("step_*.safetensors"), reverse=True)
+
+
 def newest_checkpoint(folder: str | Path) -> tuple[int, dict[str, torch.Tensor]] | None:
     """(step, tensors) of the newest file that can be read, or None where there is none.
 
@@ -37,7 +42,7 @@ def newest_checkpoint(folder: str | Path) -> tuple[int, dict[str, torch.Tensor]]
     anew without being told.
     """
     damaged = []
-    for path in sorted(Path(folder).glob("step_*.safetensors"), reverse=True):
+    for path in checkpoints(folder):
         try:
             tensors, configuration = load_weights(path)
             step = int(configuration["step"])

@@ -1,5 +1,6 @@
 """Training resumes exactly, refuses what it cannot go on with, and several processes are one."""
 
+import hashlib
 import json
 import math
 import os
@@ -392,6 +393,30 @@ def test_a_run_started_from_weights_begins_there_and_refuses_those_of_another_ne
     with pytest.raises(InputError, match=r"differs in network from what is trained"):
         train_stage(root, tmp_path / "third", "tiny", **TINY | dict(channels=8), init_from=given)
     assert not (tmp_path / "third").exists()
+
+
+def test_a_run_that_goes_on_states_what_it_began_with_and_needs_it_no_more(root, tmp_path):
+    train_stage(root, tmp_path / "first", "tiny", **TINY | dict(items=4))
+    given, other = sorted((tmp_path / "first").glob("ema-*.safetensors"))[:2]
+    hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (given, other)}
+
+    def begun(name, items, path):
+        made = train_stage(root, tmp_path / name, "tiny", **TINY | dict(items=items, init_from=path))
+        kept = load_weights(made)[1], loop.read_configuration(made.parent)
+        stated = {each.get("initialised_from") for each in kept}
+        assert len(stated) == 1  # in the weights and in configuration.json
+        return stated.pop()
+
+    for first, then in ((given, None), (given, other), (None, other)):
+        name = f"{first and first.name} {then and then.name}"
+        assert begun(name, 4, first) == begun(name, 8, then) == hashes.get(first)
+    begun("killed", 4, other)
+    shutil.rmtree(tmp_path / "killed" / "checkpoints")  # before its first one: it begins anew
+    assert begun("killed", 4, given) == hashes[given]
+    given.unlink()
+    assert begun("killed", 8, given) == hashes[given]
+    with pytest.raises(InputError, match="no such weights file"):
+        begun("new", 4, given)
 
 
 def test_a_flow_may_begin_with_the_layers_of_a_diffusion_and_says_so(root, tmp_path, capsys):

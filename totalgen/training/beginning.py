@@ -9,12 +9,14 @@ from typing import Any
 import click
 import torch
 
+from totalgen.checkpoints import checkpoints
 from totalgen.data.demographics import ranges
 from totalgen.data.recipes import LEARNT_FROM
 from totalgen.errors import InputError
 from totalgen.schema import Settings, build, to_dict
 from totalgen.tasks.items import Items
 from totalgen.tasks.systems import SYSTEMS
+from totalgen.training.loop import read_configuration
 from totalgen.weights import load_weights
 
 
@@ -41,14 +43,20 @@ def configure(items: Items, kind: str, preset: str, settings: Settings, **found:
 
 
 def initial_weights(
-    path: Path | None, configuration: dict[str, Any], decisive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-) -> dict[str, torch.Tensor] | None:
+    path: Path | None, configuration: dict[str, Any], outdir: Path | None = None,
+    decisive: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> dict[str, torch.Tensor] | None:  # fmt: skip
     """Tensors of the weights file ``path``, or None without one; its hash goes into ``configuration``.
 
+    outdir: of the run; where it goes on from its own checkpoint, ``path`` is not read, and the hash is the run's own.
     decisive: configuration → what both must share; default: what a stage of the cascade must.
     Raises InputError when the file is of another kind, or differs in what is decisive. Another family (a flow that
     begins with the layers of a diffusion) is said aloud.
     """
+    if outdir and checkpoints(outdir / "checkpoints") and (outdir / "configuration.json").exists():
+        begun = read_configuration(outdir)
+        configuration |= {name: begun[name] for name in ("initialised_from",) if name in begun}
+        return None
     if path is None:
         return None
     state, other = load_weights(path)

@@ -28,7 +28,7 @@ def train_diffusion(root: Path, outdir: Path, preset: str, settings: DiffusionSe
     """
     items = make_items(root, settings)
     configuration = configure(items, kind_of(settings), preset, settings)
-    initial = initial_weights(settings.run.init_from, configuration)
+    initial = initial_weights(settings.run.init_from, configuration, outdir)
     torch.manual_seed(settings.run.seed)
     process = settings.process
     network = UNet(**network_arguments(configuration))

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from totalgen import distributed
 from totalgen.checkpoints import (
     adam_moments,
+    checkpoints,
     flatten,
     load_adam_moments,
     newest_checkpoint,
@@ -355,7 +356,8 @@ def next_batch(loader: Iterator) -> list[torch.Tensor]:
 
 
 def claim(outdir: Path, configuration: dict[str, Any], settings: Any) -> None:
-    """Write configuration.json into a new run folder, or check that the folder's own is the same.
+    """Write configuration.json into a new run folder, or check that the folder's own is the same; without a checkpoint
+    the run begins anew, and its configuration with it.
 
     settings: the class of the configuration's settings. Settings that may change while a run goes on are not compared.
     """
@@ -376,7 +378,8 @@ def claim(outdir: Path, configuration: dict[str, Any], settings: Any) -> None:
                 f"{outdir}: was started with another configuration ({', '.join(changed)} differ). "
                 "Use the same one to go on, or another --outdir."
             )
-        return
+        if checkpoints(outdir / "checkpoints"):
+            return
     with atomic(path) as written:
         written.write_text(text)
 

@@ -50,7 +50,7 @@ def train_segmenter(root: Path, outdir: Path, preset: str, settings: SegmenterSe
     configuration = configure(items, SEGMENTER_KIND, preset, settings, **found)
     torch.manual_seed(settings.run.seed)
     network = segmentation_network(settings.channels, 1 + len(found["ids"]))
-    initial = initial_weights(settings.run.init_from, configuration, _decisive)
+    initial = initial_weights(settings.run.init_from, configuration, outdir, _decisive)
     if initial is not None:
         network.load_state_dict(initial)
     objective = Segmentation(network, torch.tensor(found["shares"]), settings.run.items)

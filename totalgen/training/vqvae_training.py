@@ -21,7 +21,7 @@ from totalgen.weights import VQVAE_KIND
 def train_vqvae(root: Path, outdir: Path, preset: str, settings: VqvaeSettings) -> Path:
     """Train on <root>/pairs.zarr (see loop.fit). Returns the path of the weights."""
     items, codec, configuration = _prepared(root, preset, settings)
-    initial = initial_weights(settings.run.init_from, configuration, lambda found: plain(found["codec"]))
+    initial = initial_weights(settings.run.init_from, configuration, outdir, lambda found: plain(found["codec"]))
     if initial is not None:
         codec.network.load_state_dict(initial)
     with report_full_disk(outdir):
