@@ -228,6 +228,21 @@ def test_what_a_killed_process_left_goes_with_its_job_or_the_next_server_and_res
     assert (tmp_path / "studies" / image.id).exists()
 
 
+def test_a_stray_file_among_the_uploads_is_removed(tmp_path, weights):
+    Idle(tmp_path, weights)
+    (tmp_path / "uploads" / ".DS_Store").write_text("of a Mac")
+    assert Idle(tmp_path, weights).jobs == {}
+    assert not list((tmp_path / "uploads").iterdir())
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"id": "a", "kind": "generate", "values": null}', '{"shape": 1}'])
+def test_a_damaged_job_file_is_named_with_its_cure(tmp_path, weights, text):
+    Idle(tmp_path, weights)
+    (tmp_path / "jobs" / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"jobs/a\.json: (is no JSON|holds no job) \(.*\)\. Remove or restore it\.$"):
+        Idle(tmp_path, weights)
+
+
 def test_two_pages_do_not_share_a_folder(tmp_path, weights, run_script):
     (tmp_path / "results").mkdir()
     with locked(tmp_path / "results", "the page"):

@@ -25,6 +25,7 @@ from totalgen.errors import InputError
 
 LONGEST_QUEUE = 20
 STOP_S = 5.0  # after which a process that does not end is killed
+REMOVE = "Remove or restore it."  # a file of a job
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -45,6 +46,17 @@ class Job:
     error: str = ""
 
 
+def read_job(path: Path) -> Job:
+    """The job that a file holds. Raises InputError for anything else."""
+    try:
+        job = Job(**read_json(path, REMOVE))
+    except TypeError as error:
+        raise InputError(f"{path}: holds no job ({str(error).removeprefix('Job.__init__() ')}). {REMOVE}") from None
+    if not isinstance(job.values, dict):
+        raise InputError(f"{path}: holds no job (values is a {type(job.values).__name__}). {REMOVE}")
+    return job
+
+
 class Jobs:
     """The jobs of a results folder, the oldest first, and the thread that does them one after the other."""
 
@@ -55,7 +67,7 @@ class Jobs:
         self.changed = threading.Condition(threading.RLock())
         self.process: subprocess.Popen | None = None
         self.closing = False
-        found = [Job(**read_json(path)) for path in (self.results / "jobs").glob("*.json")]
+        found = [read_job(path) for path in (self.results / "jobs").glob("*.json")]
         self.jobs = {job.id: job for job in sorted(found, key=lambda job: job.created)}
         for job in self.jobs.values():
             if job.state == "running":  # its server was killed: what is done is found again
@@ -63,7 +75,9 @@ class Jobs:
             self._clear(job)
         waiting = {job.values.get("upload") for job in self.jobs.values() if job.state not in ENDED}
         for upload in (self.results / "uploads").iterdir():
-            if upload.name not in waiting:
+            if not upload.is_dir():  # such as .DS_Store
+                upload.unlink()
+            elif upload.name not in waiting:
                 shutil.rmtree(upload)
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
