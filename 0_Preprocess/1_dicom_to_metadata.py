@@ -26,7 +26,7 @@ from totalgen.commands import PLACE, command, ended, spread_options
 from totalgen.data.choice import OTHER_STUDY
 from totalgen.data.demographics import TEST_FRACTION, Demographics, write_with_others
 from totalgen.data.files import atomic, forget_failures, record_failure, require_folder
-from totalgen.data.identity import SUBJECT_IDS
+from totalgen.data.identity import SUBJECT_IDS, is_hidden_name
 from totalgen.data.metadata import BY_HAND, describe_cohort, told_otherwise
 from totalgen.data.names import first_of
 from totalgen.data.subjects import say_doubts
@@ -65,10 +65,14 @@ def main(root, test_fraction, validation_fraction, seed, subject_ids, workers, s
         f"{row['subject']}: {doubt}" for _, row in cohort.iterrows()
         for doubt in told_otherwise(Demographics.from_row(row), demographics, row["subject"])
     ]  # fmt: skip
-    described = len(cohort)
+    described = set(cohort["subject"])
     cohort = write_with_others(root / "cohort.csv", cohort)
-    if len(cohort) > described:
-        click.echo(f"{len(cohort) - described} subjects stay in cohort.csv that no header describes.")
+    if others := [subject for subject in cohort["subject"] if subject not in described]:
+        click.echo(f"{len(others)} subjects stay in cohort.csv that no header describes.")
+    if unnamed := [subject for subject in others if is_hidden_name(subject)]:
+        click.echo(f"Warning: of these {first_of(unnamed, 5)} have hidden names. Where their headers have been "
+                   "de-identified or .salt has been made anew since, they are the same patients: remove their rows.",
+                   err=True)  # fmt: skip
     splits = ", ".join(f"{count} {split}" for split, count in cohort["split"].value_counts().items())
     click.echo(f"{len(cohort)} subjects ({splits}) in {root / 'cohort.csv'}.")
     unused = series[(series["modality"] == "PT") & (series["reason"] == OTHER_STUDY)]["subject"].unique()

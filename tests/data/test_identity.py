@@ -284,6 +284,28 @@ def test_the_user_may_ask_for_patient_ids_or_for_hashes(dicom, hospital, script,
     assert "MRN" not in result.output
 
 
+def test_a_patient_who_is_hidden_is_not_shown_beside_it(dicom, hospital, script, tmp_path):
+    hospital(1)
+    dicom.study(tmp_path, "open")
+    hidden = subjects(tmp_path, script, "--subject-ids", "hash")
+    table = (tmp_path / "cohort.csv").read_text()
+    result = script("1", "--root", tmp_path, "--subject-ids", "patient-id")
+    assert result.exit_code == 2
+    assert all(name in result.stderr for name in hidden)
+    assert "MRN" not in result.output
+    assert (tmp_path / "cohort.csv").read_text() == table
+
+
+def test_hidden_names_that_no_header_has_any_more_are_said(hospital, script, tmp_path):
+    """As after another salt: nothing tells that they are the same patients."""
+    hospital(1)
+    (before,) = subjects(tmp_path, script)
+    (tmp_path / ".salt").write_text("0123456789abcdef" * 2)
+    result = script("1", "--root", tmp_path)
+    assert result.exit_code == 0
+    assert f"Warning: of these {before} have hidden names" in result.stderr
+
+
 def test_a_hidden_study_that_changed_since_step_1_is_refused(hospital, script, tmp_path):
     hospital(1)
     hospital(2)

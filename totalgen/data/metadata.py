@@ -18,6 +18,7 @@ from totalgen.data.dicom_files import Damaged, read_file, walk
 from totalgen.data.files import error_text
 from totalgen.data.header_person import NO_BIRTH_DATES, READERS, day, height_m, possible, sex
 from totalgen.data.made_with import ENDS
+from totalgen.data.names import first_of
 from totalgen.data.parallel import spread
 from totalgen.data.progress import progress
 from totalgen.data.subjects import read_table
@@ -233,6 +234,7 @@ def by_subject(
         issuers.setdefault(name, set()).update([issuer] if issuer else [])
     subjects: dict[str, tuple[list[Series], list[Damaged]]] = {}
     hidden, open_names = set(), set()
+    shown: set[tuple[str, str]] = set()
     for header, path, series, bad in things:
         name, issuer = patient(header, path)
         subject = identity.file_name(name)
@@ -242,16 +244,31 @@ def by_subject(
                 (issuer,) = issuers[name]
             subject = identity.hidden_name(dicom.parent, name, issuer)
             hidden.add(subject)
+        else:
+            shown.update((name, each) for each in ("", *issuers[name]))
         of_series, of_files = subjects.setdefault(subject, ([], []))
         of_series.extend([series] if series else [])
         of_files.extend([bad] if bad else [])
-    cohort = dicom.parent / "cohort.csv"
-    if open_names & set(read_table(cohort)["subject"]):
+    _refuse_two_names(dicom.parent / "cohort.csv", open_names, shown)
+    return subjects, hidden
+
+
+def _refuse_two_names(cohort, open_names, shown):
+    """Raises InputError where a table would have one patient under two names. open_names: subjects that are to be
+    hidden, as they would be called openly;  shown: (Patient ID, issuer) of the others."""
+    listed = set(read_table(cohort)["subject"])
+    if open_names & listed:
         raise InputError(
             f"{cohort}: names subjects by their Patient IDs, which are to be hidden. Use a folder that contains "
             "only dicom/, or give --subject-ids patient-id."
         )
-    return subjects, hidden
+    if not any(map(identity.is_hidden_name, listed)):
+        return  # there may be no salt, and none is made
+    if same := listed & {identity.hidden_name(cohort.parent, *each) for each in shown}:
+        raise InputError(
+            f"{cohort}: hides the Patient ID of {first_of(sorted(same), 5)}, who would be named by it beside that row. "
+            "Use a folder that contains only dicom/, or give --subject-ids hash."
+        )
 
 
 def naming(things: Sequence[tuple[Any, Path]], dicom: Path) -> Callable[[Any, Path], tuple[str, str]]:
