@@ -132,9 +132,14 @@ def test_labels_upside_down_are_refused():
 
 def test_grids_that_differ_are_refused():
     ct, suv, labels = torso()
-    moved = Volume(suv.voxels, suv.affine + 1e-2 * np.eye(4))
-    with pytest.raises(InputError, match="SUV do not share"):
-        crop_torso(ct, moved, labels)
+    longer, rounded, elsewhere = suv.affine.copy(), suv.affine.copy(), suv.affine.copy()
+    longer[2, 2] += 1e-2  # millimetres at the other end
+    rounded[:3] += 1e-4
+    elsewhere[0, 3] += 0.5 * MM
+    for affine in (longer, elsewhere):
+        with pytest.raises(InputError, match="SUV do not share"):
+            crop_torso(ct, Volume(suv.voxels, affine), labels)
+    crop_torso(ct, Volume(suv.voxels, rounded), labels)
 
 
 def test_a_ct_without_a_body_is_refused():

@@ -42,7 +42,7 @@ def crop_torso(
     a body.
     """
     for name, other in (("SUV", suv), ("organs", organs)):
-        if other is not None and not (ct.shape == other.shape and np.allclose(ct.affine, other.affine, atol=1e-3)):
+        if other is not None and not ct.same_grid(other):
             raise InputError(f"CT and {name} do not share one grid. Run 2_dicom_to_nifti.py and 3_segment_organs.py.")
     labels = np.zeros(ct.shape, np.uint8) if organs is None else organs.voxels
     low, high, landmarks, notes = axial_range(labels, ct.voxel_mm[2], margin_mm)

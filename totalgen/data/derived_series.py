@@ -129,7 +129,7 @@ def write_derived(
     """
     if not original.headers:
         raise InputError("DICOM can only be derived from DICOM: the input is another kind of file. Leave --dicom out.")
-    if volume.shape != original.grid.shape or not np.allclose(volume.affine, original.grid.affine):
+    if not volume.same_grid(original.grid):
         raise ValueError("the derived volume is not on the grid of its source")
     headers = _from_the_head(original)
     first = headers[0]

@@ -117,6 +117,6 @@ def on_grid_of(ct: Volume, labels: Volume, name: str | Path) -> Volume:
     if not np.isin(ids, list(ORGANS.values())).any():
         raise InputError(f"{name}: none of the organs used here is labelled ({', '.join(ORGANS)}). Check its ids.")
     labels = Volume(labels.voxels.astype(np.uint8), labels.affine)
-    if labels.shape == ct.shape and np.allclose(labels.affine, ct.affine, atol=1e-3):
+    if labels.same_grid(ct):
         return Volume(labels.voxels, ct.affine)
     return resample(labels, ct.shape, ct.affine, fill=0, nearest=True)
