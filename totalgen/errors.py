@@ -1,7 +1,9 @@
 """The one error a user can cause and cure."""
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -22,6 +24,15 @@ class InputError(click.ClickException):
 
     def __str__(self) -> str:
         return self.message
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within this context an InputError about values begins with the file that holds them."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def closest(name: str, known: Mapping[str, Value]) -> Value:

@@ -39,13 +39,20 @@ def test_an_affine_that_is_not_in_mm_is_refused(tmp_path, factor, unit):
         read_ct(tmp_path / "ct.nii.gz")
 
 
+@pytest.mark.parametrize(("voxel_mm", "doubtful"), [((0.12, 0.12, 0.5), True), ((9, 9, 0.5), False)])
+def test_a_ct_in_centimetres_whose_voxels_may_be_small_ones_is_doubted(tmp_path, voxel_mm, doubtful):
+    """1.2 mm in centimetres are 0.12 mm, as a photon-counting CT may have; a thin slab is none of it."""
+    write_nifti(tmp_path / "ct.nii.gz", Volume(phantom(), np.diag([*voxel_mm, 1])))
+    assert any("is its affine in cm?" in each for each in read_ct(tmp_path / "ct.nii.gz").warnings) == doubtful
+
+
 def test_metal_is_doubtful(tmp_path):
     ct = phantom()
     ct[6, 6, 6] = 12000
     write_nifti(tmp_path / "ct.nii.gz", Volume(ct, AFFINE))
     found = read_ct(tmp_path / "ct.nii.gz")
     assert np.array_equal(found.ct.voxels, ct)
-    assert "check that it is HU" in found.warnings[0]
+    assert "check that it is HU" in found.warnings[-1]
 
 
 def test_a_series_is_read_on_its_own_grid(tmp_path, dicom):

@@ -10,9 +10,9 @@ from pydicom.dataset import Dataset
 from totalgen.data.dicom import Series, read_series
 from totalgen.data.intensity import BODY_HU
 from totalgen.data.metadata import merge_demographics, series_label, series_of_one
-from totalgen.data.plausibility import check_edges, check_hu
+from totalgen.data.plausibility import check_edges, check_hu, field_doubts
 from totalgen.data.volume import Volume, check_finite, placement_doubts, read_nifti
-from totalgen.errors import InputError
+from totalgen.errors import InputError, naming
 
 NO_AIR_HU, HIGH_HU = -200.0, 5000.0  # no CT is without air; nothing but metal is denser
 BODY_SHARE = 0.005  # of the voxels, at least
@@ -45,10 +45,8 @@ def read_ct(path: str | Path) -> Ct:
     share = float((voxels > BODY_HU).mean())
     if share < BODY_SHARE:
         raise InputError(f"{path}: {100 * share:.2g} % of it is denser than {BODY_HU:g} HU: no body. Is it the right?")
-    try:
+    with naming(path):
         check_hu(found.ct)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     warnings = list(found.warnings)
     if highest > HIGH_HU:
         warnings.append(f"the highest value is {highest:.4g} HU: check that it is HU")
@@ -58,7 +56,7 @@ def read_ct(path: str | Path) -> Ct:
 def _from_nifti(path):
     volume = read_nifti(path, reorder=False)
     check_edges(volume, path)
-    return Ct(volume, tuple(placement_doubts(path)))
+    return Ct(volume, (*placement_doubts(path), *field_doubts(volume)))
 
 
 def _from_dicom(folder):

@@ -19,7 +19,7 @@ from totalgen.data.enhanced import frame_headers
 from totalgen.data.header_numbers import stated
 from totalgen.data.identity import is_deidentified
 from totalgen.data.volume import Volume
-from totalgen.errors import InputError
+from totalgen.errors import InputError, naming
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LOCALIZER = ".localizer"  # what is added to the UID of a series for its localizers, which are a series of their own
@@ -222,10 +222,8 @@ def read_series(files: Iterable[str | Path]) -> tuple[Volume, list[pydicom.Datas
             raise InputError(f"{path}: {why or 'is no DICOM file'}. Restore the file.")
         pixels = bare_pixels(dataset)
         dataset.pop("PixelData", None)
-        try:
+        with naming(path):
             headers = split(dataset)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
         for index, header in enumerate(headers):
             at = place(header)
             this = Slice(path, header, index, pixels, *at)

@@ -12,7 +12,7 @@ from totalgen.data.plausibility import check_edges, check_hu, check_suv, pet_edg
 from totalgen.data.segmentation import on_grid_of
 from totalgen.data.text_files import read_text
 from totalgen.data.volume import Volume, check_finite, placement_doubts, read_labels, read_nifti
-from totalgen.errors import InputError
+from totalgen.errors import InputError, naming
 
 PERSON = ("sex", "age_years", "height_m", "weight_kg")
 UNITS = {"age_years": 1.0, "height_m": 1.0, "height_cm": 0.01, "weight_kg": 1.0}  # field of a table → factor
@@ -33,10 +33,8 @@ def read_study(
     for path, volume in ((ct, own), (suv, pet)):
         check_edges(volume, path)
         check_finite(path, volume)
-    try:
+    with naming(suv):
         check_suv(pet)
-    except InputError as error:
-        raise InputError(f"{suv}: {error}") from None
     check_hu(own)
     warnings = [f"{name}: {doubt}" for name, path in (("CT", ct), ("SUV", suv)) for doubt in placement_doubts(path)]
     warnings += [f"SUV: {doubt}" for doubt in pet_edge_doubts(pet)]

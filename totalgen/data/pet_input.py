@@ -14,7 +14,7 @@ from totalgen.data.plausibility import SUV_DOUBTFUL, check_edges, check_suv, pet
 from totalgen.data.study import chosen_in
 from totalgen.data.suv import needs_whole_person, suv_factors, tracer
 from totalgen.data.volume import Volume, check_finite, placement_doubts, read_nifti
-from totalgen.errors import InputError
+from totalgen.errors import InputError, naming
 
 NPZ_VOXEL_MM = 1.65  # of the published npz files, which carry no geometry
 ANYBODY = dict(sex="F", age_years=50.0, height_m=1.7)  # SUVbw depends on the weight alone
@@ -47,10 +47,8 @@ def read_pet(path: str | Path) -> Pet:
     voxels = pet.suv.voxels
     check_finite(path, pet.suv)
     highest, lowest = float(voxels.max()), float(voxels.min())
-    try:
+    with naming(path):
         check_suv(pet.suv)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     warnings = list(pet.warnings)
     if highest > SUV_DOUBTFUL:
         warnings.append(f"the highest SUV is {highest:.4g}: check that it is SUV")

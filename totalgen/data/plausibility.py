@@ -29,6 +29,7 @@ DENSE_HU, DENSE_SHARE = 600.0, 0.05  # bone and metal are less of a field of vie
 EDGE_MM = (0.1, 50.0)  # of a voxel of a person: photon-counting CT has 0.1 mm, and 50 mm show no organ
 METRES_MM = 0.01  # below it an edge is in metres, of at most 10 mm, above it rather in centimetres, of at least 0.1 mm
 SMALL_PET_MM = 0.8  # below the voxels of PET of people; in centimetres it is 8 mm
+SMALL_FIELD_MM = 100.0  # across: a CT of a person in centimetres has 25 to 80, a wrist or an ear may
 SAME_FACTOR = 0.2  # of a logarithm: how well a cause must explain a factor to be named
 
 
@@ -91,6 +92,12 @@ def pet_edge_doubts(pet: Volume) -> list[str]:
     """Doubts about voxels that are smaller than those of any PET of people."""
     small = float(pet.voxel_mm.min()) < SMALL_PET_MM
     return [f"its voxels have edges of {_edges(pet)} mm: is its affine in cm?"] if small else []
+
+
+def field_doubts(ct: Volume) -> list[str]:
+    """Doubts about a CT that is narrower than a person, whose voxels in centimetres may pass for small ones."""
+    _, width, _ = sorted(edge * number for edge, number in zip(ct.voxel_mm, ct.shape, strict=True))  # of any axes
+    return [f"its field of view is {width:.3g} mm wide: is its affine in cm?"] if width < SMALL_FIELD_MM else []
 
 
 def _edges(volume):
