@@ -116,5 +116,6 @@ def test_weights_of_runs_are_those_of_the_presets_names(tmp_path):
     assert [path.parent.name for path in found.values()] == ["demo-global-edm", "mine"]
     other = Path("given.safetensors")
     assert weights_of_runs(tmp_path, preset, dict(global_weights=other))["global_weights"] == other
+    assert weights_of_runs(None, preset, dict(global_weights=None)) == dict(global_weights=None)
     with pytest.raises(InputError, match="demo-sr-edm has no ema-0.100.safetensors. Train preset demo-sr-edm there"):
         weights_of_runs(tmp_path, dict(sr_weights="Resource/demo-sr-edm.safetensors"), dict(sr_weights=None))

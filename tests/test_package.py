@@ -17,7 +17,7 @@ from totalgen import Cascade
 from totalgen.phantom import make_subject, sample_demographics
 from totalgen.phantom.phantom_dicom import write_study
 from totalgen.schema import resolve
-from totalgen.settings import GenerationSettings
+from totalgen.settings import ORGAN_CALIBRATION, GenerationSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEEL_LIMIT_MIB = 30
@@ -129,13 +129,15 @@ def test_setup_states_in_one_line_what_is_missing(tmp_path, missing, words):
     assert words in lines[0]
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-flow"])
-def test_the_sampling_that_shipped_weights_carry_is_that_of_their_preset(name):
+@pytest.mark.parametrize("preset", ["demo", "demo-flow"])
+def test_the_sampling_that_shipped_weights_carry_is_that_of_their_preset(preset):
     spec = importlib.util.spec_from_file_location("generate_petct", REPOSITORY / "2_Tests" / "generate_petct.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    settings, shipped = resolve(GenerationSettings, script.PRESETS, name), Cascade.shipped(name)
+    settings, shipped = resolve(GenerationSettings, script.PRESETS, preset), Cascade.shipped(preset)
     agreeing = ("consistency", "consistency_of", "consistency_sigma")
-    calibration = ("calibration_slope", "size_calibration", "uptake_calibration", "size_cooling")
+    calibration = ("calibration_slope", *ORGAN_CALIBRATION)
+    made = Cascade.load(settings)
     for name in ("global_sampling", "sr_sampling", "tiling", "self_start", "air", *agreeing, *calibration):
-        assert getattr(settings, name) == getattr(shipped, name), name
+        assert getattr(made, name) == getattr(shipped, name), name
+    assert bool(made.size_calibration) == (preset == "demo")

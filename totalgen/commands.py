@@ -166,13 +166,17 @@ def input_options(function: Callable) -> Callable:
     return function
 
 
-def weights_of_runs(folder: Path, preset: dict[str, Any], given: dict[str, Path | None]) -> dict[str, Path | None]:
+def weights_of_runs(
+    folder: Path | None, preset: dict[str, Any], given: dict[str, Path | None]
+) -> dict[str, Path | None]:  # fmt: skip
     """The weights of a preset as they are left by trainings of one's own, <folder>/<name>/ema-0.100.safetensors.
 
-    preset: its settings, whose weights are shipped as <name>.safetensors or left by a training <name>;  given: setting
-    → path that was given instead, or None. Raises InputError when one is missing.
+    folder: None: only what was given;  preset: its settings, whose weights are shipped as <name>.safetensors or left by
+    a training <name>;  given: setting → path that was given instead, or None. Raises InputError when one is missing.
     """
     found = dict(given)
+    if folder is None:
+        return found
     for key in (key for key, path in given.items() if path is None):
         path = Path(preset[key])
         name = path.parent.name if path.name.startswith("ema-") else path.stem

@@ -22,6 +22,7 @@ PLACEMENTS = ("uniform", "body", "heat")
 STAGES = ("global", "sr")
 MR_STAGES = ("slices", "refined")
 LEAST_CONSISTENCY = 0.25  # low-resolution voxels: over fewer a Gaussian averages nothing
+ORGAN_CALIBRATION = ("size_calibration", "uptake_calibration", "size_cooling")
 SEGMENTER_STRIDE = 8  # its network halves each axis three times
 
 
@@ -140,7 +141,8 @@ class SamplingSettings(Settings):
     churn: float = setting(0.0, "noise that heun adds again along the way (S_churn of Karras 2022)", low=0, high=1000)
     noise_scale: float = setting(1.0, "its scale, and that of sde_dpm_solver's noise (S_noise)", low=0.5, high=2)
     time_shift: float = setting(1.0, "noise level that the network is told, over that of the sample", low=0.5, high=4)
-    time_shift_sigma: float = setting(SIGMA_MAX, "highest noise level at which it is told another", above=0)
+    time_shift_sigma_min: float = setting(0.0, "lowest noise level at which it is told another", low=0)
+    time_shift_sigma_max: float = setting(SIGMA_MAX, "highest noise level at which it is told another", above=0)
     time_shift_of: str = setting("", "the only target that it is told another for, such as SUV; empty: all")
 
     def __post_init__(self) -> None:
@@ -154,10 +156,15 @@ class SamplingSettings(Settings):
                 f"noise_scale is {self.noise_scale:g}, but {self.sampler} without churn adds no noise along the way. "
                 "Leave it out, or choose sde_dpm_solver."
             )
-        for name, usual in (("time_shift_sigma", SIGMA_MAX), ("time_shift_of", "")):
+        if not self.time_shift_sigma_min < self.time_shift_sigma_max:
+            raise InputError(
+                f"time_shift_sigma_min {self.time_shift_sigma_min:g} is not below time_shift_sigma_max "
+                f"{self.time_shift_sigma_max:g}. Change one."
+            )
+        for name, usual in (("time_shift_sigma_min", 0.0), ("time_shift_sigma_max", SIGMA_MAX), ("time_shift_of", "")):
             if self.time_shift == 1 and (value := getattr(self, name)) != usual:
                 raise InputError(
-                    f"{name} is {value}, but time_shift is 1, which changes nothing. Set time_shift, or leave it out."
+                    f"{name} is {value}, but time_shift is 1, which changes nothing. Set time_shift, or {name}={usual}."
                 )
 
     def text(self) -> str:
@@ -358,7 +365,8 @@ class GenerationSettings(Settings):
         "more, with more steps by more; 1: as the network says", low=0.5, high=2,
     )  # fmt: skip
     size_calibration: tuple[float, ...] = setting(
-        (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage", low=-10, high=10
+        (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage; if this and the "
+        "next two are empty, what the weights were validated with; 0,0,0,0: none", low=-10, high=10,
     )  # fmt: skip
     uptake_calibration: tuple[float, ...] = setting((), "the same of their mean SUVs", low=-10, high=10)
     size_cooling: tuple[float, ...] = setting(
@@ -369,7 +377,7 @@ class GenerationSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("size_calibration", "uptake_calibration", "size_cooling"):
+        for name in ORGAN_CALIBRATION:
             if len(numbers := getattr(self, name)) not in (0, len(MEASURED)):
                 raise InputError(f"{name} is {numbers!r}. Give none, or a number for each of {', '.join(MEASURED)}.")
         added = self.size_calibration or (0.0,) * len(MEASURED)

@@ -193,6 +193,35 @@ def test_organs_are_amended_as_they_were_measured_and_after_the_slope_of_suv(cas
         cascade(global_weights=path, size_calibration=(2, 0, 0, 0), size_cooling=(0, 0, 0, 1))
 
 
+def test_organs_are_calibrated_as_the_weights_were_validated_unless_settings_say_how(cascade, template_file, tmp_path):
+    state, configuration = load_weights(template_file)
+    maps = torch.randn(2, 3, 2, 4, 4, 16, generator=torch.Generator().manual_seed(1)) / 30
+    slopes = {sex: np.full((2, 3), 1.4) for sex in "FM"}
+    organs = OrganCalibration(("liver volume", "heart volume", "heart SUVmean"), *maps, np.array([1.0, 90.0]), slopes)
+    measured = configuration | dict(data=configuration["data"] | dict(organs=organs.settings))
+
+    def with_weights(name, settings, **sampling):
+        path = tmp_path / f"{name}.safetensors"
+        save_weights(path, state, measured | (dict(sampling=sampling) if sampling else {}))
+        return cascade(global_weights=path, **settings)
+
+    strengths = dict(size_calibration=[2, 1, 0, 0], size_cooling=[0, 3, 0, 0])
+    larger = {name: tuple(numbers) for name, numbers in strengths.items()}
+    nothing = dict(size_calibration=(0, 0, 0, 0))
+    carried, asked = with_weights("carried", {}, **strengths), with_weights("asked", larger)
+    without, plain = with_weights("carried", nothing, **strengths), with_weights("plain", {})
+    made, same, none, usual = (each.generate_low(WOMAN, 1) for each in (carried, asked, without, plain))
+    assert torch.equal(made, same)
+    assert torch.equal(none, usual)
+    assert not torch.allclose(made, usual, atol=1e-3)
+    for name, numbers in larger.items():
+        assert carried.describe(WOMAN)[name] == numbers
+    with pytest.raises(InputError, match=r"damaged\.safetensors.*size_calibration"):
+        with_weights("damaged", {}, size_calibration=[1, 2])
+    with pytest.raises(InputError, match=r"damaged\.safetensors: its header"):
+        with_weights("damaged", {}, size_calibration=1)
+
+
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):
     """An sr stage whose samples are next to nothing adds nothing: the voxels of a phase come back in their places."""
     zero = dict(out_gain=torch.zeros(()))
@@ -396,6 +425,12 @@ def test_a_bar_counts_every_evaluation_of_both_stages(cascade, sampler):
     )  # fmt: skip
     change = (volume - plain.refine(low, WOMAN, 1)).flatten(1).std(1) / volume.flatten(1).std(1)
     assert change[1] > 1.5 * change[0]  # CT changes only because it is estimated beside another SUV
+    between = dict(time_shift=2.0, time_shift_sigma_min=0.01, time_shift_sigma_max=1.0, time_shift_of="SUV")
+    begun, calls = cascade(sr_sampling=usual | between, self_start=2.0), []
+    begun.sr_stage.denoiser.network.register_forward_hook(lambda *_: calls.append(1))
+    numbers.clear(), ended.clear()
+    begun.refine(low, WOMAN, 1, bar)
+    assert numbers == ended == [len(calls)]  # the grid of an early start has more levels below σ 1
 
 
 def test_more_noise_is_told_of_a_target_that_is_made(cascade):

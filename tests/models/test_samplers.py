@@ -109,20 +109,23 @@ def test_a_shifted_level_is_what_the_denoiser_is_told():
         real.append(level)
         return clean
 
-    usual, calmer = (sample(denoiser, None, noise, "dpm_solver", 24, time_shift=shift, time_shift_sigma=10, amend=amend)
-                     for shift in (1.0, 1.3))  # fmt: skip
+    way, within = (denoiser, None, noise, "dpm_solver", 24), dict(time_shift_sigma_max=10, amend=amend)
+    usual, calmer = (sample(*way, time_shift=shift, **within) for shift in (1.0, 1.3))
+    sample(*way, time_shift=1.3, time_shift_sigma_min=0.3, **within)
     levels = karras_sigmas(24)[:-1].tolist()
-    shifted = [level * (1.3 if level <= 10 else 1) for level in levels]
-    assert 0 < sum(level > 10 for level in levels) < 24
-    assert told == pytest.approx(levels + shifted)
-    assert real == pytest.approx(2 * levels)
+    shifted, between = ([level * (1.3 if low <= level <= 10 else 1) for level in levels] for low in (0, 0.3))
+    assert 0 < sum(level > 10 for level in levels) < sum(level > 0.3 for level in levels) < 24
+    assert told == pytest.approx(levels + shifted + between)
+    assert real == pytest.approx(3 * levels)
     assert float(usual.std()) == pytest.approx(STD, rel=0.05)
     assert float(calmer.std()) < 0.9 * STD
     assert float(calmer.mean()) == pytest.approx(MEAN, abs=0.03)
-    assert SamplingSettings(time_shift=1.3, time_shift_sigma=10).time_shift_sigma == 10
-    for name, value in (("time_shift_sigma", 10), ("time_shift_of", "SUV")):
-        with pytest.raises(InputError, match=rf"{name} is {value}, but time_shift is 1.*Set time_shift, or leave"):
+    assert SamplingSettings(time_shift=1.3, time_shift_sigma_max=10).time_shift_sigma_max == 10
+    for name, value in (("time_shift_sigma_min", 0.3), ("time_shift_sigma_max", 10), ("time_shift_of", "SUV")):
+        with pytest.raises(InputError, match=rf"{name} is {value}, but time_shift is 1.*Set time_shift, or .*{name}"):
             SamplingSettings(**{name: value})
+    with pytest.raises(InputError, match="time_shift_sigma_min 10 is not below time_shift_sigma_max 10"):
+        SamplingSettings(time_shift=2, time_shift_sigma_min=10, time_shift_sigma_max=10)
 
 
 def test_one_channel_alone_is_told_more_noise():
@@ -134,7 +137,7 @@ def test_one_channel_alone_is_told_more_noise():
         told.append(float(sigma[0]))
         return gaussian(z, sigma[0])
 
-    shifts = dict(time_shift=2.0, time_shift_sigma=1.0)
+    shifts = dict(time_shift=2.0, time_shift_sigma_max=1.0)
     plain, both, alone = (sample(denoiser, None, noise, "heun", 12, **each)
                           for each in ({}, shifts, shifts | dict(time_shift_of=1)))  # fmt: skip
     assert torch.equal(alone, torch.stack([plain[:, 0], both[:, 1]], 1))

@@ -2,7 +2,7 @@
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,10 +25,17 @@ from totalgen.generation.window_sampler import WindowSampler
 from totalgen.models.precision import autocast
 from totalgen.models.samplers import STOCHASTIC, seeded_generator
 from totalgen.schema import build
-from totalgen.settings import ComputeSettings, GenerationSettings, SamplingSettings, TilingSettings, WindowSettings
+from totalgen.settings import (
+    ORGAN_CALIBRATION,
+    ComputeSettings,
+    GenerationSettings,
+    SamplingSettings,
+    TilingSettings,
+    WindowSettings,
+)  # fmt: skip
 from totalgen.tasks.petct import LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
 from totalgen.tasks.task import Box
-from totalgen.weights import STAGE_KIND, load_weights
+from totalgen.weights import STAGE_KIND, described, load_weights
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
@@ -111,8 +118,17 @@ class Cascade:
 
     @classmethod
     def load(cls, settings: GenerationSettings, device: torch.device | None = None) -> "Cascade":
-        """A cascade from weights files. Raises InputError when they do not fit each other (see Trained.load)."""
+        """A cascade from weights files. Raises InputError when they do not fit each other (see Trained.load).
+
+        The calibration of organs, where the settings have none at all, is what the weights of the global stage were
+        validated with.
+        """
         weights, compute = settings.weights, settings.compute
+        if not any(getattr(settings, name) for name in ORGAN_CALIBRATION):
+            carried = load_weights(weights.global_weights)[1].get("sampling", {})
+            with described(weights.global_weights):
+                organs: dict[str, Any] = {name: tuple(carried.get(name, ())) for name in ORGAN_CALIBRATION}
+                settings = replace(settings, **organs)
         return cls(
             load_stage(weights.global_weights, "global", device, compute, weights.global_guide),
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
@@ -174,8 +190,7 @@ class Cascade:
         agreeing = ("consistency", "consistency_of", "consistency_sigma")
         windows |= {name: getattr(self, name) for name in agreeing} if self.consistency else {}
         windows |= dict(calibration_slope=self.calibration_slope) if self.calibration_slope != 1 else {}
-        organs = ("size_calibration", "uptake_calibration", "size_cooling")
-        windows |= {name: getattr(self, name) for name in organs if getattr(self, name)}
+        windows |= {name: getattr(self, name) for name in ORGAN_CALIBRATION if getattr(self, name)}
         return vars(source) | windows | dict(
             source=f"generated, trained on {', '.join(self.trained_on)} data",
             global_weights=one.sha256, sr_weights=two.sha256,
@@ -194,7 +209,7 @@ class Cascade:
     def operations(self, shape: Sequence[int] | None = None) -> int:
         """Floating-point operations of the networks for one subject; it has one shape only."""
         first = self.global_stage.operations(self.global_sampling, [n // FACTOR for n in self.shape])
-        return first + sum(self.sr_stage.operations(self.sr_sampling, tile.box.shape) for tile in self.tiles())
+        return first + sum(self.sr_stage.operations(self._sr_begun(), tile.box.shape) for tile in self.tiles())
 
     def generate_low(self, demographics: Demographics, seed: int, progress: Progress = iter) -> torch.Tensor:
         """[2, x/4, y/4, z/4] in [0, 1]: CT and PET of the global stage. progress: wraps the list of evaluations."""
@@ -235,7 +250,13 @@ class Cascade:
     def _sr_sampler(self):
         begin = self._upsampled if self.self_start else None
         amend = self._consistent if self.consistency else None
-        return WindowSampler(self.sr_stage, self.sr_sampling, WindowSettings(overlap=self.tiling.overlap), begin, amend)
+        windows = WindowSettings(overlap=self.tiling.overlap)
+        return WindowSampler(self.sr_stage, self._sr_begun(), windows, begin, amend)
+
+    def _sr_begun(self):
+        """How the sr stage is sampled from where it begins."""
+        sampling = self.sr_sampling
+        return replace(sampling, sigma_max=self.self_start, levels="karras") if self.self_start else sampling
 
     def _upsampled(self, source, box):
         """What self-start begins from: the upsampled volume, without a residual, and the noise level there."""

@@ -88,7 +88,8 @@ class Trained:
         count = evaluations(sampling.sampler, sampling.steps)
         if self.shifted_alone(sampling) is not None:
             grid = (sampling.steps, sampling.levels, sampling.sigma_min, sampling.sigma_max, sampling.rho)
-            again = noise_levels(self.settings.process.family, *grid)[:-1] <= sampling.time_shift_sigma
+            levels = noise_levels(self.settings.process.family, *grid)[:-1]
+            again = (levels >= sampling.time_shift_sigma_min) & (levels <= sampling.time_shift_sigma_max)
             count += int(again.sum()) + (int(again[1:].sum()) if sampling.sampler == "heun" else 0)
         return count
 

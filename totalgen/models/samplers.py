@@ -184,7 +184,8 @@ def sample(
     levels: str = "auto", sigma_min: float = 0.002, sigma_max: float = SIGMA_MAX, rho: float = 7.0,
     guide: ConditionalDenoiser | None = None, guidance: float = 1.0, start: torch.Tensor | None = None,
     churn: float = 0.0, noise_scale: float = 1.0,
-    time_shift: float = 1.0, time_shift_sigma: float = SIGMA_MAX, time_shift_of: int | None = None,
+    time_shift: float = 1.0, time_shift_sigma_min: float = 0.0, time_shift_sigma_max: float = SIGMA_MAX,
+    time_shift_of: int | None = None,
     amend: Callable[[torch.Tensor, float], torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Samples [B, C, *space] for a condition [B, K, *space] from unit noise [B, C, *space].
@@ -193,10 +194,11 @@ def sample(
     denoiser;  guide, guidance: a weaker denoiser D_g and w: D = D_g + w·(D − D_g), autoguidance (Karras 2024, "Guiding
     a diffusion model with a bad version of itself"); w = 1 needs no guide;  start: [B, C, *space] that the noise of the
     highest level is added to; None: 0, pure noise;  churn: of heun;  noise_scale: of sde_dpm_solver and of churn;
-    time_shift: the denoiser is told σ times this, up to the level time_shift_sigma (Li 2024, "Alleviating exposure bias
-    in diffusion models through sampling with shifted time steps"): besides noise of σ a sample has the errors of the
-    steps before;  time_shift_of: the only channel that is estimated so, at the price of a second evaluation; None: all;
-    amend: what becomes of each estimate D [B, C, *space] at σ, such as what is known of it otherwise.
+    time_shift: the denoiser is told σ times this, from the level time_shift_sigma_min to time_shift_sigma_max (Li 2024,
+    "Alleviating exposure bias in diffusion models through sampling with shifted time steps"): besides noise of σ a
+    sample has the errors of the steps before;  time_shift_of: the only channel that is estimated so, at the price of a
+    second evaluation; None: all;  amend: what becomes of each estimate D [B, C, *space] at σ, such as what is known of
+    it otherwise.
     """
 
     def estimate(z, sigma):
@@ -209,7 +211,7 @@ def sample(
 
     def denoise(z, sigma):
         level = float(sigma)
-        if time_shift == 1 or level > time_shift_sigma:
+        if time_shift == 1 or not time_shift_sigma_min <= level <= time_shift_sigma_max:
             clean = estimate(z, sigma)
         elif time_shift_of is None:
             clean = estimate(z, sigma * time_shift)
