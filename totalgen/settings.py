@@ -167,6 +167,10 @@ class SamplingSettings(Settings):
                     f"{name} is {value}, but time_shift is 1, which changes nothing. Set time_shift, or {name}={usual}."
                 )
 
+    def begun(self, sigma: float) -> "SamplingSettings":
+        """Of an early start at noise level σ."""
+        return dataclasses.replace(self, sigma_max=sigma, levels="karras")
+
     def text(self) -> str:
         """sampler, steps and what differs from the defaults, such as "sampler=heun steps=35"."""
         values = {item.name: (getattr(self, item.name), item.default) for item in dataclasses.fields(self)}

@@ -255,8 +255,7 @@ class Cascade:
 
     def _sr_begun(self):
         """How the sr stage is sampled from where it begins."""
-        sampling = self.sr_sampling
-        return replace(sampling, sigma_max=self.self_start, levels="karras") if self.self_start else sampling
+        return self.sr_sampling.begun(self.self_start) if self.self_start else self.sr_sampling
 
     def _upsampled(self, source, box):
         """What self-start begins from: the upsampled volume, without a residual, and the noise level there."""

@@ -194,7 +194,7 @@ class WindowSampler:
         if self.begin is not None:
             begun = [self.begin(source, box) for source in sources]
             start = torch.cat([encoded for encoded, _ in begun])
-            sampling = dataclasses.replace(sampling, sigma_max=begun[0][1], levels="karras")
+            sampling = sampling.begun(begun[0][1])
         with autocast(self.trained.device, self.trained.precision):
             chosen = dict(dataclasses.asdict(sampling), time_shift_of=self.trained.shifted_alone(sampling))
             chosen |= dict(guide=guide, start=start, amend=self._amended(sources, box))
