@@ -22,7 +22,7 @@ PLACEMENTS = ("uniform", "body", "heat")
 STAGES = ("global", "sr")
 MR_STAGES = ("slices", "refined")
 LEAST_CONSISTENCY = 0.25  # low-resolution voxels: over fewer a Gaussian averages nothing
-ORGAN_CALIBRATION = ("size_calibration", "uptake_calibration", "size_cooling")
+ORGAN_CALIBRATION = ("size_calibration", "uptake_calibration", "size_cooling", "uptake_averaging")
 SEGMENTER_STRIDE = 8  # its network halves each axis three times
 
 
@@ -370,12 +370,15 @@ class GenerationSettings(Settings):
     )  # fmt: skip
     size_calibration: tuple[float, ...] = setting(
         (), f"times what sizes of {', '.join(MEASURED)} were measured to lack in the global stage; if this and the "
-        "next two are empty, what the weights were validated with; 0,0,0,0: none", low=-10, high=10,
+        "next three are empty, what the weights were validated with; 0,0,0,0: none", low=-10, high=10,
     )  # fmt: skip
     uptake_calibration: tuple[float, ...] = setting((), "the same of their mean SUVs", low=-10, high=10)
     size_cooling: tuple[float, ...] = setting(
         (), "standard deviations that their mean SUVs fall for each that size_calibration adds to their sizes",
         low=-10, high=10,
+    )  # fmt: skip
+    uptake_averaging: tuple[float, ...] = setting(
+        (), "share of what SUV differs by from like neighbours there which estimates of both stages lose", low=0, high=1
     )  # fmt: skip
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 

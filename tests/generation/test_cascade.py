@@ -206,6 +206,7 @@ def test_organs_are_calibrated_as_the_weights_were_validated_unless_settings_say
         return cascade(global_weights=path, **settings)
 
     strengths = dict(size_calibration=[2, 1, 0, 0], size_cooling=[0, 3, 0, 0])
+    strengths |= dict(uptake_averaging=[0, 1, 0, 0])
     larger = {name: tuple(numbers) for name, numbers in strengths.items()}
     nothing = dict(size_calibration=(0, 0, 0, 0))
     carried, asked = with_weights("carried", {}, **strengths), with_weights("asked", larger)
@@ -220,6 +221,37 @@ def test_organs_are_calibrated_as_the_weights_were_validated_unless_settings_say
         with_weights("damaged", {}, size_calibration=[1, 2])
     with pytest.raises(InputError, match=r"damaged\.safetensors: its header"):
         with_weights("damaged", {}, size_calibration=1)
+
+
+def test_estimates_of_the_sr_stage_are_even_where_uptake_is_read_and_a_window_sees_what_the_whole_sees(
+    cascade, template_file, tmp_path
+):
+    state, configuration = load_weights(template_file)
+    maps = torch.zeros(2, 1, 2, 4, 4, 16)
+    maps[:, 0, 1, 1:3, 1:3, 6:10] = 1
+    slopes = {sex: np.ones((1, 1)) for sex in "FM"}
+    organs = OrganCalibration(("heart SUVmean",), *maps, np.array([1.0]), slopes)
+    path = tmp_path / "calibrated.safetensors"
+    save_weights(path, state, configuration | dict(data=configuration["data"] | dict(organs=organs.settings)))
+    made = cascade(global_weights=path, uptake_averaging=(0, 1, 0, 0), consistency=0)
+    random = torch.Generator().manual_seed(1)
+    source = LowResolution(WOMAN, torch.rand(2, 4, 4, 16, generator=random) / 9 + 0.5)
+    clean, whole = torch.randn(2, 16, 16, 64, generator=random) / 9, Box.whole((16, 16, 64))
+    task = made.sr_stage.task
+    even = made._amended(clean, 0.5, source, whole)
+    before, after = (task.compose(task.codec.decode(each[None])[0], source, whole)[1] for each in (clean, even))
+    changed = (after - before).abs() > 1e-5
+    far, core = np.ones((16, 16, 64), bool), (slice(6, 10), slice(6, 10), slice(26, 38))
+    far[2:14, 2:14, 22:42] = False
+    assert torch.allclose(even[0], clean[0], atol=1e-5)
+    assert not changed[far].any()
+    assert changed[core].float().mean() > 0.9
+    assert after[core].std() < 0.9 * before[core].std()
+    for sigma in (0.2, 6.0):
+        assert torch.equal(made._amended(clean, sigma, source, whole), clean)
+    part = Box((0, 0, 20), (16, 16, 14))
+    inside = made._amended(clean[..., 20:34], 0.5, source, part)
+    assert torch.allclose(inside[..., :-1], even[..., 20:33], atol=1e-4)
 
 
 def test_a_low_volume_is_refined_where_its_voxels_lie(cascade, stage_files, tmp_path):

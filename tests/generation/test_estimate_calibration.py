@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from totalgen.data.archive import Archive, pack
+from totalgen.data.intensity import SUV
 from totalgen.data.organs import MEASURED
 from totalgen.data.recipes import PetCt
 from totalgen.errors import InputError
 from totalgen.generation import estimate_calibration
 from totalgen.generation.cascade import load_stage
 from totalgen.generation.estimate_calibration import SIGMAS, calibrated, measured_calibration
-from totalgen.tasks.organ_calibration import believed_slopes
+from totalgen.tasks.organ_calibration import OrganCalibration, believed_slopes
 from totalgen.tasks.petct import Person
 from totalgen.tasks.task import Box
 from totalgen.weights import load_weights
@@ -73,6 +74,41 @@ def test_the_slope_is_what_a_timid_denoiser_takes_away(stage, archive, monkeypat
     departure = clean - stage.task.encoded_template(person, box)
     change = found.change(departure, 0.5, person.demographics.sex, strengths)
     assert torch.equal(one(clean, 0.5, person, box), clean + change)
+
+
+def test_an_uptake_becomes_even_where_it_is_read_at_the_last_levels_but_the_lowest(stage, archive):
+    """A patchy plateau: its sum is kept; all else stays, and all at other noise levels."""
+    patterns = torch.zeros(1, 2, 4, 4, 6)
+    patterns[0, 1, :3, :3, :3] = 1
+    measured = OrganCalibration(("heart SUVmean",), patterns, patterns, np.array([1.0]), {})
+    stage.task.organs = measured
+    person, box = Person(archive.demographics(0)), Box.whole((4, 4, 6))
+    suv = 8 * np.random.default_rng(0).uniform(0.8, 1.2, (4, 4, 6))
+    suv[3], where = 0.5, measured.region("heart SUVmean", 1).numpy() == 1
+    decoded = torch.from_numpy(np.stack([np.zeros_like(suv), SUV.encode(suv)])).float()
+    clean = stage.task.codec.encode(decoded[None])[0]
+
+    def made(share, sigma=0.5):
+        amend = calibrated(stage.task, evened={"heart SUVmean": share})
+        found = amend(clean, sigma, person, box)
+        assert torch.equal(found[0], clean[0])
+        return SUV.decode(stage.task.codec.decode(found[None])[0, 1].numpy())
+
+    half, whole = made(0.5), made(1.0)
+    for each in (half, whole):
+        assert np.allclose(each[~where], suv[~where], rtol=1e-5)
+    assert whole[where].std() < half[where].std() < suv[where].std()
+    assert whole[where].std() < 0.5 * suv[where].std()
+    assert whole[where].sum() == pytest.approx(suv[where].sum(), rel=1e-5)
+    for sigma in (0.1, 1.0):
+        assert np.allclose(made(1.0, sigma), suv, rtol=1e-5)
+    empty = clean.clone()
+    empty[1] = stage.task.codec.encode(torch.zeros(1, 2, 4, 4, 6))[0, 1]
+    assert torch.equal(calibrated(stage.task, evened={"heart SUVmean": 1.0})(empty, 0.5, person, box), empty)
+    stage.task.organs = OrganCalibration(("heart SUVmean",), patterns, -patterns, np.array([1.0]), {})
+    assert np.allclose(made(1.0), suv, rtol=1e-5)  # a pattern that nowhere says more of it
+    with pytest.raises(InputError, match="spleen SUVmean is to be calibrated"):
+        calibrated(stage.task, evened={"spleen SUVmean": 1.0})
 
 
 def test_few_subjects_and_weights_without_template_are_refused(stage, archive, stage_file, monkeypatch):

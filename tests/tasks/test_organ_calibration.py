@@ -81,6 +81,16 @@ def test_a_reading_is_moved_to_the_limit_and_not_further(side):
         assert found.readings(moved[None])[0, 0] == pytest.approx(side * before / 2, abs=1e-4)
 
 
+def test_a_region_is_where_a_reading_says_most_of_a_channel():
+    patterns = torch.zeros(1, 2, 2, 2, 2)
+    patterns[0, 1, 0, 0] = torch.tensor([0.8, 0.1])
+    patterns[0, 1, 1, 0] = torch.tensor([0.2, -0.8])
+    patterns[0, 0] = 5
+    found = OrganCalibration(("heart SUVmean",), patterns, patterns, np.array([1.0]), {})
+    region = found.region("heart SUVmean", 1)
+    assert torch.allclose(region, torch.tensor([[[1, 0], [0, 0]], [[0.5, 0], [0, 0]]]))
+
+
 def test_slopes_are_those_of_the_truth_on_what_is_said_and_few_subjects_are_doubted():
     random = np.random.default_rng(2)
 

@@ -4,6 +4,7 @@ Low-resolution voxel m of phase i lies at full-resolution index i + FACTOR·m (t
 volume has no phase: it is placed at the centre of the FACTOR³ boxes, offset 1.5.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TypeVar
@@ -73,6 +74,28 @@ def smoothed(volume: torch.Tensor, width: float) -> torch.Tensor:
         near = near / near.sum(1, keepdim=True)
         volume = (volume.movedim(axis, -1) @ near.T.to(volume)).movedim(-1, axis)
     return volume
+
+
+def averaged_over_like(volume: np.ndarray, width: float, like: float) -> np.ndarray:
+    """[x, y, z] above −1: every voxel averaged over itself and its 26 neighbours, the near and the like ones most (a
+    bilateral filter), so that a plateau becomes even and its border stays.
+
+    width: standard deviation of the Gaussian of the distance, in voxels;  like: of that of the difference of
+    ln(value + 1).
+    """
+    level = np.log1p(volume)
+    total, weights = volume.copy(), np.ones_like(volume)
+    for step in itertools.product((-1, 0, 1), repeat=3):
+        if step > (0, 0, 0):  # a pair of neighbours, once
+            one, other = (
+                tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(way, volume.shape, strict=True))
+                for way in (step, tuple(-s for s in step))
+            )
+            weight = np.exp(-(((level[one] - level[other]) / like) ** 2) / 2 - sum(map(abs, step)) / (2 * width**2))
+            for here, there in ((one, other), (other, one)):
+                total[here] += weight * volume[there]
+                weights[here] += weight
+    return total / weights
 
 
 def _interpolated(volume, axis, at):

@@ -14,10 +14,10 @@ from totalgen.data.crop import ROUGH_HU, rough_body
 from totalgen.data.demographics import Demographics, outside
 from totalgen.data.intensity import AIR_HU
 from totalgen.data.organs import MEASURED
-from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch
+from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch, upsample
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
-from totalgen.generation.estimate_calibration import SIZE, UPTAKE, calibrated
+from totalgen.generation.estimate_calibration import EVENED, LIKE, SIZE, UPTAKE, calibrated, evening
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
@@ -33,7 +33,14 @@ from totalgen.settings import (
     TilingSettings,
     WindowSettings,
 )  # fmt: skip
-from totalgen.tasks.petct import LowResolution, Person, SuperResolutionTask, decoded_channels, encodings_of
+from totalgen.tasks.petct import (
+    GlobalTask,
+    LowResolution,
+    Person,
+    SuperResolutionTask,
+    decoded_channels,
+    encodings_of,
+)
 from totalgen.tasks.task import Box
 from totalgen.weights import STAGE_KIND, described, load_weights
 
@@ -76,6 +83,7 @@ class Cascade:
     size_calibration: tuple[float, ...] = ()
     uptake_calibration: tuple[float, ...] = ()
     size_cooling: tuple[float, ...] = ()
+    uptake_averaging: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self.global_stage.check(self.global_sampling, "global")
@@ -135,6 +143,7 @@ class Cascade:
             settings.global_sampling, settings.sr_sampling, settings.tiling, settings.air, settings.self_start,
             settings.consistency, settings.consistency_of, settings.consistency_sigma,
             settings.calibration_slope, settings.size_calibration, settings.uptake_calibration, settings.size_cooling,
+            settings.uptake_averaging,
         )  # fmt: skip
 
     @classmethod
@@ -245,11 +254,16 @@ class Cascade:
         organs = {f"{organ} {kind}": s for kind, each in asked for organ, s in zip(MEASURED, each, strict=False)}
         cooling = zip(MEASURED, self.size_cooling, strict=False)
         along = {(f"{organ} {SIZE}", f"{organ} {UPTAKE}"): -factor for organ, factor in cooling if factor}
-        return calibrated(self.global_stage.task, self.calibration_slope, organs, along)
+        return calibrated(self.global_stage.task, self.calibration_slope, organs, along, self._evened())
+
+    def _evened(self):
+        """Reading of an organ's uptake → the share of its averaging."""
+        averaging = zip(MEASURED, self.uptake_averaging, strict=False)
+        return {f"{organ} {UPTAKE}": share for organ, share in averaging if share}
 
     def _sr_sampler(self):
         begin = self._upsampled if self.self_start else None
-        amend = self._consistent if self.consistency else None
+        amend = self._amended if self.consistency or self._evened() else None
         windows = WindowSettings(overlap=self.tiling.overlap)
         return WindowSampler(self.sr_stage, self._sr_begun(), windows, begin, amend)
 
@@ -264,6 +278,24 @@ class Cascade:
         upsampled = source.upsampled(box, self.sr_stage.device)
         known = torch.zeros_like(upsampled) if task.residual else upsampled
         return task.codec.encode(known[None]), self.self_start
+
+    def _amended(self, clean, sigma, source, box):
+        """An estimate [2, *box] of the sr stage, even where organs are to be, and agreeing with what it refines."""
+        first, last = EVENED["sr"]
+        if (evened := self._evened()) and first <= sigma <= last:
+            task, whole = self.sr_stage.task, self.global_stage.task
+            assert isinstance(task, SuperResolutionTask)
+            assert isinstance(whole, GlobalTask)
+            assert whole.organs is not None, "checked by _calibrated"
+            suv = task.target.index("SUV")
+            with autocast(self.sr_stage.device, "float32"):
+                decoded = task.codec.decode(clean[None].float())[0]
+                maps = [(whole.organs.region(name, suv), share) for name, share in evened.items()]
+                regions = [(upsample(low, CENTRE, box.start, box.shape), share) for low, share in maps]
+                composed = task.compose(decoded, source, box)[suv]
+                decoded[suv] += evening(composed, regions, task.encodings["SUV"], LIKE["sr"], kept=False)
+                clean = task.codec.encode(decoded[None])[0]
+        return self._consistent(clean, sigma, source, box) if self.consistency else clean
 
     def _consistent(self, clean, sigma, source, box):
         """An estimate [2, *box] with what it lacks to the low-resolution volume. That is a sample of the full one, so

@@ -7,8 +7,9 @@ import torch
 
 from totalgen.data.archive import Archive
 from totalgen.data.demographics import SEXES
+from totalgen.data.intensity import Encoding
 from totalgen.data.progress import progress
-from totalgen.data.resolution import PHASES, smoothed
+from totalgen.data.resolution import PHASES, averaged_over_like, smoothed
 from totalgen.errors import InputError
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import Amend
@@ -21,12 +22,15 @@ from totalgen.tasks.task import Box, Task
 WIDTH = 1.5  # low-resolution voxels
 SIGMAS = (0.2, 0.5, 1.0, 2.0, 4.0)  # below, slopes are 1; above, an estimate says hardly anything of an organ
 REPEATS, FEWEST, SEED, BATCH = 4, 64, 7, 16
+EVENED = {"global": (0.15, 0.8), "sr": (0.25, 5.0)}  # noise levels at which uptakes are averaged: above, an estimate
+# is smooth; below, what varies is to stay
+LIKE = {"global": 0.5, "sr": 0.33}  # standard deviation of ln(SUV + 1) within the neighbours that are averaged
 SIZE, UPTAKE = "volume", "SUVmean"  # last word of a reading's name
 
 
 def calibrated(
     task: Task, slope: float = 1.0, organs: Mapping[str, float] | None = None,
-    along: Mapping[tuple[str, str], float] | None = None,
+    along: Mapping[tuple[str, str], float] | None = None, evened: Mapping[str, float] | None = None,
 ) -> Amend | None:  # fmt: skip
     """The amendment by which a global stage's estimates depart from the body to be expected as far as the truth does;
     None where they are right as they are.
@@ -34,11 +38,13 @@ def calibrated(
     A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
     1. slope: of all SUVs; smoothed, because this is of organs, and their noise is none of it;  organs: a reading of
     organs, such as "liver volume" → how many times what was measured to lack of it (OrganCalibration);  along: of
-    two readings, what moves the second with the first (OrganCalibration.change).
+    two readings, what moves the second with the first (OrganCalibration.change);  evened: a reading of an uptake →
+    the share that SUV, where it is read, loses of what it differs by from like neighbours at the noise levels EVENED;
+    its sum there stays.
     Raises InputError where the weights lack what this needs.
     """
     organs = {name: strength for name, strength in (organs or {}).items() if strength}
-    if slope == 1 and not organs:
+    if slope == 1 and not organs and not evened:
         return None
     assert isinstance(task, GlobalTask)
     if slope != 1 and not task.settings.template:
@@ -47,12 +53,17 @@ def calibrated(
             "Leave it out, or train one with --set template=True."
         )
     known = task.organs
-    asked = {*organs, *(name for pair in along or () for name in pair)}
+    asked = {*organs, *(name for pair in along or () for name in pair), *(evened or ())}
     if lacking := sorted(asked.difference(known.names if known else ())):
         raise InputError(
             f"{lacking[0]} is to be calibrated, but what these weights of the global stage say of it was not measured. "
-            "Run 1_Trainings/calibrate_organs.py, or set size_calibration and uptake_calibration to ()."
+            "Run 1_Trainings/calibrate_organs.py, or set size_calibration, uptake_calibration and uptake_averaging "
+            "to ()."
         )
+
+    suv = task.target.index("SUV")
+    regions = [(known.region(name, suv), share) for name, share in evened.items()] if known and evened else []
+    first, last = EVENED["global"]
 
     def amend(clean, sigma, source, box):
         factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
@@ -62,9 +73,36 @@ def calibrated(
                 clean = clean + factor.reshape(-1, 1, 1, 1) * smoothed(clean - expected, WIDTH)
             if known is not None and organs:
                 clean = clean + known.change(clean - expected, sigma, source.demographics.sex, organs, along)
+            if regions and first <= sigma <= last:
+                decoded = task.codec.decode(clean[None])[0]
+                decoded[suv] += evening(decoded[suv], regions, task.encodings["SUV"], LIKE["global"], kept=True)
+                clean = task.codec.encode(decoded[None])[0]
         return clean
 
     return amend
+
+
+def evening(
+    encoded: torch.Tensor, regions: Sequence[tuple[torch.Tensor, float]], code: Encoding, like: float, kept: bool
+) -> torch.Tensor:  # fmt: skip
+    """By what SUV, encoded [x, y, z], changes where it is averaged over like neighbours.
+
+    regions: (weight [x, y, z] from 0 to 1, share of the average), one after the other;  like: of averaged_over_like;
+    kept: what the sum of SUV, so weighted, loses is given back. Of a window that shows a part of an organ it is not.
+    """
+    before = np.clip(code.decode(encoded.cpu().numpy()), code.low, code.high)
+    after = before.copy()
+    for region, share in regions:
+        places = np.nonzero(region.numpy())
+        if not places[0].size:
+            continue
+        inside = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in places)
+        where, given = region.numpy()[inside], after[inside]
+        even = given + share * where * (averaged_over_like(given, WIDTH, like) - given)
+        if kept and (weight := (where**2 * even).sum()):
+            even *= 1 + where * (where * (given - even)).sum() / weight
+        after[inside] = even
+    return torch.from_numpy(code.encode(after) - code.encode(before)).to(encoded)
 
 
 @torch.no_grad()

@@ -38,6 +38,12 @@ class OrganCalibration:
         """[n, k] of departures [n, C, *space]."""
         return departures.flatten(1) @ self.readers.to(departures.device).flatten(1).T
 
+    def region(self, name: str, channel: int) -> torch.Tensor:
+        """[*space]: where a reading says most of a channel, from 0 up to an eighth of its highest pattern to 1 from
+        three eighths on."""
+        pattern = self.patterns[self.names.index(name), channel]
+        return (4 * pattern / pattern.max().clamp(min=1e-6) - 0.5).clamp(0, 1)
+
     def slope(self, sex: str, sigma: float) -> np.ndarray:
         """[k]: between two levels that were measured in proportion to ln σ, outside them 1."""
         found = self.slopes[sex].T
