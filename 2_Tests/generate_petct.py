@@ -15,7 +15,7 @@ import click
 from totalgen import distributed
 from totalgen.commands import PATH, PLACE, command, device_option, weights_of_runs
 from totalgen.errors import closest
-from totalgen.generation.cascade import Cascade
+from totalgen.generation.cascade import Cascade, as_validated
 from totalgen.generation.checks import Checks, reference_beside
 from totalgen.generation.cohort import generate_cohort, written
 from totalgen.generation.organ_export import ORGAN_SOURCES, organ_export
@@ -90,7 +90,7 @@ def main(preset, demographics, cohort, split, seed, samples, outdir, organs, dic
     people = {field: [given[field]] for field in FIELDS if given[field] is not None} | parsed(demographics)
     requests = requests_for(people, cohort, split, seed, samples) if people or cohort or not dry_run else []
     if dry_run:
-        click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(settings).items()))
+        click.echo("\n".join(f"{name:16} {values}" for name, values in to_dict(as_validated(settings)).items()))
         cost = f"{len(requests)} studies, {Cascade.load(settings).operations() / 1e12:.3g} TFLOP each"
         return click.echo(f"{cost}\n{impossible(requests)}".strip())
     rank, ranks, device = distributed.start(7, settings.compute.device)  # days: a subject takes minutes

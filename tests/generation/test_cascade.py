@@ -11,6 +11,7 @@ import torch
 from totalgen.data.axial_extent import PUBLISHED
 from totalgen.data.demographics import Demographics
 from totalgen.data.intensity import CT, PET_CT, SUV
+from totalgen.data.organs import MEASURED
 from totalgen.data.resolution import phase_offsets, smoothed, subsample
 from totalgen.errors import InputError
 from totalgen.generation.cascade import load_stage
@@ -18,12 +19,13 @@ from totalgen.generation.window_sampler import WindowSampler
 from totalgen.models.networks import cost
 from totalgen.models.precision import autocast
 from totalgen.models.samplers import evaluations
-from totalgen.settings import ComputeSettings, SamplingSettings, WindowSettings
+from totalgen.settings import ORGAN_CALIBRATION, ComputeSettings, SamplingSettings, WindowSettings
 from totalgen.tasks.organ_calibration import OrganCalibration
 from totalgen.tasks.petct import LowResolution, Person
 from totalgen.tasks.task import Box
 from totalgen.weights import load_weights, save_weights
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 WOMAN = Demographics("F", 60, 1.65, 66)
 
 
@@ -205,8 +207,7 @@ def test_organs_are_calibrated_as_the_weights_were_validated_unless_settings_say
         save_weights(path, state, measured | (dict(sampling=sampling) if sampling else {}))
         return cascade(global_weights=path, **settings)
 
-    strengths = dict(size_calibration=[2, 1, 0, 0], size_cooling=[0, 3, 0, 0])
-    strengths |= dict(uptake_averaging=[0, 1, 0, 0])
+    strengths = dict(size_calibration=[2, 1, 0, 0], size_cooling=[0, 3, 0, 0], uptake_averaging=[0, 1, 0, 0])
     larger = {name: tuple(numbers) for name, numbers in strengths.items()}
     nothing = dict(size_calibration=(0, 0, 0, 0))
     carried, asked = with_weights("carried", {}, **strengths), with_weights("asked", larger)
@@ -221,6 +222,23 @@ def test_organs_are_calibrated_as_the_weights_were_validated_unless_settings_say
         with_weights("damaged", {}, size_calibration=[1, 2])
     with pytest.raises(InputError, match=r"damaged\.safetensors: its header"):
         with_weights("damaged", {}, size_calibration=1)
+
+
+def test_a_dry_run_shows_the_calibration_that_the_weights_bring(invoke, tmp_path):
+    def shown(*changes):
+        asked = ("--preset", "demo", "--outdir", tmp_path / "out", "--dry-run", *changes)
+        lines = invoke("2_Tests/generate_petct.py", *asked).output.splitlines()
+        return {name: values for name, _, values in (line.partition(" ") for line in lines)}
+
+    path = REPOSITORY / "Resource" / "demo-global-edm.safetensors"
+    carried = load_weights(path)[1]["sampling"]
+    used = shown()
+    for name in ORGAN_CALIBRATION:
+        assert len(carried[name]) == len(MEASURED)
+        assert used[name].strip() == str(carried[name])
+    none = shown("--set", "size_calibration=0,0,0,0")
+    assert none["size_calibration"].strip() == "[0, 0, 0, 0]"
+    assert none["uptake_averaging"].strip() == "[]"
 
 
 def test_estimates_of_the_sr_stage_are_even_where_uptake_is_read_and_a_window_sees_what_the_whole_sees(

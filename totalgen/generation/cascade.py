@@ -17,7 +17,7 @@ from totalgen.data.organs import MEASURED
 from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch, upsample
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
-from totalgen.generation.estimate_calibration import EVENED, LIKE, SIZE, UPTAKE, calibrated, evening
+from totalgen.generation.estimate_calibration import SIZE, UPTAKE, calibrated, evened_out
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
@@ -46,6 +46,18 @@ from totalgen.weights import STAGE_KIND, described, load_weights
 
 SHIPPED = {"demo": "edm", "demo-flow": "flow"}  # name → family of the weights in totalgen.resource
 NOISE_STREAMS = {"global": 0, "sr": 1}  # each stage has its own noise for the same seed
+
+
+def as_validated(settings: GenerationSettings) -> GenerationSettings:
+    """Settings with the calibration of organs that the weights of the global stage were validated with, where they have
+    none at all. Raises InputError for weights that cannot be read or state one that no settings have."""
+    if any(getattr(settings, name) for name in ORGAN_CALIBRATION):
+        return settings
+    path = settings.weights.global_weights
+    carried = load_weights(path)[1].get("sampling", {})
+    with described(path):
+        organs: dict[str, Any] = {name: tuple(carried.get(name, ())) for name in ORGAN_CALIBRATION}
+        return replace(settings, **organs)
 
 
 def load_stage(
@@ -126,17 +138,12 @@ class Cascade:
 
     @classmethod
     def load(cls, settings: GenerationSettings, device: torch.device | None = None) -> "Cascade":
-        """A cascade from weights files. Raises InputError when they do not fit each other (see Trained.load).
+        """A cascade from weights files, its organs calibrated ``as_validated``.
 
-        The calibration of organs, where the settings have none at all, is what the weights of the global stage were
-        validated with.
+        Raises InputError when they do not fit each other (see Trained.load).
         """
+        settings = as_validated(settings)
         weights, compute = settings.weights, settings.compute
-        if not any(getattr(settings, name) for name in ORGAN_CALIBRATION):
-            carried = load_weights(weights.global_weights)[1].get("sampling", {})
-            with described(weights.global_weights):
-                organs: dict[str, Any] = {name: tuple(carried.get(name, ())) for name in ORGAN_CALIBRATION}
-                settings = replace(settings, **organs)
         return cls(
             load_stage(weights.global_weights, "global", device, compute, weights.global_guide),
             load_stage(weights.sr_weights, "sr", device, compute, weights.sr_guide),
@@ -281,20 +288,14 @@ class Cascade:
 
     def _amended(self, clean, sigma, source, box):
         """An estimate [2, *box] of the sr stage, even where organs are to be, and agreeing with what it refines."""
-        first, last = EVENED["sr"]
-        if (evened := self._evened()) and first <= sigma <= last:
+        if evened := self._evened():
             task, whole = self.sr_stage.task, self.global_stage.task
             assert isinstance(task, SuperResolutionTask)
             assert isinstance(whole, GlobalTask)
             assert whole.organs is not None, "checked by _calibrated"
-            suv = task.target.index("SUV")
-            with autocast(self.sr_stage.device, "float32"):
-                decoded = task.codec.decode(clean[None].float())[0]
-                maps = [(whole.organs.region(name, suv), share) for name, share in evened.items()]
-                regions = [(upsample(low, CENTRE, box.start, box.shape), share) for low, share in maps]
-                composed = task.compose(decoded, source, box)[suv]
-                decoded[suv] += evening(composed, regions, task.encodings["SUV"], LIKE["sr"], kept=False)
-                clean = task.codec.encode(decoded[None])[0]
+            maps = [(whole.organs.region(name, task.target.index("SUV")), share) for name, share in evened.items()]
+            regions = ((upsample(low, CENTRE, box.start, box.shape), share) for low, share in maps)
+            clean = evened_out(clean, sigma, task, source, box, regions)
         return self._consistent(clean, sigma, source, box) if self.consistency else clean
 
     def _consistent(self, clean, sigma, source, box):

@@ -1,13 +1,14 @@
 """The calibration of the global stage: what its estimates lack of how bodies differ, measured and amended."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from totalgen.data.archive import Archive
 from totalgen.data.demographics import SEXES
-from totalgen.data.intensity import Encoding
 from totalgen.data.progress import progress
 from totalgen.data.resolution import PHASES, averaged_over_like, smoothed
 from totalgen.errors import InputError
@@ -16,16 +17,34 @@ from totalgen.generation.window_sampler import Amend
 from totalgen.models.precision import autocast
 from totalgen.models.samplers import seeded_generator
 from totalgen.tasks.organ_calibration import OrganCalibration, believed_slopes, directions
-from totalgen.tasks.petct import GlobalTask, Person
+from totalgen.tasks.petct import CascadeTask, GlobalTask, Person, SuperResolutionTask
 from totalgen.tasks.task import Box, Task
 
 WIDTH = 1.5  # low-resolution voxels
 SIGMAS = (0.2, 0.5, 1.0, 2.0, 4.0)  # below, slopes are 1; above, an estimate says hardly anything of an organ
 REPEATS, FEWEST, SEED, BATCH = 4, 64, 7, 16
-EVENED = {"global": (0.15, 0.8), "sr": (0.25, 5.0)}  # noise levels at which uptakes are averaged: above, an estimate
-# is smooth; below, what varies is to stay
-LIKE = {"global": 0.5, "sr": 0.33}  # standard deviation of ln(SUV + 1) within the neighbours that are averaged
 SIZE, UPTAKE = "volume", "SUVmean"  # last word of a reading's name
+
+
+@dataclass(frozen=True)
+class Evening:
+    """How a stage's uptakes are averaged.
+
+    lowest, highest: noise levels; above, an estimate is smooth, and below, what varies is to stay;  like: standard
+    deviation of ln(SUV + 1) within the neighbours that are averaged;  kept: what the sum of SUV, weighted by a region,
+    loses is given back. Of a window that shows a part of an organ it is not.
+    """
+
+    lowest: float
+    highest: float
+    like: float
+    kept: bool
+
+
+EVENING: dict[type[CascadeTask], Evening] = {
+    GlobalTask: Evening(0.15, 0.8, like=0.5, kept=True),
+    SuperResolutionTask: Evening(0.25, 5.0, like=0.33, kept=False),
+}
 
 
 def calibrated(
@@ -39,8 +58,7 @@ def calibrated(
     1. slope: of all SUVs; smoothed, because this is of organs, and their noise is none of it;  organs: a reading of
     organs, such as "liver volume" → how many times what was measured to lack of it (OrganCalibration);  along: of
     two readings, what moves the second with the first (OrganCalibration.change);  evened: a reading of an uptake →
-    the share that SUV, where it is read, loses of what it differs by from like neighbours at the noise levels EVENED;
-    its sum there stays.
+    the share that SUV, where it is read, loses of what it differs by from like neighbours (``evened_out``).
     Raises InputError where the weights lack what this needs.
     """
     organs = {name: strength for name, strength in (organs or {}).items() if strength}
@@ -63,7 +81,6 @@ def calibrated(
 
     suv = task.target.index("SUV")
     regions = [(known.region(name, suv), share) for name, share in evened.items()] if known and evened else []
-    first, last = EVENED["global"]
 
     def amend(clean, sigma, source, box):
         factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
@@ -73,36 +90,44 @@ def calibrated(
                 clean = clean + factor.reshape(-1, 1, 1, 1) * smoothed(clean - expected, WIDTH)
             if known is not None and organs:
                 clean = clean + known.change(clean - expected, sigma, source.demographics.sex, organs, along)
-            if regions and first <= sigma <= last:
-                decoded = task.codec.decode(clean[None])[0]
-                decoded[suv] += evening(decoded[suv], regions, task.encodings["SUV"], LIKE["global"], kept=True)
-                clean = task.codec.encode(decoded[None])[0]
-        return clean
+        return evened_out(clean, sigma, task, source, box, regions) if regions else clean
 
     return amend
 
 
-def evening(
-    encoded: torch.Tensor, regions: Sequence[tuple[torch.Tensor, float]], code: Encoding, like: float, kept: bool
+def evened_out(
+    estimate: torch.Tensor, sigma: float, task: CascadeTask, source: Any, box: Box,
+    regions: Iterable[tuple[torch.Tensor, float]],
 ) -> torch.Tensor:  # fmt: skip
-    """By what SUV, encoded [x, y, z], changes where it is averaged over like neighbours.
+    """An estimate [2, *box] of a stage with its SUV averaged over like neighbours, at the noise levels of EVENING.
 
-    regions: (weight [x, y, z] from 0 to 1, share of the average), one after the other;  like: of averaged_over_like;
-    kept: what the sum of SUV, so weighted, loses is given back. Of a window that shows a part of an organ it is not.
+    regions: (weight [*box] from 0 to 1, share of the average), one after the other.
     """
-    before = np.clip(code.decode(encoded.cpu().numpy()), code.low, code.high)
-    after = before.copy()
-    for region, share in regions:
-        places = np.nonzero(region.numpy())
-        if not places[0].size:
-            continue
-        inside = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in places)
-        where, given = region.numpy()[inside], after[inside]
-        even = given + share * where * (averaged_over_like(given, WIDTH, like) - given)
-        if kept and (weight := (where**2 * even).sum()):
-            even *= 1 + where * (where * (given - even)).sum() / weight
-        after[inside] = even
-    return torch.from_numpy(code.encode(after) - code.encode(before)).to(encoded)
+    how, suv, code = EVENING[type(task)], task.target.index("SUV"), task.encodings["SUV"]
+    if not how.lowest <= sigma <= how.highest:
+        return estimate
+    with autocast(estimate.device, "float32"):
+        decoded = task.codec.decode(estimate[None].float())[0]
+        composed = task.compose(decoded, source, box)[suv]
+        before = np.clip(code.decode(composed.cpu().numpy()), code.low, code.high)
+        after = before.copy()
+        for region, share in regions:
+            _even(after, region.cpu().numpy(), share, how)
+        decoded[suv] += torch.from_numpy(code.encode(after) - code.encode(before)).to(composed)
+        return task.codec.encode(decoded[None])[0]
+
+
+def _even(suv, region, share, how):
+    """SUV [x, y, z], in place, where ``region`` is above 0."""
+    places = np.nonzero(region)
+    if not places[0].size:
+        return
+    inside = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in places)
+    where, given = region[inside], suv[inside]
+    even = given + share * where * (averaged_over_like(given, WIDTH, how.like) - given)
+    if how.kept and (weight := (where**2 * even).sum()):
+        even *= 1 + where * (where * (given - even)).sum() / weight
+    suv[inside] = even
 
 
 @torch.no_grad()
