@@ -102,7 +102,7 @@ def main(preset, root, outdir, init_from, device, changes, dry_run):
     settings = resolve(kind, PRESETS[kind], preset, changes, dict(init_from=init_from, device=device))
     train, show = (train_vqvae, describe_vqvae) if kind is VqvaeSettings else (train_diffusion, describe)
     if dry_run:
-        return click.echo(show(root, preset, settings))
+        return click.echo(show(root, outdir, preset, settings))
     click.echo(trained(train(root, outdir, preset, settings), use(root, preset, settings)))
 
 

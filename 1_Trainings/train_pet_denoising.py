@@ -66,7 +66,7 @@ PRESETS = {
 def main(preset, root, outdir, init_from, device, changes, dry_run):
     settings = resolve(PetDenoisingSettings, PRESETS, preset, changes, dict(init_from=init_from, device=device))
     if dry_run:
-        return click.echo(describe(root, preset, settings))
+        return click.echo(describe(root, outdir, preset, settings))
     use = "2_Tests/denoise_pet.py --weights {} --input PET --dose 0.1 --outdir out/denoised"
     click.echo(trained(train_diffusion(root, outdir, preset, settings), use))
 

@@ -83,7 +83,7 @@ PRESETS = {
 def main(preset, root, outdir, init_from, device, changes, dry_run):
     settings = resolve(TrainingSettings, PRESETS, preset, changes, dict(init_from=init_from, device=device))
     if dry_run:
-        return click.echo(describe(root, preset, settings))
+        return click.echo(describe(root, outdir, preset, settings))
     name = f"{preset.split('-')[0]}-{settings.process.family}"
     sampled = {"demo-edm": "demo", "smoke-edm": "smoke", "smoke-flow": "smoke"}.get(name, name)
     use = f"2_Tests/generate_petct.py --preset {sampled} --{settings.stage}-weights {{}} …"

@@ -224,21 +224,32 @@ def test_organs_are_calibrated_as_the_weights_were_validated_unless_settings_say
         with_weights("damaged", {}, size_calibration=1)
 
 
-def test_a_dry_run_shows_the_calibration_that_the_weights_bring(invoke, tmp_path):
+def test_a_dry_run_shows_the_calibration_of_the_weights_and_what_settings_leave_out_is_said(invoke, tmp_path):
     def shown(*changes):
         asked = ("--preset", "demo", "--outdir", tmp_path / "out", "--dry-run", *changes)
-        lines = invoke("2_Tests/generate_petct.py", *asked).output.splitlines()
-        return {name: values for name, _, values in (line.partition(" ") for line in lines)}
+        result = invoke("2_Tests/generate_petct.py", *asked)
+        warned[:] = result.stderr.splitlines()
+        return {name: values for name, _, values in (line.partition(" ") for line in result.stdout.splitlines())}
 
+    warned = []
     path = REPOSITORY / "Resource" / "demo-global-edm.safetensors"
     carried = load_weights(path)[1]["sampling"]
     used = shown()
     for name in ORGAN_CALIBRATION:
         assert len(carried[name]) == len(MEASURED)
         assert used[name].strip() == str(carried[name])
+    assert not warned
     none = shown("--set", "size_calibration=0,0,0,0")
+    assert not warned
     assert none["size_calibration"].strip() == "[0, 0, 0, 0]"
     assert none["uptake_averaging"].strip() == "[]"
+    assert shown("--set", "uptake_averaging=0,0.5,0,0")["size_calibration"].strip() == "[]"
+    assert len(warned) == 1
+    for word in ("uptake_averaging given, size_calibration=1,2,9,10, ", "size_cooling=", "Set all four", str(path)):
+        assert word in warned[0]
+    assert "uptake_averaging=" not in warned[0]
+    shown(*(word for name in ORGAN_CALIBRATION for word in ("--set", f"{name}=1,1,1,1")))
+    assert not warned
 
 
 def test_estimates_of_the_sr_stage_are_even_where_uptake_is_read_and_a_window_sees_what_the_whole_sees(

@@ -1,5 +1,6 @@
 """CT to MR: training and inference see the same condition; a perfect prediction is the MR, or its latent."""
 
+import hashlib
 import shutil
 
 import numpy as np
@@ -18,7 +19,7 @@ from totalgen.tasks.items import Items
 from totalgen.tasks.refinement import Latents, RefinementTask
 from totalgen.tasks.task import Box
 from totalgen.tasks.translation import Pair, TranslationTask, neighbouring, with_neighbours
-from totalgen.training.vqvae_training import train_vqvae
+from totalgen.training.vqvae_training import describe_vqvae, train_vqvae
 from totalgen.weights import load_weights
 
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
@@ -124,16 +125,20 @@ def test_a_vqvae_goes_on_from_weights_of_the_same_network(root, tmp_path):
     small = dict(patch=(8, 8, 8), channels=(4,), residual_layers=1, codes=16, code_channels=2)
     run = dict(batch=2, microbatch=2, items=2, rampup_items=1, loader_processes=0, checkpoint_steps=9, picture_steps=9)
 
-    def train(name, first=None, **changes):
+    def train(name, first=None, begin=train_vqvae, **changes):
         settings = build(VqvaeSettings, small | run | dict(init_from=first, precision="float32") | changes)
-        return train_vqvae(root, tmp_path / name, "small", settings)
+        return begin(root, tmp_path / name, "small", settings)
 
     first = train("first")
     begun = load_weights(train("second", first, lr=1e-12))[0]
     kept = {name: value for name, value in load_weights(first)[0].items() if not name.startswith("quantizer")}
     assert all(torch.allclose(begun[name], value, atol=1e-5) for name, value in kept.items())
-    with pytest.raises(InputError, match="differs in channels from what is trained"):
-        train("third", first, channels=(8,))
+    for begin in (train_vqvae, describe_vqvae):
+        with pytest.raises(InputError, match="differs in channels from what is trained"):
+            train("third", first, begin, channels=(8,))
+    stated = f'"initialised_from": "{hashlib.sha256(first.read_bytes()).hexdigest()}"'
+    assert stated in train("new", first, describe_vqvae)
+    assert stated in train("second", tmp_path / "lost", describe_vqvae)  # goes on from its own checkpoint
 
 
 def test_what_is_no_pair_is_refused(root):

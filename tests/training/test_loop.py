@@ -415,6 +415,10 @@ def test_a_run_that_goes_on_states_what_it_began_with_and_needs_it_no_more(root,
     assert begun("killed", 4, given) == hashes[given]
     given.unlink()
     assert begun("killed", 8, given) == hashes[given]
+    settings = build(TrainingSettings, TINY | dict(init_from=given))
+    assert hashes[given] in diffusion.describe(root, tmp_path / "killed", "tiny", settings)  # a dry run says the same
+    with pytest.raises(InputError, match="no such weights file"):
+        diffusion.describe(root, tmp_path / "new", "tiny", settings)
     with pytest.raises(InputError, match="no such weights file"):
         begun("new", 4, given)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import click
 import numpy as np
 import torch
 
@@ -53,11 +54,28 @@ def as_validated(settings: GenerationSettings) -> GenerationSettings:
     none at all. Raises InputError for weights that cannot be read or state one that no settings have."""
     if any(getattr(settings, name) for name in ORGAN_CALIBRATION):
         return settings
+    with described(settings.weights.global_weights):
+        return replace(settings, **_carried(settings))
+
+
+def _carried(settings):
+    """ORGAN_CALIBRATION → numbers, as the weights of the global stage state them; none where they state none."""
+    carried = load_weights(settings.weights.global_weights)[1].get("sampling", {})
+    return {name: tuple(carried.get(name, ())) for name in ORGAN_CALIBRATION}
+
+
+def _say_what_is_left_out(settings):
+    """Of a calibration the weights state all, and settings with a number of their own leave out what they lack."""
+    given = [name for name in ORGAN_CALIBRATION if any(getattr(settings, name))]
+    if not 0 < len(given) < len(ORGAN_CALIBRATION):
+        return
     path = settings.weights.global_weights
-    carried = load_weights(path)[1].get("sampling", {})
     with described(path):
-        organs: dict[str, Any] = {name: tuple(carried.get(name, ())) for name in ORGAN_CALIBRATION}
-        return replace(settings, **organs)
+        carried = {name: numbers for name, numbers in _carried(settings).items() if not getattr(settings, name)}
+    if any(any(numbers) for numbers in carried.values()):
+        left = ", ".join(f"{name}={','.join(map(str, numbers))}" for name, numbers in carried.items() if any(numbers))
+        said = f"{' and '.join(given)} given, {left} not: {path} was validated with that, too. Set all four"
+        click.echo(f"Warning: {said}.", err=True)
 
 
 def load_stage(
@@ -142,6 +160,7 @@ class Cascade:
 
         Raises InputError when they do not fit each other (see Trained.load).
         """
+        _say_what_is_left_out(settings)
         settings = as_validated(settings)
         weights, compute = settings.weights, settings.compute
         return cls(

@@ -60,11 +60,12 @@ def make_items(root: Path, settings: DiffusionSettings, split: str = "train") ->
     return items
 
 
-def describe(root: Path, preset: str, settings: DiffusionSettings) -> str:
-    """The configuration, the size and cost of its network and the data it found, as text. Nothing is allocated."""
+def describe(root: Path, outdir: Path, preset: str, settings: DiffusionSettings) -> str:
+    """The configuration, the size and cost of its network and the data it found, as text: what ``train_diffusion``
+    would begin, or go on with, in ``outdir``. Nothing is allocated."""
     items = make_items(root, settings)
     configuration = configure(items, kind_of(settings), preset, settings)
-    initial_weights(settings.run.init_from, configuration)
+    initial_weights(settings.run.init_from, configuration, outdir)
     parameters, flop = cost(network_arguments(configuration), items.task.space)
     gflop, count = flop / 1e9, settings.run.items
     if "template" in (data := configuration["data"]):

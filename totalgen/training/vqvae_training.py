@@ -20,28 +20,28 @@ from totalgen.weights import VQVAE_KIND
 
 def train_vqvae(root: Path, outdir: Path, preset: str, settings: VqvaeSettings) -> Path:
     """Train on <root>/pairs.zarr (see loop.fit). Returns the path of the weights."""
-    items, codec, configuration = _prepared(root, preset, settings)
-    initial = initial_weights(settings.run.init_from, configuration, outdir, lambda found: plain(found["codec"]))
-    if initial is not None:
-        codec.network.load_state_dict(initial)
+    items, codec, configuration = _prepared(root, outdir, preset, settings)
     with report_full_disk(outdir):
         return fit(Compression(codec), items, outdir, configuration, settings)
 
 
-def describe_vqvae(root: Path, preset: str, settings: VqvaeSettings) -> str:
-    """The configuration, the size of the network and the data it found, as text."""
-    items, codec, configuration = _prepared(root, preset, settings)
+def describe_vqvae(root: Path, outdir: Path, preset: str, settings: VqvaeSettings) -> str:
+    """The configuration, the size of the network and the data it found, as text (see diffusion.describe)."""
+    items, codec, configuration = _prepared(root, outdir, preset, settings)
     count = sum(parameter.numel() for parameter in codec.parameters())
     lines = [json.dumps(configuration, indent=1), f"parameters       {count:,} ({count / 1e6:.1f} M)"]
     return "\n".join([*lines, f"data             {items.archive.path}: {len(items.subjects)} training subjects"])
 
 
-def _prepared(root, preset, settings):
+def _prepared(root, outdir, preset, settings):
     items = Items(CompressionTask(settings.patch), Archive(root / "pairs.zarr"), "train", settings.run.seed)
     configuration = configure(items, VQVAE_KIND, preset, settings)
     torch.manual_seed(settings.run.seed)
     codec = VectorQuantised(**settings.network)
     configuration["codec"] = codec.settings
+    initial = initial_weights(settings.run.init_from, configuration, outdir, lambda found: plain(found["codec"]))
+    if initial is not None:
+        codec.network.load_state_dict(initial)
     return items, codec, configuration
 
 
