@@ -8,7 +8,7 @@ from scipy import ndimage
 from totalgen.data.resolution import (
     CENTRE,
     PHASES,
-    averaged_over_like,
+    bilateral_filter,
     missing,
     phase_offsets,
     position,
@@ -88,12 +88,12 @@ def test_like_neighbours_become_even_and_a_border_stays():
     volume = random.uniform(0, 9, (7, 8, 9))
     near = np.exp(-(np.stack(np.meshgrid(*[[-1, 0, 1]] * 3)) ** 2).sum(0) / (2 * 1.5**2))
     sums = [ndimage.convolve(each, near, mode="constant") for each in (volume, np.ones_like(volume))]
-    assert np.allclose(averaged_over_like(volume, 1.5, 1e9), sums[0] / sums[1])
-    assert np.allclose(averaged_over_like(volume, 1.5, 1e-9), volume)
+    assert np.allclose(bilateral_filter(volume, 1.5, 1e9), sums[0] / sums[1])
+    assert np.allclose(bilateral_filter(volume, 1.5, 1e-9), volume)
     plateaus = np.where(np.arange(8)[None, :, None] < 4, 1.0, 20.0) + np.zeros((7, 1, 9))
-    assert np.allclose(averaged_over_like(plateaus, 1.5, 0.4), plateaus, rtol=1e-4)
+    assert np.allclose(bilateral_filter(plateaus, 1.5, 0.4), plateaus, rtol=1e-4)
     noisy = plateaus * random.uniform(0.9, 1.1, plateaus.shape)
-    even = averaged_over_like(noisy, 1.5, 0.4)
+    even = bilateral_filter(noisy, 1.5, 0.4)
     assert np.std(even / plateaus) < 0.3 * np.std(noisy / plateaus)
     assert (even / plateaus).mean() == pytest.approx(1, abs=0.01)
 

@@ -89,7 +89,7 @@ def test_an_uptake_becomes_even_where_it_is_read_at_the_last_levels_but_the_lowe
     clean = stage.task.codec.encode(decoded[None])[0]
 
     def made(share, sigma=0.5):
-        amend = calibrated(stage.task, evened={"heart SUVmean": share})
+        amend = calibrated(stage.task, averaged={"heart SUVmean": share})
         found = amend(clean, sigma, person, box)
         assert torch.equal(found[0], clean[0])
         return SUV.decode(stage.task.codec.decode(found[None])[0, 1].numpy())
@@ -104,11 +104,11 @@ def test_an_uptake_becomes_even_where_it_is_read_at_the_last_levels_but_the_lowe
         assert np.allclose(made(1.0, sigma), suv, rtol=1e-5)
     empty = clean.clone()
     empty[1] = stage.task.codec.encode(torch.zeros(1, 2, 4, 4, 6))[0, 1]
-    assert torch.equal(calibrated(stage.task, evened={"heart SUVmean": 1.0})(empty, 0.5, person, box), empty)
+    assert torch.equal(calibrated(stage.task, averaged={"heart SUVmean": 1.0})(empty, 0.5, person, box), empty)
     stage.task.organs = OrganCalibration(("heart SUVmean",), patterns, -patterns, np.array([1.0]), {})
     assert np.allclose(made(1.0), suv, rtol=1e-5)  # a pattern that nowhere says more of it
     with pytest.raises(InputError, match="spleen SUVmean is to be calibrated"):
-        calibrated(stage.task, evened={"spleen SUVmean": 1.0})
+        calibrated(stage.task, averaged={"spleen SUVmean": 1.0})
 
 
 def test_few_subjects_and_weights_without_template_are_refused(stage, archive, stage_file, monkeypatch):

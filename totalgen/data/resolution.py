@@ -76,9 +76,9 @@ def smoothed(volume: torch.Tensor, width: float) -> torch.Tensor:
     return volume
 
 
-def averaged_over_like(volume: np.ndarray, width: float, like: float) -> np.ndarray:
-    """[x, y, z] above −1: every voxel averaged over itself and its 26 neighbours, the near and the like ones most (a
-    bilateral filter), so that a plateau becomes even and its border stays.
+def bilateral_filter(volume: np.ndarray, width: float, like: float) -> np.ndarray:
+    """[x, y, z] above −1: every voxel averaged over itself and its 26 neighbours, the near and the like ones most, so
+    that a plateau becomes even and its border stays.
 
     width: standard deviation of the Gaussian of the distance, in voxels;  like: of that of the difference of
     ln(value + 1).

@@ -18,7 +18,7 @@ from totalgen.data.organs import MEASURED
 from totalgen.data.resolution import CENTRE, FACTOR, missing, stretch, upsample
 from totalgen.data.volume import Volume
 from totalgen.errors import InputError, closest
-from totalgen.generation.estimate_calibration import SIZE, UPTAKE, calibrated, evened_out
+from totalgen.generation.estimate_calibration import SIZE, UPTAKE, averaged_uptake, calibrated
 from totalgen.generation.pipeline import Progress
 from totalgen.generation.tiling import Tile, tiles
 from totalgen.generation.trained import Trained
@@ -280,16 +280,16 @@ class Cascade:
         organs = {f"{organ} {kind}": s for kind, each in asked for organ, s in zip(MEASURED, each, strict=False)}
         cooling = zip(MEASURED, self.size_cooling, strict=False)
         along = {(f"{organ} {SIZE}", f"{organ} {UPTAKE}"): -factor for organ, factor in cooling if factor}
-        return calibrated(self.global_stage.task, self.calibration_slope, organs, along, self._evened())
+        return calibrated(self.global_stage.task, self.calibration_slope, organs, along, self._averaged())
 
-    def _evened(self):
+    def _averaged(self):
         """Reading of an organ's uptake → the share of its averaging."""
         averaging = zip(MEASURED, self.uptake_averaging, strict=False)
         return {f"{organ} {UPTAKE}": share for organ, share in averaging if share}
 
     def _sr_sampler(self):
         begin = self._upsampled if self.self_start else None
-        amend = self._amended if self.consistency or self._evened() else None
+        amend = self._amended if self.consistency or self._averaged() else None
         windows = WindowSettings(overlap=self.tiling.overlap)
         return WindowSampler(self.sr_stage, self._sr_begun(), windows, begin, amend)
 
@@ -307,14 +307,14 @@ class Cascade:
 
     def _amended(self, clean, sigma, source, box):
         """An estimate [2, *box] of the sr stage, even where organs are to be, and agreeing with what it refines."""
-        if evened := self._evened():
+        if averaged := self._averaged():
             task, whole = self.sr_stage.task, self.global_stage.task
             assert isinstance(task, SuperResolutionTask)
             assert isinstance(whole, GlobalTask)
             assert whole.organs is not None, "checked by _calibrated"
-            maps = [(whole.organs.region(name, task.target.index("SUV")), share) for name, share in evened.items()]
+            maps = [(whole.organs.region(name, task.target.index("SUV")), share) for name, share in averaged.items()]
             regions = ((upsample(low, CENTRE, box.start, box.shape), share) for low, share in maps)
-            clean = evened_out(clean, sigma, task, source, box, regions)
+            clean = averaged_uptake(clean, sigma, task, source, box, regions)
         return self._consistent(clean, sigma, source, box) if self.consistency else clean
 
     def _consistent(self, clean, sigma, source, box):

@@ -1,4 +1,5 @@
-"""The calibration of the global stage: what its estimates lack of how bodies differ, measured and amended."""
+"""The calibration of the global stage: what its estimates lack of how bodies differ, measured and amended; and, of both
+stages, uptakes averaged over like neighbours."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from totalgen.data.archive import Archive
 from totalgen.data.demographics import SEXES
 from totalgen.data.progress import progress
-from totalgen.data.resolution import PHASES, averaged_over_like, smoothed
+from totalgen.data.resolution import PHASES, bilateral_filter, smoothed
 from totalgen.errors import InputError
 from totalgen.generation.trained import Trained
 from totalgen.generation.window_sampler import Amend
@@ -27,7 +28,7 @@ SIZE, UPTAKE = "volume", "SUVmean"  # last word of a reading's name
 
 
 @dataclass(frozen=True)
-class Evening:
+class Averaging:
     """How a stage's uptakes are averaged.
 
     lowest, highest: noise levels; above, an estimate is smooth, and below, what varies is to stay;  like: standard
@@ -41,15 +42,15 @@ class Evening:
     kept: bool
 
 
-EVENING: dict[type[CascadeTask], Evening] = {
-    GlobalTask: Evening(0.15, 0.8, like=0.5, kept=True),
-    SuperResolutionTask: Evening(0.25, 5.0, like=0.33, kept=False),
+AVERAGING: dict[type[CascadeTask], Averaging] = {
+    GlobalTask: Averaging(0.15, 0.8, like=0.5, kept=True),
+    SuperResolutionTask: Averaging(0.25, 5.0, like=0.33, kept=False),
 }
 
 
 def calibrated(
     task: Task, slope: float = 1.0, organs: Mapping[str, float] | None = None,
-    along: Mapping[tuple[str, str], float] | None = None, evened: Mapping[str, float] | None = None,
+    along: Mapping[tuple[str, str], float] | None = None, averaged: Mapping[str, float] | None = None,
 ) -> Amend | None:  # fmt: skip
     """The amendment by which a global stage's estimates depart from the body to be expected as far as the truth does;
     None where they are right as they are.
@@ -57,12 +58,12 @@ def calibrated(
     A network that has not converged says too little of a body: the truth, regressed on what it says, has a slope above
     1. slope: of all SUVs; smoothed, because this is of organs, and their noise is none of it;  organs: a reading of
     organs, such as "liver volume" → how many times what was measured to lack of it (OrganCalibration);  along: of
-    two readings, what moves the second with the first (OrganCalibration.change);  evened: a reading of an uptake →
-    the share that SUV, where it is read, loses of what it differs by from like neighbours (``evened_out``).
+    two readings, what moves the second with the first (OrganCalibration.change);  averaged: a reading of an uptake →
+    the share that SUV, where it is read, loses of what it differs by from like neighbours (``averaged_uptake``).
     Raises InputError where the weights lack what this needs.
     """
     organs = {name: strength for name, strength in (organs or {}).items() if strength}
-    if slope == 1 and not organs and not evened:
+    if slope == 1 and not organs and not averaged:
         return None
     assert isinstance(task, GlobalTask)
     if slope != 1 and not task.settings.template:
@@ -71,7 +72,7 @@ def calibrated(
             "Leave it out, or train one with --set template=True."
         )
     known = task.organs
-    asked = {*organs, *(name for pair in along or () for name in pair), *(evened or ())}
+    asked = {*organs, *(name for pair in along or () for name in pair), *(averaged or ())}
     if lacking := sorted(asked.difference(known.names if known else ())):
         raise InputError(
             f"{lacking[0]} is to be calibrated, but what these weights of the global stage say of it was not measured. "
@@ -80,7 +81,7 @@ def calibrated(
         )
 
     suv = task.target.index("SUV")
-    regions = [(known.region(name, suv), share) for name, share in evened.items()] if known and evened else []
+    regions = [(known.region(name, suv), share) for name, share in averaged.items()] if known and averaged else []
 
     def amend(clean, sigma, source, box):
         factor = torch.tensor([(slope - 1) * (name == "SUV") for name in task.target], device=clean.device)
@@ -90,20 +91,20 @@ def calibrated(
                 clean = clean + factor.reshape(-1, 1, 1, 1) * smoothed(clean - expected, WIDTH)
             if known is not None and organs:
                 clean = clean + known.change(clean - expected, sigma, source.demographics.sex, organs, along)
-        return evened_out(clean, sigma, task, source, box, regions) if regions else clean
+        return averaged_uptake(clean, sigma, task, source, box, regions) if regions else clean
 
     return amend
 
 
-def evened_out(
+def averaged_uptake(
     estimate: torch.Tensor, sigma: float, task: CascadeTask, source: Any, box: Box,
     regions: Iterable[tuple[torch.Tensor, float]],
 ) -> torch.Tensor:  # fmt: skip
-    """An estimate [2, *box] of a stage with its SUV averaged over like neighbours, at the noise levels of EVENING.
+    """An estimate [2, *box] of a stage with its SUV averaged over like neighbours, at the noise levels of AVERAGING.
 
     regions: (weight [*box] from 0 to 1, share of the average), one after the other.
     """
-    how, suv, code = EVENING[type(task)], task.target.index("SUV"), task.encodings["SUV"]
+    how, suv, code = AVERAGING[type(task)], task.target.index("SUV"), task.encodings["SUV"]
     if not how.lowest <= sigma <= how.highest:
         return estimate
     with autocast(estimate.device, "float32"):
@@ -112,19 +113,19 @@ def evened_out(
         before = np.clip(code.decode(composed.cpu().numpy()), code.low, code.high)
         after = before.copy()
         for region, share in regions:
-            _even(after, region.cpu().numpy(), share, how)
+            _average(after, region.cpu().numpy(), share, how)
         decoded[suv] += torch.from_numpy(code.encode(after) - code.encode(before)).to(composed)
         return task.codec.encode(decoded[None])[0]
 
 
-def _even(suv, region, share, how):
+def _average(suv, region, share, how):
     """SUV [x, y, z], in place, where ``region`` is above 0."""
     places = np.nonzero(region)
     if not places[0].size:
         return
     inside = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in places)
     where, given = region[inside], suv[inside]
-    even = given + share * where * (averaged_over_like(given, WIDTH, how.like) - given)
+    even = given + share * where * (bilateral_filter(given, WIDTH, how.like) - given)
     if how.kept and (weight := (where**2 * even).sum()):
         even *= 1 + where * (where * (given - even)).sum() / weight
     suv[inside] = even
